@@ -1,0 +1,1 @@
+"""Token-adaptive knowledge distillation of large language models in JAX."""

@@ -1,0 +1,44 @@
+"""The dimension letters and array bundles that every stage shares.
+
+Letters, upper case in einsum strings and shape annotations: A micro-batches of one optimizer step, B batch rows,
+T query position, S key position, D embed, N query heads, K key-value heads, H head dim, F feed-forward, V vocabulary,
+L layers, C chunk of tokens. Labels use `IGNORE` for positions that carry no loss.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int
+
+IGNORE = -100
+
+Logits = Float[Array, "*tokens V"]
+PerToken = Float[Array, "*tokens"]
+TokenMask = Bool[Array, "*tokens"]
+TokenIds = Int[Array, "*tokens"]
+
+
+class TokenBatch(NamedTuple):
+    """Packed rows: all arrays int32 [B, T], or [A, B, T] for A micro-batches of one step.
+
+    `labels[b, t]` is the token after `tokens[b, t]` where that token is a response token of the same document, else
+    `IGNORE`: logits and labels are already aligned. `positions` restart at 0 in each document; `segments` numbers the
+    documents of a row from 1, and 0 marks padding.
+    """
+
+    tokens: Array
+    labels: Array
+    positions: Array
+    segments: Array
+
+
+class Head(NamedTuple):
+    """An output embedding: logits = soft_cap·tanh((hidden · weightᵀ + bias)·scale / soft_cap), first `size` tokens.
+
+    `weight` is [V, D]; `size` counts the tokens that exist (≤ V, the rest is padding); `bias` is [V].
+    """
+
+    weight: Array
+    size: int
+    bias: Array | None = None
+    scale: float = 1.0
+    soft_cap: float | None = None

@@ -1,0 +1,1 @@
+"""Instruction files to packed token batches: sources, templates, tokenization, packing, loading."""

@@ -1,0 +1,1 @@
+"""The mathematics of token-adaptive distillation, on arrays alone."""

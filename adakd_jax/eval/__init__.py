@@ -1,0 +1,1 @@
+"""Generation, overlap with references, and likelihood under teacher and student."""

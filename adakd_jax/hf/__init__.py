@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints, GGUF files and tokenizers, in and out."""

@@ -1,0 +1,16 @@
+"""Every test runs on the CPU, with shapes checked and warnings as errors."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("adakd_jax", "beartype.beartype")
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/adakd_jax/tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
