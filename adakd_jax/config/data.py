@@ -1,0 +1,70 @@
+"""Where rows come from and how they become token batches."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from adakd_jax.config.stage import Stage
+
+
+class FileSource(Stage):
+    """Rows from local or gs:// files."""
+
+    kind: Literal["file"] = "file"
+    path: str | tuple[str, ...] = Field(
+        description="JSONL, JSON or Parquet file(s); glob patterns allowed"
+    )
+
+
+class TfdsSource(Stage):
+    """Rows from a TFDS data set."""
+
+    kind: Literal["tfds"] = "tfds"
+    name: str = Field(description="TFDS name, e.g. 'my_dataset/config:1.0.0'")
+    split: str = Field("train", description="TFDS split, slices allowed: 'train[:90%]'")
+
+
+class HubSource(Stage):
+    """Rows from a data set on the Hugging Face hub."""
+
+    kind: Literal["hub"] = "hub"
+    name: str = Field(description="data set repository, e.g. 'databricks/databricks-dolly-15k'")
+    files: str = Field("*", description="glob over the repository's JSONL, JSON or Parquet files")
+    revision: str | None = Field(None, description="branch, tag or commit; default: main")
+
+
+Source = Annotated[FileSource | TfdsSource | HubSource, Field(discriminator="kind")]
+
+
+class Columns(Stage):
+    """The names under which rows keep their parts."""
+
+    instruction: str = Field("instruction", description="column of the instruction")
+    input: str = Field("input", description="column of the optional input")
+    output: str = Field("output", description="column of the answer: a text or a list of texts")
+    messages: str = Field("messages", description="column of a conversation: [{role, content}, …]")
+    text: str = Field("text", description="column of plain text")
+
+
+class DataConfig(Stage):
+    """Where rows come from and how they become packed token sequences."""
+
+    train: Source = Field(description="training rows")
+    validation: Source | None = Field(None, description="held-out rows for evaluation")
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="share of the training rows to hold out when `validation` is absent"
+    )
+    template: Literal["alpaca", "chat", "text"] = Field(
+        "alpaca",
+        description="alpaca: the Alpaca prompt; chat: the tokenizer's own; text: every token a target",
+    )
+    columns: Columns = Field(Columns(), description="column names of the rows")
+    max_length: Annotated[int, Field(ge=8)] = Field(512, description="tokens of a packed row")
+    max_prompt_length: Annotated[int, Field(ge=4)] = Field(
+        256, description="tokens of a prompt; the middle of a longer one's input is cut"
+    )
+    max_rows: PositiveInt | None = Field(None, description="use only the first rows of the source")
+    on_error: Literal["fail", "skip"] = Field("fail", description="what a malformed row does")
+    cache_dir: str = Field(
+        "~/.cache/adakd_jax/data", description="folder of the prepared ArrayRecord files"
+    )

@@ -1,0 +1,111 @@
+"""The loss: one choice per slot (score, focus, temperature, divergence), and how the terms add up."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat
+
+from adakd_jax.config.stage import NonNegative, Probability, Ratio, Stage
+
+
+class UniformScore(Stage):
+    """Every token equally difficult: s = 1."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+class HellingerScore(Stage):
+    """Hellinger distance of student to teacher (AdaKD eq. 3)."""
+
+    kind: Literal["hellinger"] = "hellinger"
+
+
+Score = Annotated[UniformScore | HellingerScore, Field(discriminator="kind")]
+
+
+class AllTokens(Stage):
+    """Every response token counts."""
+
+    kind: Literal["all"] = "all"
+
+
+class TopRatio(Stage):
+    """A fixed share of the hardest response tokens."""
+
+    kind: Literal["top_ratio"] = "top_ratio"
+    ratio: Ratio = Field(0.75, description="share r of response tokens kept, in (0, 1]")
+
+
+class Latf(Stage):
+    """Loss-driven adaptive token focusing (LATF; AdaKD eqs. 4-7)."""
+
+    kind: Literal["latf"] = "latf"
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.99, description="decay β of the monitored loss's average, per optimizer step"
+    )
+    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.05, description="relative change ε of that average that moves the ratio"
+    )
+    step_size: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.05, description="relative change δ of the ratio"
+    )
+    min_ratio: Ratio = Field(0.1, description="lower bound r_min of the ratio")
+    warmup_fraction: Probability = Field(
+        0.05, description="share of all steps before the ratio may move (at least one step)"
+    )
+    monitor: Literal["selected", "all_tokens"] = Field(
+        "selected",
+        description="loss the controller watches: of the kept tokens, or of all at the base temperature",
+    )
+
+
+Focus = Annotated[AllTokens | TopRatio | Latf, Field(discriminator="kind")]
+
+
+class FixedTemperature(Stage):
+    """One temperature for all tokens."""
+
+    kind: Literal["fixed"] = "fixed"
+    base: PositiveFloat = Field(1.0, description="temperature τ_base")
+
+
+class Idts(Stage):
+    """Inverse difficulty temperature scaling (IDTS; AdaKD eqs. 9-10)."""
+
+    kind: Literal["idts"] = "idts"
+    base: PositiveFloat = Field(
+        1.0, description="temperature τ_base of a token of median difficulty"
+    )
+    strength: NonNegative = Field(0.5, description="c: τ stays within τ_base·exp(±c)")
+    inverse: bool = Field(True, description="hard tokens get the lower temperature")
+
+
+Temperature = Annotated[FixedTemperature | Idts, Field(discriminator="kind")]
+
+
+class ForwardKl(Stage):
+    """Σ p log(p/q): the student covers what the teacher finds likely."""
+
+    kind: Literal["forward_kl"] = "forward_kl"
+
+
+class ReverseKl(Stage):
+    """Σ q log(q/p): the student stays where the teacher finds likely."""
+
+    kind: Literal["reverse_kl"] = "reverse_kl"
+
+
+Divergence = Annotated[ForwardKl | ReverseKl, Field(discriminator="kind")]
+
+
+class DistillConfig(Stage):
+    """The loss: one choice per slot, and how the terms add up. Defaults are AdaKD."""
+
+    score: Score = Field(HellingerScore(), description="slot 1: how difficult a token is")
+    focus: Focus = Field(Latf(), description="slot 2: which tokens count")
+    temperature: Temperature = Field(Idts(), description="slot 3: how sharp the target is")
+    divergence: Divergence = Field(ReverseKl(), description="slot 4: distance to the teacher")
+    scale_by_squared_temperature: bool = Field(
+        True, description="multiply each token's divergence by its τ²"
+    )
+    kd_weight: NonNegative = Field(1.0, description="weight of the distillation loss")
+    ce_weight: NonNegative = Field(0.0, description="weight of the cross-entropy with the labels")
