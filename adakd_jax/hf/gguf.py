@@ -1,0 +1,116 @@
+"""Reads GGUF files, the format of llama.cpp, without torch: tensors under Hugging Face names."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGUFReader, ReaderTensor
+from gguf.quants import dequantize
+
+from adakd_jax.hf.gguf_config import gguf_hf_config
+
+_ROPE_FACTORS = "rope_freqs.weight"
+_OUTSIDE_LAYERS = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_IN_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_IN_GEMMA3_LAYER = _IN_LAYER | {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """An open GGUF file; valid inside `open_gguf` only.
+
+    `shapes` and `read` speak Hugging Face: its tensor names, [out, in] matrices, query and key rows
+    in its order.
+    """
+
+    metadata: Mapping[str, Any]
+    hf_config: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    _tensors: Mapping[str, ReaderTensor]
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, dequantised to float32 and in Hugging Face's layout."""
+        tensor = self._tensors[name]
+        values = np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+        values = values.reshape(self.shapes[name])
+        family = self.hf_config["model_type"]
+        if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+            queries = name.endswith("q_proj.weight")
+            heads = "num_attention_heads" if queries else "num_key_value_heads"
+            return _halves_from_pairs(values, self.hf_config[heads])
+        if family == "gemma3_text" and name.endswith("norm.weight"):
+            # llama.cpp stores what Gemma multiplies by, 1 + weight.
+            return values - np.float32(1.0)
+        return values
+
+
+@contextmanager
+def open_gguf(path: str | Path) -> Iterator[GgufFile]:
+    """Opens a GGUF file; its memory map is released at the end of the block.
+
+    Raises:
+      ValueError: not a GGUF file, or of an architecture that is not supported.
+    """
+    try:
+        reader = GGUFReader(Path(path))
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path} is not a readable GGUF file: {error}") from error
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    shapes = {name: tuple(int(n) for n in reversed(t.shape)) for name, t in tensors.items()}
+    factors = tensors.pop(_ROPE_FACTORS, None)
+    hf_config = gguf_hf_config(metadata, shapes, None if factors is None else factors.data)
+    hf_names = {name: _hf_name(name, hf_config["model_type"]) for name in tensors}
+    opened = {hf_names[name]: tensor for name, tensor in tensors.items()}
+    try:
+        yield GgufFile(metadata, hf_config, {hf_names[n]: shapes[n] for n in tensors}, opened)
+    finally:
+        # The map closes with its last view, and the caller may still hold the GgufFile.
+        opened.clear()
+
+
+def _hf_name(name: str, model_type: str) -> str:
+    """The Hugging Face name of a tensor; a name that has none stays, and is reported as extra."""
+    stem, _, kind = name.rpartition(".")
+    if stem in _OUTSIDE_LAYERS:
+        return f"{_OUTSIDE_LAYERS[stem]}.{kind}"
+    match = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    in_layer = _IN_GEMMA3_LAYER if model_type == "gemma3_text" else _IN_LAYER
+    if match is None or match[2] not in in_layer:
+        return name
+    return f"model.layers.{match[1]}.{in_layer[match[2]]}.{kind}"
+
+
+def _halves_from_pairs(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Undoes llama.cpp's row order: each head's rotated pairs side by side → first and second half.
+
+    Args:
+      rows: [heads · head dim, in].
+      heads: number of heads that the rows belong to.
+    """
+    pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, -1)
+    return pairs.swapaxes(1, 2).reshape(rows.shape)

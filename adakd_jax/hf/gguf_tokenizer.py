@@ -1,0 +1,185 @@
+"""Rebuilds a tokenizer from the metadata of a GGUF file, which carries no tokenizer.json."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from adakd_jax.hf.tokenizer import with_padding
+
+# GGUF's numbers for what a token is.
+_CONTROL, _USER_DEFINED = 3, 4
+_SPACE = "▁"
+
+_LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2_WORDS = _LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")
+
+
+class _Splitting(NamedTuple):
+    """How a byte-level vocabulary cuts text into words, inside which it then merges bytes.
+
+    `words` is a regular expression, None for GPT-2's own; `single_digits` cuts digits apart first.
+    """
+
+    words: str | None = None
+    single_digits: bool = False
+    compose_unicode: bool = False
+    ignore_merges: bool = False
+    add_bos: bool = False
+
+
+_LLAMA3 = _Splitting(words=_LLAMA3_WORDS, ignore_merges=True, add_bos=True)
+_QWEN2 = _Splitting(words=_QWEN2_WORDS, compose_unicode=True)
+_SPLITTINGS = {
+    "gpt-2": _Splitting(),
+    "smollm": _Splitting(single_digits=True),
+    "llama-bpe": _LLAMA3,
+    "llama3": _LLAMA3,
+    "llama-v3": _LLAMA3,
+    "qwen2": _QWEN2,
+    "deepseek-r1-qwen": _QWEN2,
+}
+
+
+def gguf_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
+    """Rebuilds the tokenizer that a GGUF file describes.
+
+    Byte-level vocabularies (`gpt2`) are exact. SentencePiece vocabularies (`llama`) come without
+    their merges, which are recovered from the scores.
+
+    Args:
+      metadata: the file's keys and values, as `read_metadata` returns them.
+
+    Raises:
+      ValueError: the file describes a kind of tokenizer or of word splitting that is not supported.
+    """
+    kind = metadata["tokenizer.ggml.model"]
+    builders = {"gpt2": _byte_level, "llama": _sentencepiece}
+    if kind not in builders:
+        raise ValueError(f"tokenizer.ggml.model is {kind!r}; supported: {', '.join(builders)}")
+    tokenizer, add_bos = builders[kind](metadata)
+    tokens = metadata["tokenizer.ggml.tokens"]
+    _mark_added_tokens(tokenizer, tokens, metadata["tokenizer.ggml.token_type"])
+    special = {
+        role: tokens[metadata[f"tokenizer.ggml.{key}_token_id"]]
+        for role, key in _ROLES.items()
+        if f"tokenizer.ggml.{key}_token_id" in metadata
+    }
+    if metadata.get("tokenizer.ggml.add_bos_token", add_bos):
+        _prepend_bos(tokenizer, special["bos_token"])
+    architecture = metadata["general.architecture"]
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        chat_template=metadata.get("tokenizer.chat_template"),
+        model_max_length=metadata[f"{architecture}.context_length"],
+        # Without this, version 4 of transformers feeds decoders token types, which they refuse.
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        **special,
+    )
+    return with_padding(wrapped)
+
+
+_ROLES = {
+    "bos_token": "bos",
+    "eos_token": "eos",
+    "unk_token": "unknown",
+    "pad_token": "padding",
+}
+
+
+def _byte_level(metadata: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
+    name = metadata.get("tokenizer.ggml.pre")
+    if name not in _SPLITTINGS:
+        raise ValueError(f"tokenizer.ggml.pre is {name!r}; supported: {', '.join(_SPLITTINGS)}")
+    splitting = _SPLITTINGS[name]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=_vocabulary(metadata["tokenizer.ggml.tokens"]),
+            merges=[tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]],
+            ignore_merges=splitting.ignore_merges,
+        )
+    )
+    steps: list[pre_tokenizers.PreTokenizer] = []
+    if splitting.single_digits:
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    if splitting.words is not None:
+        steps.append(pre_tokenizers.Split(Regex(splitting.words), behavior="isolated"))
+    own_words = splitting.words is None
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=own_words))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
+    if splitting.compose_unicode:
+        tokenizer.normalizer = normalizers.NFC()
+    return tokenizer, splitting.add_bos
+
+
+def _sentencepiece(metadata: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
+    # Gemma's files spell runs of spaces as spaces, and everything else with the SentencePiece mark.
+    tokens = [
+        _SPACE * len(token) if token and not token.strip(" ") else token
+        for token in metadata["tokenizer.ggml.tokens"]
+    ]
+    vocabulary = _vocabulary(tokens)
+    merges = _merges_from_scores(vocabulary, metadata["tokenizer.ggml.scores"])
+    unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
+    spaces = normalizers.Replace(" ", _SPACE)
+    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if metadata.get("tokenizer.ggml.add_space_prefix", True):
+        spaces = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces])
+        back.append(decoders.Strip(" ", 1, 0))
+    tokenizer.normalizer = spaces
+    tokenizer.decoder = decoders.Sequence(back)
+    return tokenizer, True
+
+
+def _vocabulary(tokens: Sequence[str]) -> dict[str, int]:
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    if len(vocabulary) != len(tokens):
+        twice = sorted({token for index, token in enumerate(tokens) if vocabulary[token] != index})
+        raise ValueError(f"tokenizer.ggml.tokens repeats {', '.join(map(repr, twice[:5]))}")
+    return vocabulary
+
+
+def _merges_from_scores(
+    vocabulary: Mapping[str, int], scores: Sequence[float]
+) -> list[tuple[str, str]]:
+    """Every way to cut a token into two tokens, best-scored token first.
+
+    SentencePiece merges the neighbours whose union scores highest; ids break ties, as they follow
+    the order of the merges.
+    """
+    order = sorted(vocabulary, key=lambda token: (-scores[vocabulary[token]], vocabulary[token]))
+    return [
+        (token[:cut], token[cut:])
+        for token in order
+        for cut in range(1, len(token))
+        if token[:cut] in vocabulary and token[cut:] in vocabulary
+    ]
+
+
+def _mark_added_tokens(tokenizer: Tokenizer, tokens: Sequence[str], types: Sequence[int]) -> None:
+    """Keeps control and user-defined tokens whole; decoding to plain text drops the former."""
+    for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
+        added = [
+            AddedToken(token, normalized=False, special=special)
+            for token, type_ in zip(tokens, types, strict=True)
+            if type_ == kind
+        ]
+        tokenizer.add_tokens(added)
+
+
+def _prepend_bos(tokenizer: Tokenizer, bos: str) -> None:
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A",
+        pair=f"{bos} $A {bos}:1 $B:1",
+        special_tokens=[(bos, tokenizer.token_to_id(bos))],
+    )

@@ -1,0 +1,63 @@
+"""The tokenizer of a model folder: reading it, and writing one that every consumer can read."""
+
+import json
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from adakd_jax.hf.locate import TOKENIZER_FILES, locate
+
+
+def load_tokenizer(
+    path_or_repo: str | Path, revision: str | None = None
+) -> PreTrainedTokenizerFast:
+    """Loads the tokenizer of a model folder or hub id.
+
+    A tokenizer without a padding token pads with its end-of-text token: the vocabulary never grows.
+
+    Args:
+      path_or_repo: as for `locate`.
+      revision: hub branch, tag or commit.
+
+    Raises:
+      ModelNotFoundError: the folder cannot be reached.
+      ValueError: it has no tokenizer, or only one that runs code from the model's repository.
+    """
+    folder = locate(path_or_repo, revision, files=TOKENIZER_FILES)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(f"no tokenizer can be loaded from {folder}: {error}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(
+            f"the tokenizer in {folder} is a {type(tokenizer).__name__}, which has no "
+            "tokenizer.json; save it as a fast tokenizer first"
+        )
+    return with_padding(tokenizer)
+
+
+def with_padding(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Gives a tokenizer that has no padding token its end-of-text token for it."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja.
+
+    `transformers` 5 names its general tokenizer class, and lists further special tokens, in a way
+    that version 4 and the servers built on it cannot read. Both read the older spelling, which is
+    written here.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    # These two describe where the tokenizer was loaded from, not what it is.
+    for key in ("is_local", "backend"):
+        config.pop(key, None)
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
