@@ -1,8 +1,9 @@
 """The dimension letters and array bundles that every stage shares.
 
-Letters, upper case in einsum strings and shape annotations: A micro-batches of one optimizer step, B batch rows,
-T query position, S key position, D embed, N query heads, K key-value heads, H head dim, F feed-forward, V vocabulary,
-L layers, C chunk of tokens. Labels use `IGNORE` for positions that carry no loss.
+Letters, upper case in einsum strings and shape annotations: A micro-batches of one optimizer step,
+B batch rows, T query position, S key position, D embed, N query heads, K key-value heads, H head
+dim, F feed-forward, V vocabulary, L layers, C chunk of tokens. Labels use `IGNORE` for positions
+that carry no loss.
 """
 
 from typing import NamedTuple
@@ -20,9 +21,9 @@ TokenIds = Int[Array, "*tokens"]
 class TokenBatch(NamedTuple):
     """Packed rows: all arrays int32 [B, T], or [A, B, T] for A micro-batches of one step.
 
-    `labels[b, t]` is the token after `tokens[b, t]` where that token is a response token of the same document, else
-    `IGNORE`: logits and labels are already aligned. `positions` restart at 0 in each document; `segments` numbers the
-    documents of a row from 1, and 0 marks padding.
+    `labels[b, t]` is the token after `tokens[b, t]` where that token is a response token of the
+    same document, else `IGNORE`: logits and labels are already aligned. `positions` restart at 0 in
+    each document; `segments` numbers the documents of a row from 1, and 0 marks padding.
     """
 
     tokens: Array
@@ -32,9 +33,10 @@ class TokenBatch(NamedTuple):
 
 
 class Head(NamedTuple):
-    """An output embedding: logits = soft_cap·tanh((hidden · weightᵀ + bias)·scale / soft_cap), first `size` tokens.
+    """An output embedding: logits = soft_cap·tanh((hidden · weightᵀ + bias)·scale / soft_cap).
 
-    `weight` is [V, D]; `size` counts the tokens that exist (≤ V, the rest is padding); `bias` is [V].
+    `weight` is [V, D]; `size` counts the tokens that exist: of V logits the first `size` are kept,
+    the rest is padding; `bias` is [V].
     """
 
     weight: Array

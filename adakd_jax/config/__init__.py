@@ -1,6 +1,6 @@
-"""Every setting of a run: one frozen model per stage, in the order the data flows. The home of defaults.
+"""Every setting of a run: one frozen model per stage, in the order the data flows.
 
-The description of a field is what `--help` prints.
+The home of defaults; the description of a field is what `--help` prints.
 """
 
 from adakd_jax.config.data import (

@@ -1,10 +1,11 @@
 """Where rows come from and how they become token batches."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from adakd_jax.config.stage import Stage
+from adakd_jax.config.checks import DATA_CHECKS
+from adakd_jax.config.stage import Check, Stage
 
 
 class FileSource(Stage):
@@ -21,7 +22,7 @@ class TfdsSource(Stage):
 
     kind: Literal["tfds"] = "tfds"
     name: str = Field(description="TFDS name, e.g. 'my_dataset/config:1.0.0'")
-    split: str = Field("train", description="TFDS split, slices allowed: 'train[:90%]'")
+    split: str = Field(default="train", description="TFDS split, slices allowed: 'train[:90%]'")
 
 
 class HubSource(Stage):
@@ -29,8 +30,10 @@ class HubSource(Stage):
 
     kind: Literal["hub"] = "hub"
     name: str = Field(description="data set repository, e.g. 'databricks/databricks-dolly-15k'")
-    files: str = Field("*", description="glob over the repository's JSONL, JSON or Parquet files")
-    revision: str | None = Field(None, description="branch, tag or commit; default: main")
+    files: str = Field(
+        default="*", description="glob over the repository's JSONL, JSON or Parquet files"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit; default: main")
 
 
 Source = Annotated[FileSource | TfdsSource | HubSource, Field(discriminator="kind")]
@@ -39,32 +42,46 @@ Source = Annotated[FileSource | TfdsSource | HubSource, Field(discriminator="kin
 class Columns(Stage):
     """The names under which rows keep their parts."""
 
-    instruction: str = Field("instruction", description="column of the instruction")
-    input: str = Field("input", description="column of the optional input")
-    output: str = Field("output", description="column of the answer: a text or a list of texts")
-    messages: str = Field("messages", description="column of a conversation: [{role, content}, …]")
-    text: str = Field("text", description="column of plain text")
+    instruction: str = Field(default="instruction", description="column of the instruction")
+    input: str = Field(default="input", description="column of the optional input")
+    output: str = Field(
+        default="output", description="column of the answer: a text or a list of texts"
+    )
+    messages: str = Field(
+        default="messages", description="column of a conversation: [{role, content}, …]"
+    )
+    text: str = Field(default="text", description="column of plain text")
 
 
 class DataConfig(Stage):
     """Where rows come from and how they become packed token sequences."""
 
+    checks: ClassVar[tuple[Check, ...]] = DATA_CHECKS
+
     train: Source = Field(description="training rows")
-    validation: Source | None = Field(None, description="held-out rows for evaluation")
+    validation: Source | None = Field(default=None, description="held-out rows for evaluation")
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.0, description="share of the training rows to hold out when `validation` is absent"
+        default=0.0,
+        description="share of the training rows to hold out when `validation` is absent",
     )
     template: Literal["alpaca", "chat", "text"] = Field(
-        "alpaca",
-        description="alpaca: the Alpaca prompt; chat: the tokenizer's own; text: every token a target",
+        default="alpaca",
+        description="prompt format. alpaca: the Alpaca prompt; chat: the tokenizer's own; text: "
+        "none, every token is a target",
     )
-    columns: Columns = Field(Columns(), description="column names of the rows")
-    max_length: Annotated[int, Field(ge=8)] = Field(512, description="tokens of a packed row")
+    columns: Columns = Field(default=Columns(), description="column names of the rows")
+    max_length: Annotated[int, Field(ge=8)] = Field(
+        default=512, description="tokens of a packed row"
+    )
     max_prompt_length: Annotated[int, Field(ge=4)] = Field(
-        256, description="tokens of a prompt; the middle of a longer one's input is cut"
+        default=256, description="tokens of a prompt; the middle of a longer one's input is cut"
     )
-    max_rows: PositiveInt | None = Field(None, description="use only the first rows of the source")
-    on_error: Literal["fail", "skip"] = Field("fail", description="what a malformed row does")
+    max_rows: PositiveInt | None = Field(
+        default=None, description="use only the first rows of the source"
+    )
+    on_error: Literal["fail", "skip"] = Field(
+        default="fail", description="what a malformed row does"
+    )
     cache_dir: str = Field(
-        "~/.cache/adakd_jax/data", description="folder of the prepared ArrayRecord files"
+        default="~/.cache/adakd_jax/data", description="folder of the prepared ArrayRecord files"
     )

@@ -1,4 +1,4 @@
-"""The loss: one choice per slot (score, focus, temperature, divergence), and how the terms add up."""
+"""The loss: one choice per slot (score, focus, temperature, divergence), and how terms add up."""
 
 from typing import Annotated, Literal
 
@@ -32,7 +32,7 @@ class TopRatio(Stage):
     """A fixed share of the hardest response tokens."""
 
     kind: Literal["top_ratio"] = "top_ratio"
-    ratio: Ratio = Field(0.75, description="share r of response tokens kept, in (0, 1]")
+    ratio: Ratio = Field(default=0.75, description="share r of response tokens kept")
 
 
 class Latf(Stage):
@@ -40,21 +40,22 @@ class Latf(Stage):
 
     kind: Literal["latf"] = "latf"
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.99, description="decay β of the monitored loss's average, per optimizer step"
+        default=0.99, description="decay β of the monitored loss's average, per optimizer step"
     )
     tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.05, description="relative change ε of that average that moves the ratio"
+        default=0.05, description="relative change ε of that average that moves the ratio"
     )
     step_size: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.05, description="relative change δ of the ratio"
+        default=0.05, description="relative change δ of the ratio"
     )
-    min_ratio: Ratio = Field(0.1, description="lower bound r_min of the ratio")
+    min_ratio: Ratio = Field(default=0.1, description="lower bound r_min of the ratio")
     warmup_fraction: Probability = Field(
-        0.05, description="share of all steps before the ratio may move (at least one step)"
+        default=0.05, description="share of all steps before the ratio may move (at least one step)"
     )
     monitor: Literal["selected", "all_tokens"] = Field(
-        "selected",
-        description="loss the controller watches: of the kept tokens, or of all at the base temperature",
+        default="selected",
+        description="loss the controller watches: that of the kept tokens, or of all tokens at the "
+        "base temperature",
     )
 
 
@@ -65,7 +66,7 @@ class FixedTemperature(Stage):
     """One temperature for all tokens."""
 
     kind: Literal["fixed"] = "fixed"
-    base: PositiveFloat = Field(1.0, description="temperature τ_base")
+    base: PositiveFloat = Field(default=1.0, description="temperature τ_base")
 
 
 class Idts(Stage):
@@ -73,10 +74,10 @@ class Idts(Stage):
 
     kind: Literal["idts"] = "idts"
     base: PositiveFloat = Field(
-        1.0, description="temperature τ_base of a token of median difficulty"
+        default=1.0, description="temperature τ_base of a token of median difficulty"
     )
-    strength: NonNegative = Field(0.5, description="c: τ stays within τ_base·exp(±c)")
-    inverse: bool = Field(True, description="hard tokens get the lower temperature")
+    strength: NonNegative = Field(default=0.5, description="c: τ stays within τ_base·exp(±c)")
+    inverse: bool = Field(default=True, description="hard tokens get the lower temperature")
 
 
 Temperature = Annotated[FixedTemperature | Idts, Field(discriminator="kind")]
@@ -100,12 +101,16 @@ Divergence = Annotated[ForwardKl | ReverseKl, Field(discriminator="kind")]
 class DistillConfig(Stage):
     """The loss: one choice per slot, and how the terms add up. Defaults are AdaKD."""
 
-    score: Score = Field(HellingerScore(), description="slot 1: how difficult a token is")
-    focus: Focus = Field(Latf(), description="slot 2: which tokens count")
-    temperature: Temperature = Field(Idts(), description="slot 3: how sharp the target is")
-    divergence: Divergence = Field(ReverseKl(), description="slot 4: distance to the teacher")
-    scale_by_squared_temperature: bool = Field(
-        True, description="multiply each token's divergence by its τ²"
+    score: Score = Field(default=HellingerScore(), description="slot 1: how difficult a token is")
+    focus: Focus = Field(default=Latf(), description="slot 2: which tokens count")
+    temperature: Temperature = Field(default=Idts(), description="slot 3: how sharp the target is")
+    divergence: Divergence = Field(
+        default=ReverseKl(), description="slot 4: distance to the teacher"
     )
-    kd_weight: NonNegative = Field(1.0, description="weight of the distillation loss")
-    ce_weight: NonNegative = Field(0.0, description="weight of the cross-entropy with the labels")
+    scale_by_squared_temperature: bool = Field(
+        default=True, description="multiply each token's divergence by its τ²"
+    )
+    kd_weight: NonNegative = Field(default=1.0, description="weight of the distillation loss")
+    ce_weight: NonNegative = Field(
+        default=0.0, description="weight of the cross-entropy with the labels"
+    )

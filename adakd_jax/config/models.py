@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import AfterValidator, Field, NonNegativeInt
 
 from adakd_jax.config.stage import Stage
 
@@ -11,34 +11,50 @@ class TeacherConfig(Stage):
     """The model that teaches; its weights never change."""
 
     path: str = Field(
-        description="hub id, local folder, .gguf file, or 'package:NAME/FILE' inside an installed package"
+        description="hub id, local folder, .gguf file, or 'package:NAME/FILE' inside an installed "
+        "package"
     )
     fallback: str | None = Field(
-        None,
+        default=None,
         description="used when `path` cannot be reached, e.g. the hub's copy of the same model",
     )
-    revision: str | None = Field(None, description="hub branch, tag or commit")
+    revision: str | None = Field(default=None, description="hub branch, tag or commit")
     dtype: Literal["float32", "bfloat16"] | None = Field(
-        None, description="of weights and compute; default: bfloat16 on TPU and GPU, float32 on CPU"
+        default=None,
+        description="precision of weights and compute; null: bfloat16 on TPU and GPU, float32 on "
+        "CPU",
     )
 
 
 class _Student(Stage):
     compute_dtype: Literal["float32", "bfloat16"] | None = Field(
-        None,
-        description="of activations; weights are float32; default: bfloat16 on TPU and GPU, else float32",
+        default=None,
+        description="precision of activations (weights are float32); null: bfloat16 on TPU and "
+        "GPU, float32 on CPU",
     )
     remat: Literal["none", "dots", "full"] = Field(
-        "none", description="what the backward pass computes again: nothing, all but products, all"
+        default="none",
+        description="what the backward pass computes again: nothing, all but products, all",
     )
+
+
+def _ascending(layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuses another order: it is a typing error more often than an experiment."""
+    expected = tuple(sorted(set(layers)))
+    if layers != expected:
+        raise ValueError(
+            "the student keeps the teacher's order, each layer once; "
+            f"did you mean {','.join(map(str, expected))}?"
+        )
+    return layers
 
 
 class StudentLayers(_Student):
     """A student that starts as some of the teacher's layers."""
 
     kind: Literal["layers"] = "layers"
-    layers: tuple[NonNegativeInt, ...] = Field(
-        min_length=1, description="teacher layers to keep, from 0, in order"
+    layers: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_ascending)] = Field(
+        min_length=1, description="teacher layers to keep, counted from 0, ascending"
     )
 
 
@@ -47,7 +63,7 @@ class StudentCheckpoint(_Student):
 
     kind: Literal["checkpoint"] = "checkpoint"
     path: str = Field(description="hub id, local folder, .gguf file, or 'package:NAME/FILE'")
-    revision: str | None = Field(None, description="hub branch, tag or commit")
+    revision: str | None = Field(default=None, description="hub branch, tag or commit")
 
 
 class StudentRandom(_Student):

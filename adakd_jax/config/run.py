@@ -1,11 +1,14 @@
 """The whole configuration of a run."""
 
+from typing import ClassVar
+
 from pydantic import Field, NonNegativeInt
 
+from adakd_jax.config.checks import RUN_CHECKS
 from adakd_jax.config.data import DataConfig
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.config.models import Student, TeacherConfig
-from adakd_jax.config.stage import Stage
+from adakd_jax.config.stage import Check, Stage
 from adakd_jax.config.training import (
     CheckpointConfig,
     EvaluationConfig,
@@ -19,15 +22,25 @@ from adakd_jax.config.training import (
 class RunConfig(Stage):
     """One distillation run, from data to exported student."""
 
-    run_dir: str = Field(description="folder of checkpoints, metrics and reports; local or gs://")
-    seed: NonNegativeInt = Field(0, description="of data order, initial weights and sampling")
+    checks: ClassVar[tuple[Check, ...]] = RUN_CHECKS
+
+    run_dir: str = Field(
+        min_length=1, description="folder of checkpoints, metrics and reports; local or gs://"
+    )
+    seed: NonNegativeInt = Field(
+        default=0, description="of data order, initial weights and sampling"
+    )
     data: DataConfig
     teacher: TeacherConfig
     student: Student
-    distill: DistillConfig = Field(DistillConfig(), description="the loss")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its schedule")
+    distill: DistillConfig = Field(default=DistillConfig(), description="the loss")
+    optimizer: OptimizerConfig = Field(
+        default=OptimizerConfig(), description="AdamW and its schedule"
+    )
     training: TrainingConfig
-    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="saving")
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="held-out measurements")
-    logging: LoggingConfig = Field(LoggingConfig(), description="metrics")
-    export: ExportConfig = Field(ExportConfig(), description="the Hugging Face folder")
+    checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="saving")
+    evaluation: EvaluationConfig = Field(
+        default=EvaluationConfig(), description="held-out measurements"
+    )
+    logging: LoggingConfig = Field(default=LoggingConfig(), description="metrics")
+    export: ExportConfig = Field(default=ExportConfig(), description="the Hugging Face folder")

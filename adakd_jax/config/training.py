@@ -1,112 +1,135 @@
 """How a run trains, saves, reports and evaluates."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from adakd_jax.config.stage import NonNegative, Ratio, Stage
+from adakd_jax.config.checks import OPTIMIZER_CHECKS, TRAINING_CHECKS
+from adakd_jax.config.stage import Check, NonNegative, Ratio, Stage
 
 
 class OptimizerConfig(Stage):
     """AdamW, its schedule, clipping and weight averaging. Counts are optimizer steps."""
 
-    learning_rate: PositiveFloat = Field(5e-4, description="peak learning rate")
-    final_learning_rate: NonNegative = Field(1e-7, description="learning rate at the last step")
+    checks: ClassVar[tuple[Check, ...]] = OPTIMIZER_CHECKS
+
+    learning_rate: PositiveFloat = Field(default=5e-4, description="peak learning rate")
+    final_learning_rate: NonNegative = Field(
+        default=1e-7, description="learning rate at the last step"
+    )
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(
-        "cosine", description="shape after warm-up; wsd: constant, then linear decay"
+        default="cosine", description="shape after warm-up; wsd: constant, then linear decay"
     )
-    warmup_steps: NonNegativeInt = Field(0, description="steps of linear warm-up from 0")
-    decay_fraction: Ratio = Field(0.2, description="wsd: share of the steps in the final decay")
-    weight_decay: NonNegative = Field(0.01, description="decoupled; not on norms and biases")
+    warmup_steps: NonNegativeInt = Field(default=0, description="steps of linear warm-up from 0")
+    decay_fraction: Ratio = Field(
+        default=0.2, description="wsd: share of the steps in the final decay"
+    )
+    weight_decay: NonNegative = Field(
+        default=0.01, description="decoupled; not on norms and biases"
+    )
     b1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.9, description="decay of the first moment"
+        default=0.9, description="decay of the first moment"
     )
-    b2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the second")
-    eps: PositiveFloat = Field(1e-8, description="added to the root of the second moment")
+    b2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.999, description="decay of the second"
+    )
+    eps: PositiveFloat = Field(default=1e-8, description="added to the root of the second moment")
     clip_norm: PositiveFloat | None = Field(
-        1.0, description="global gradient norm; null: no clipping"
+        default=1.0, description="global gradient norm; null: no clipping"
     )
     average_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
-        None, description="decay of an average of the weights, evaluated and exported; null: none"
+        default=None,
+        description="decay of an average of the weights, evaluated and exported; null: none",
     )
 
 
 class TrainingConfig(Stage):
     """How long a run is and what one optimizer step sees."""
 
-    steps: PositiveInt | None = Field(None, description="optimizer steps; or give `epochs`")
-    epochs: PositiveFloat | None = Field(None, description="passes over the data; or give `steps`")
+    checks: ClassVar[tuple[Check, ...]] = TRAINING_CHECKS
+
+    steps: PositiveInt | None = Field(default=None, description="optimizer steps; or give `epochs`")
+    epochs: PositiveFloat | None = Field(
+        default=None, description="passes over the data; or give `steps`"
+    )
     batch_rows: PositiveInt | None = Field(
-        None, description="packed rows a step; or give `batch_examples`"
+        default=None, description="packed rows a step; or give `batch_examples`"
     )
     batch_examples: PositiveInt | None = Field(
-        None, description="examples a step, packed into as many rows as the fullest step needs"
+        default=None,
+        description="examples a step, packed into as many rows as the fullest step needs",
     )
     micro_batch_rows: PositiveInt | None = Field(
-        None, description="packed rows per forward and backward pass; null: all rows of the step"
+        default=None,
+        description="packed rows per forward and backward pass; null: all rows of the step",
     )
     max_bad_steps: PositiveInt = Field(
-        10, description="skipped (non-finite) updates in a row before the run stops"
+        default=10, description="skipped (non-finite) updates in a row before the run stops"
     )
-
-    @model_validator(mode="after")
-    def _exclusive_keys(self) -> Self:
-        for first, second in (("steps", "epochs"), ("batch_rows", "batch_examples")):
-            if (getattr(self, first) is None) == (getattr(self, second) is None):
-                given = "neither" if getattr(self, first) is None else "both"
-                raise ValueError(f"give exactly one of `{first}` and `{second}`, not {given}")
-        return self
 
 
 class CheckpointConfig(Stage):
     """When the training state is saved and what is kept."""
 
-    every_steps: PositiveInt = Field(100, description="optimizer steps between saves")
-    keep_last: PositiveInt = Field(2, description="newest checkpoints to keep")
+    every_steps: PositiveInt = Field(default=100, description="optimizer steps between saves")
+    keep_last: PositiveInt = Field(default=2, description="newest checkpoints to keep")
     keep_best: NonNegativeInt = Field(
-        1, description="checkpoints of lowest held-out reverse KL to keep besides"
+        default=1,
+        description="checkpoints of lowest held-out reverse KL to keep besides; needs "
+        "`evaluation.every_steps`",
     )
 
 
 class GenerationConfig(Stage):
     """How answers are sampled."""
 
-    max_new_tokens: PositiveInt = Field(256, description="tokens of an answer, at most")
-    temperature: NonNegative = Field(0.0, description="0: greedy")
-    top_k: NonNegativeInt = Field(0, description="sample among the k likeliest tokens; 0: all")
-    top_p: Ratio = Field(1.0, description="sample among the likeliest tokens of this total mass")
-    batch_size: PositiveInt = Field(16, description="prompts decoded together")
+    max_new_tokens: PositiveInt = Field(default=256, description="tokens of an answer, at most")
+    temperature: NonNegative = Field(default=0.0, description="0: greedy")
+    top_k: NonNegativeInt = Field(
+        default=0, description="sample among the k likeliest tokens; 0: all"
+    )
+    top_p: Ratio = Field(
+        default=1.0, description="sample among the likeliest tokens of this total mass"
+    )
+    batch_size: PositiveInt = Field(default=16, description="prompts decoded together")
 
 
 class EvaluationConfig(Stage):
     """What is measured on held-out rows before, during and after training."""
 
     every_steps: PositiveInt | None = Field(
-        None,
+        default=None,
         description="optimizer steps between likelihood evaluations; null: only before and after",
     )
-    before: bool = Field(True, description="evaluate the untrained student too")
-    max_examples: PositiveInt | None = Field(None, description="held-out rows used; null: all")
-    batch_rows: PositiveInt = Field(4, description="packed rows per forward pass")
+    before: bool = Field(default=True, description="evaluate the untrained student too")
+    max_examples: PositiveInt | None = Field(
+        default=None, description="held-out rows used; null: all"
+    )
+    batch_rows: PositiveInt = Field(default=4, description="packed rows per forward pass")
     generate_examples: NonNegativeInt = Field(
-        100, description="held-out prompts answered for ROUGE-L before and after; 0: none"
+        default=100, description="held-out prompts answered for ROUGE-L, before and after; 0: none"
     )
     show_examples: NonNegativeInt = Field(
-        3, description="answers printed side by side: teacher, student before, student after"
+        default=3,
+        description="answers printed side by side: teacher, student before, student after",
     )
-    generation: GenerationConfig = Field(GenerationConfig(), description="how answers are sampled")
+    generation: GenerationConfig = Field(
+        default=GenerationConfig(), description="how answers are sampled"
+    )
 
 
 class LoggingConfig(Stage):
     """Where metrics go besides `metrics.jsonl`."""
 
-    every_steps: PositiveInt = Field(1, description="optimizer steps between records")
-    tensorboard: bool = Field(True, description="write TensorBoard event files")
-    wandb_project: str | None = Field(None, description="Weights & Biases project; needs `wandb`")
+    every_steps: PositiveInt = Field(default=1, description="optimizer steps between records")
+    tensorboard: bool = Field(default=True, description="write TensorBoard event files")
+    wandb_project: str | None = Field(
+        default=None, description="Weights & Biases project; needs `wandb`"
+    )
 
 
 class ExportConfig(Stage):
     """The Hugging Face folder that a finished run leaves."""
 
-    path: str | None = Field(None, description="folder to write; null: RUN_DIR/export")
-    max_shard_size: str = Field("5GB", description="largest safetensors file")
+    path: str | None = Field(default=None, description="folder to write; null: RUN_DIR/export")
+    max_shard_size: str = Field(default="5GB", description="largest safetensors file")

@@ -1,0 +1,163 @@
+"""Combinations of settings that cannot work, each with what would be valid instead.
+
+A rule sees only values that are valid on their own, and returns None when they agree. `Stage` runs
+the rules of a stage whenever that stage is built, in Python as on the command line.
+"""
+
+import os
+
+from adakd_jax.config.distill import DistillConfig
+from adakd_jax.config.stage import Check, Conflict, stages_in
+
+_RANKED = ("top_ratio", "latf")
+
+
+def _exactly_one(first: str, second: str) -> Check:
+    def rule(a: object, b: object) -> Conflict | None:
+        if (a is None) != (b is None):
+            return None
+        given = "neither" if a is None else "both"
+        return Conflict(
+            f"give exactly one of {first} and {second}, not {given}",
+            "one of the two; the other one absent or null",
+        )
+
+    return Check((first, second), rule)
+
+
+def _micro_batches_divide(micro_batch_rows: int | None, batch_rows: int | None) -> Conflict | None:
+    if micro_batch_rows is None or batch_rows is None or batch_rows % micro_batch_rows == 0:
+        return None
+    divisors = [str(n) for n in range(1, batch_rows + 1) if batch_rows % n == 0]
+    return Conflict(
+        f"{micro_batch_rows} micro-batch rows do not divide a step's {batch_rows} rows",
+        f"micro_batch_rows null or one of {', '.join(divisors)}",
+    )
+
+
+def _prompt_leaves_room(max_prompt_length: int, max_length: int) -> Conflict | None:
+    if max_prompt_length < max_length:
+        return None
+    return Conflict(
+        "a prompt may fill the whole row and leave no room for an answer",
+        f"max_prompt_length below {max_length}, or max_length above {max_prompt_length}",
+    )
+
+
+def _one_validation_source(fraction: float, validation: object) -> Conflict | None:
+    if fraction == 0 or validation is None:
+        return None
+    return Conflict(
+        "held-out rows are given twice: a share of the training rows, and rows of their own",
+        "validation_fraction 0, or validation null",
+    )
+
+
+def _learning_rate_falls(final: float, peak: float, schedule: str) -> Conflict | None:
+    if final <= peak or schedule == "constant":
+        return None
+    return Conflict(
+        "the final learning rate is above the peak",
+        f"final_learning_rate from 0 to {peak:g}, or schedule constant",
+    )
+
+
+def _ranking_needs_a_score(focus: str, score: str) -> Conflict | None:
+    if focus not in _RANKED or score != "uniform":
+        return None
+    scores = stages_in(DistillConfig.model_fields["score"].annotation)
+    names = ", ".join(name for name in scores if name != "uniform")
+    return Conflict(
+        "equal scores cannot be ranked: the kept tokens would merely be the first ones",
+        f"distill.score.kind one of {names}; or distill.focus.kind all",
+    )
+
+
+def _some_loss(kd_weight: float, ce_weight: float) -> Conflict | None:
+    if kd_weight > 0 or ce_weight > 0:
+        return None
+    return Conflict("the loss is always 0", "kd_weight or ce_weight above 0")
+
+
+def _schedule_fits(warmup: int, steps: int | None, schedule: str, decay: float) -> Conflict | None:
+    if steps is None:
+        return None
+    if warmup >= steps:
+        return Conflict(
+            f"warm-up never ends within the run's {steps} steps",
+            f"warmup_steps from 0 to {steps - 1}",
+        )
+    constant = steps - round(decay * steps)
+    if schedule == "wsd" and warmup > constant:
+        return Conflict(
+            f"warm-up runs into the decay, which starts at step {constant}",
+            f"warmup_steps from 0 to {constant}, or a smaller decay_fraction",
+        )
+    return None
+
+
+def _something_to_evaluate(
+    every_steps: int | None, validation: object, fraction: float
+) -> Conflict | None:
+    if every_steps is None or validation is not None or fraction > 0:
+        return None
+    return Conflict(
+        "there are no held-out rows to evaluate",
+        "data.validation, or data.validation_fraction above 0; or evaluation.every_steps null",
+    )
+
+
+def _export_beside_run(export: str | None, run_dir: str) -> Conflict | None:
+    if export is None or _normalised(export) != _normalised(run_dir):
+        return None
+    return Conflict(
+        "the exported model would mix with the run's own files",
+        "another folder, or null for RUN_DIR/export",
+    )
+
+
+def _normalised(path: str) -> str:
+    if "://" in path:
+        return path.rstrip("/")
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _revision_of_a_hub_id(revision: str | None, path: str) -> Conflict | None:
+    is_file = path.startswith(("package:", "/", "./", "../", "~")) or path.endswith(".gguf")
+    if revision is None or not (is_file or "://" in path):
+        return None
+    return Conflict("only hub models have revisions", "revision null, or path a hub id OWNER/NAME")
+
+
+DATA_CHECKS = (
+    Check(("max_prompt_length", "max_length"), _prompt_leaves_room),
+    Check(("validation_fraction", "validation"), _one_validation_source),
+)
+OPTIMIZER_CHECKS = (
+    Check(("final_learning_rate", "learning_rate", "schedule"), _learning_rate_falls),
+)
+TRAINING_CHECKS = (
+    _exactly_one("steps", "epochs"),
+    _exactly_one("batch_rows", "batch_examples"),
+    Check(("micro_batch_rows", "batch_rows"), _micro_batches_divide),
+)
+RUN_CHECKS = (
+    Check(("distill.focus.kind", "distill.score.kind"), _ranking_needs_a_score),
+    Check(("distill.kd_weight", "distill.ce_weight"), _some_loss),
+    Check(
+        (
+            "optimizer.warmup_steps",
+            "training.steps",
+            "optimizer.schedule",
+            "optimizer.decay_fraction",
+        ),
+        _schedule_fits,
+    ),
+    Check(
+        ("evaluation.every_steps", "data.validation", "data.validation_fraction"),
+        _something_to_evaluate,
+    ),
+    Check(("export.path", "run_dir"), _export_beside_run),
+    Check(("teacher.revision", "teacher.path"), _revision_of_a_hub_id),
+    Check(("student.revision", "student.path"), _revision_of_a_hub_id),
+)
