@@ -1,1 +1,26 @@
-"""One decoder for every supported family, and how each family configures it."""
+"""One decoder, in Flax NNX, for every supported family."""
+
+from adakd_jax.models.cache import KVCache, init_cache
+from adakd_jax.models.config import DecoderConfig, Rope
+from adakd_jax.models.decoder import (
+    Decoder,
+    abstract_decoder,
+    logits,
+    parameter_count,
+    random_params,
+)
+from adakd_jax.models.families import FAMILIES, decoder_config
+
+__all__ = [
+    "FAMILIES",
+    "Decoder",
+    "DecoderConfig",
+    "KVCache",
+    "Rope",
+    "abstract_decoder",
+    "decoder_config",
+    "init_cache",
+    "logits",
+    "parameter_count",
+    "random_params",
+]

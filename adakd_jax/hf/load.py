@@ -1,0 +1,180 @@
+"""Loading a model: from a hub id or a local folder of safetensors, or from a GGUF file."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+from safetensors import safe_open
+from transformers import PreTrainedTokenizerFast
+
+from adakd_jax.hf.locate import locate
+from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.hf.tokenizer import load_tokenizer
+from adakd_jax.hf.weights import SAFETENSORS_INDEX, Place, params_from_tensors
+from adakd_jax.models.config import Remat
+from adakd_jax.models.decoder import abstract_decoder
+from adakd_jax.models.families import decoder_config
+
+Rules = Callable[[str], PartitionSpec] | Mapping[str, PartitionSpec]
+
+
+def load_pretrained(
+    path_or_repo: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    compute_dtype: DTypeLike | None = None,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+    remat: Remat = "none",
+    revision: str | None = None,
+) -> Pretrained:
+    """Load a model with its tokenizer: nothing is unpickled, no code of the repository is run.
+    unpickled.
+
+    Args:
+        path_or_repo: a folder with `config.json` and safetensors, a `.gguf` file, or anything else
+            `locate` finds.
+        dtype: of the parameters, whatever the file holds.
+        compute_dtype: of activations and matrix products; the parameters' if None.
+        mesh: where to place the parameters; None for the default device.
+        rules: partition of each parameter over `mesh`, as a function of its dotted path or a
+            mapping (a path that is not in it is replicated); None replicates all.
+        remat: what the backward pass recomputes: "none", "dots" (all but matrix products) or
+            "full" (whole layers).
+        revision: hub branch, tag or commit.
+
+    Raises:
+        ModelNotFoundError: the model cannot be reached.
+        ValueError: its configuration is not supported, before any weight is read.
+        WeightsError: missing, extra and mis-shaped tensors, all together.
+    """
+    path = locate(path_or_repo, revision)
+    place = None if mesh is None else _placement(mesh, rules)
+    options = {"dtype": dtype, "compute_dtype": compute_dtype, "place": place, "remat": remat}
+    if path.suffix == ".gguf":
+        # Only who has a GGUF file needs that library.
+        from adakd_jax.hf.gguf import load_gguf
+
+        return load_gguf(path, **options)
+    return _load_folder(path, name=str(path_or_repo), **options)
+
+
+def _load_folder(
+    folder: Path,
+    *,
+    name: str,
+    dtype: DTypeLike,
+    compute_dtype: DTypeLike | None,
+    place: Place | None,
+    remat: Remat,
+) -> Pretrained:
+    hf_config = _read_json(folder / "config.json")
+    if hf_config is None:
+        raise ValueError(f"{folder} has no config.json; files there: {_listing(folder)}")
+    computed_in = jnp.dtype(dtype if compute_dtype is None else compute_dtype).name
+    config = dataclasses.replace(decoder_config(hf_config), compute_dtype=computed_in, remat=remat)
+    with ExitStack() as stack:
+        files = {
+            tensor: file
+            for path in safetensors_files(folder)
+            for file in [stack.enter_context(safe_open(path, framework="numpy"))]
+            for tensor in file.keys()  # noqa: SIM118 - not a dict
+        }
+        params = params_from_tensors(
+            config,
+            {tensor: tuple(file.get_slice(tensor).get_shape()) for tensor, file in files.items()},
+            lambda tensor: files[tensor].get_tensor(tensor),
+            dtype=dtype,
+            place=place,
+            source=name,
+        )
+    graphdef, _ = abstract_decoder(config)
+    has_tokenizer = any(
+        (folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json")
+    )
+    tokenizer = load_tokenizer(folder) if has_tokenizer else None
+    source = ModelSource(
+        name=name,
+        hf_config=hf_config,
+        licence=_licence(folder / "README.md"),
+        generation_config=_read_json(folder / "generation_config.json") or {},
+        chat_template=_chat_template(tokenizer),
+    )
+    return Pretrained(config, graphdef, params, tokenizer, source)
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """The weight files of a folder: those of the index if there is one, else the only one.
+
+    Raises:
+        ValueError: there are none, or some of the index are not there.
+    """
+    index = _read_json(folder / SAFETENSORS_INDEX)
+    if index is not None:
+        names = sorted(set(index["weight_map"].values()))
+        absent = [name for name in names if not (folder / name).is_file()]
+        if absent:
+            raise ValueError(
+                f"{folder}: {SAFETENSORS_INDEX} names files that are not there: {', '.join(absent)}"
+            )
+        return [folder / name for name in names]
+    single = folder / "model.safetensors"
+    if single.is_file():
+        return [single]
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found
+    if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
+        raise ValueError(
+            f"{folder} has pickled weights only ({_listing(folder)}), which are never read; "
+            "valid: safetensors (save the model with transformers once) or a .gguf file"
+        )
+    raise ValueError(
+        f"{folder} has no model.safetensors and no {SAFETENSORS_INDEX}; "
+        f"files there: {_listing(folder)}"
+    )
+
+
+def _placement(mesh: Mesh, rules: Rules | None) -> Place:
+    def place(path: str, values: np.ndarray) -> jax.Array:
+        if rules is None:
+            spec = PartitionSpec()
+        elif isinstance(rules, Mapping):
+            spec = rules.get(path, PartitionSpec())
+        else:
+            spec = rules(path)
+        return jax.device_put(values, NamedSharding(mesh, spec))
+
+    return place
+
+
+def _chat_template(tokenizer: PreTrainedTokenizerFast | None) -> str | None:
+    """The template, the one called `default` where there are several."""
+    template = None if tokenizer is None else tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
+
+
+def _licence(card: Path) -> str | None:
+    """The `license:` of a model card's front matter."""
+    if not card.is_file():
+        return None
+    front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.DOTALL)
+    found = re.search(r"^license:\s*(\S+)", front[1], re.MULTILINE) if front else None
+    return found[1] if found else None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _listing(folder: Path) -> str:
+    return ", ".join(sorted(file.name for file in folder.iterdir())) or "none"

@@ -1,0 +1,119 @@
+"""The static description of a decoder: everything that is known before any weight is."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Norm = Literal["rms", "rms_one_plus", "layer"]
+Remat = Literal["none", "full", "dots"]
+ComputeDtype = Literal["float32", "bfloat16", "float16"]
+AttentionImplementation = Literal["xla", "cudnn", "splash"]
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position frequencies: base θ, then one of the scalings `default`, `linear` and
+    `llama3`.
+
+    `factor` divides the frequencies (`linear`: all of them; `llama3`: those whose wavelength is
+    above `original_positions / low_freq_factor`, with a smooth passage down to `original_positions
+    / high_freq_factor`).
+    """
+
+    theta: float = 10_000.0
+    kind: Literal["default", "linear", "llama3"] = "default"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_positions: int = 8192
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """One decoder-only transformer; `families.decoder_config` makes it from a Hugging Face
+    `config.json`.
+
+    `windows[l]` is how many positions layer l sees, itself included (None: all before it);
+    `ropes[layer_ropes[l]]` are its rotary frequencies, and an empty `ropes` means learned position
+    embeddings. The last three fields say how to compute,
+    not what: change them with `dataclasses.replace` at will.
+    """
+
+    family: str
+    vocab_size: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    ffw_dim: int
+    max_positions: int
+    windows: tuple[int | None, ...]
+    ropes: tuple[Rope, ...] = (Rope(),)
+    layer_ropes: tuple[int, ...] = ()
+    activation: Activation = "silu"
+    gated_ffw: bool = True
+    norm: Norm = "rms"
+    norm_eps: float = 1e-6
+    qkv_bias: bool = False
+    out_bias: bool = False
+    ffw_bias: bool = False
+    qk_norm: bool = False
+    post_norms: bool = False
+    tied: bool = False
+    attention_scale: float = 1.0
+    attention_soft_cap: float | None = None
+    logit_soft_cap: float | None = None
+    embed_scale: float = 1.0
+    initializer_range: float = 0.02
+    compute_dtype: ComputeDtype = "float32"
+    remat: Remat = "none"
+    attention_implementation: AttentionImplementation | None = None
+
+    def __post_init__(self) -> None:
+        """Check what no layer could check for itself.
+
+        Raises:
+            ValueError: names every field that does not fit.
+        """
+        problems = [*self._size_problems(), *self._layer_problems()]
+        if problems:
+            raise ValueError("DecoderConfig: " + "; ".join(problems))
+
+    def _size_problems(self) -> list[str]:
+        problems = [
+            f"{field.name} is {value}, must be ≥ 1"
+            for field in dataclasses.fields(self)
+            if field.type is int and (value := getattr(self, field.name)) < 1
+        ]
+        if not problems and self.num_heads % self.num_kv_heads:
+            problems.append(
+                f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}"
+            )
+        if self.ropes and self.head_dim % 2:
+            problems.append(f"head_dim {self.head_dim} must be even for rotary positions")
+        return problems
+
+    def _layer_problems(self) -> list[str]:
+        problems = []
+        if len(self.windows) != self.num_layers:
+            problems.append(f"windows has {len(self.windows)} entries for {self.num_layers} layers")
+        if any(window is not None and window < 1 for window in self.windows):
+            problems.append(f"windows must be None or ≥ 1, got {self.windows}")
+        expected = self.num_layers if len(self.ropes) > 1 else 0
+        if len(self.layer_ropes) != expected:
+            problems.append(
+                f"layer_ropes has {len(self.layer_ropes)} entries, "
+                f"{len(self.ropes)} ropes need {expected}"
+            )
+        if any(not 0 <= rope < len(self.ropes) for rope in self.layer_ropes):
+            problems.append(
+                f"layer_ropes must lie in 0..{len(self.ropes) - 1}, got {self.layer_ropes}"
+            )
+        return problems
+
+    @property
+    def window_choices(self) -> tuple[int | None, ...]:
+        """The distinct windows, in order of first use."""
+        return tuple(dict.fromkeys(self.windows))

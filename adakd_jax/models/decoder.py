@@ -1,0 +1,271 @@
+"""One decoder for every family: embeddings, a scan over stacked layers, norm and output head."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from adakd_jax.axes import Head
+from adakd_jax.models.attention import LayerWindow, Window, attention
+from adakd_jax.models.cache import KVCache
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.layers import Embedding, Layer, Norm
+from adakd_jax.models.rope import Rotary, rotary_table
+
+# Residual stream, keys and values of all layers.
+DecodeCarry = tuple[Array, Array, Array]
+REMAT_POLICIES: dict[str, Callable[..., Any]] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class OutputEmbedding(Embedding):
+    """An output embedding of its own, for models that do not share the input's."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        size = (config.vocab_size, config.embed_dim)
+        super().__init__(size, stddev=config.initializer_range, rngs=rngs, dtype=dtype)
+        self.config = config
+
+    def __call__(self) -> Head:
+        """The output head."""
+        return _head(self.config, self.embedding[...])
+
+
+def _head(config: DecoderConfig, weight: Array) -> Head:
+    return Head(weight, config.vocab_size, soft_cap=config.logit_soft_cap)
+
+
+class Decoder(nnx.Module):
+    """A decoder-only transformer: tokens → last hidden states; `logits` and the losses turn those
+    into more.
+
+    Parameters are stacked over layers, [L, ...], kernels [L, in, out]. Split it once and stay with
+    pytrees: `graphdef, params = nnx.split(model)`, then `nnx.merge(graphdef, params)(tokens,
+        positions, segments)`.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, *, rngs: nnx.Rngs, param_dtype: DTypeLike = jnp.float32
+    ) -> None:
+        self.config = config
+
+        def table(rows: int) -> Embedding:
+            size = (rows, config.embed_dim)
+            return Embedding(size, stddev=config.initializer_range, rngs=rngs, dtype=param_dtype)
+
+        @nnx.split_rngs(splits=config.num_layers)
+        @nnx.vmap
+        def stacked(layer_rngs: nnx.Rngs) -> Layer:
+            return Layer(config, rngs=layer_rngs, dtype=param_dtype)
+
+        self.embed = table(config.vocab_size)
+        self.position_embed = None if config.ropes else table(config.max_positions)
+        self.layers = stacked(rngs)
+        self.final_norm = Norm(config, config.embed_dim, param_dtype)
+        if not config.tied:
+            # Called as `model.head()`, in place of the method below.
+            self.head = OutputEmbedding(config, rngs=rngs, dtype=param_dtype)
+
+    def head(self) -> Head:
+        """The output head; where it is tied, its weight is the input embedding itself."""
+        return _head(self.config, self.embed.embedding[...])
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], segments: Int[Array, "B T"]
+    ) -> Float[Array, "B T D"]:
+        """Hidden states of packed rows, after the final norm.
+
+        Args:
+            tokens: token ids.
+            positions: position of each token in its document.
+            segments: document of each token, consecutive; 0 is padding, whose hidden states are
+                finite and meaningless.
+
+        Returns:
+            [B, T, D] in the compute dtype.
+        """
+        attend_segments = functools.partial(
+            self._attend, query_segments=segments, key_segments=segments
+        )
+
+        def apply(layer: Layer, x: Array, rotary: Rotary | None, window: Window, _: Array) -> Array:
+            def attend(query: Array, key: Array, value: Array) -> tuple[Array, None]:
+                return attend_segments(query, key, value, window=window), None
+
+            return layer(x, rotary, attend)[0]
+
+        x = self._embed(tokens, positions)
+        return self.final_norm(self._scan_layers(apply, x, positions))
+
+    def decode(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        valid: Bool[Array, "B T"],
+        cache: KVCache,
+    ) -> tuple[Float[Array, "B T D"], KVCache]:
+        """Hidden states of the next T tokens of every row, and the cache with those tokens in it.
+
+        Args:
+            tokens: token ids; T is the prompt's length at first, then usually 1.
+            positions: position of each token in its row, padding not counted.
+            valid: False for padding (on the left of the prompt, or after a row has ended).
+            cache: from `init_cache`, with at least T free slots.
+
+        Returns:
+            hidden states [B, T, D] after the final norm (meaningless where not valid), and the new
+            cache. The cache is carried through the layers, so that a jitted loop updates it in
+            place.
+        """
+        filled = jax.lax.dynamic_update_slice(cache.valid, valid, (0, cache.index))
+        attend_slots = functools.partial(
+            self._attend,
+            query_segments=valid.astype(jnp.int32),
+            key_segments=filled.astype(jnp.int32),
+            query_offset=cache.index,
+        )
+
+        def apply(
+            layer: Layer, carry: DecodeCarry, rotary: Rotary | None, window: Window, index: Array
+        ) -> DecodeCarry:
+            x, keys, values = carry
+
+            def attend(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, Array]]:
+                new_keys = _write(keys, key, index, cache.index)
+                new_values = _write(values, value, index, cache.index)
+                layer_key, layer_value = (
+                    jnp.swapaxes(stored[index], 1, 2).astype(query.dtype)
+                    for stored in (new_keys, new_values)
+                )
+                return attend_slots(query, layer_key, layer_value, window=window), (
+                    new_keys,
+                    new_values,
+                )
+
+            x, (keys, values) = layer(x, rotary, attend)
+            return x, keys, values
+
+        carry = (self._embed(tokens, positions), cache.keys, cache.values)
+        x, keys, values = self._scan_layers(apply, carry, positions)
+        index = cache.index + jnp.int32(tokens.shape[1])
+        return self.final_norm(x), KVCache(keys, values, filled, index)
+
+    def _embed(
+        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
+    ) -> Float[Array, "B T D"]:
+        dtype = jnp.dtype(self.config.compute_dtype)
+        x = self.embed.embedding[...][tokens].astype(dtype)
+        if self.config.embed_scale != 1.0:
+            x = x * jnp.asarray(self.config.embed_scale, dtype)
+        if self.position_embed is not None:
+            x = x + self.position_embed.embedding[...][positions].astype(dtype)
+        return x
+
+    def _attend(self, query: Array, key: Array, value: Array, **options: Any) -> Array:
+        config = self.config
+        return attention(
+            query,
+            key,
+            value,
+            soft_cap=config.attention_soft_cap,
+            scale=config.attention_scale,
+            implementation=config.attention_implementation,
+            **options,
+        )
+
+    def _scan_layers(
+        self, apply: Callable[..., Any], carry: Any, positions: Int[Array, "B T"]
+    ) -> Any:
+        """Run `apply(layer, carry, rotary, window, index) -> carry` over the stacked layers."""
+        config = self.config
+        graphdef, stacked = nnx.split(self.layers)
+        tables = rotary_table(config.ropes, config.head_dim, positions) if config.ropes else None
+
+        def body(carry: Any, xs: tuple[Any, ...]) -> tuple[Any, None]:
+            params, index, window_index, rope_index = xs
+            layer = nnx.merge(graphdef, params)
+            rotary = (
+                None if tables is None else Rotary(tables[0][rope_index], tables[1][rope_index])
+            )
+            return apply(layer, carry, rotary, self._window(window_index), index), None
+
+        if config.remat != "none":
+            body = jax.checkpoint(body, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
+        windows = [config.window_choices.index(window) for window in config.windows]
+        ropes = config.layer_ropes or (0,) * config.num_layers
+        kinds = (
+            np.asarray(column, np.int32) for column in (range(config.num_layers), windows, ropes)
+        )
+        return jax.lax.scan(body, carry, (stacked, *kinds))[0]
+
+    def _window(self, index: Array) -> Window:
+        choices = self.config.window_choices
+        return choices[0] if len(choices) == 1 else LayerWindow(choices, index)
+
+
+def _write(stored: Array, new: Array, layer: Array, slot: Array) -> Array:
+    """Put [B, T, K, H] into the slots from `slot` of one layer of [L, B, K, S, H]."""
+    block = jnp.swapaxes(new, 1, 2)[None].astype(stored.dtype)
+    return jax.lax.dynamic_update_slice(stored, block, (layer, 0, 0, slot, 0))
+
+
+def logits(hidden: Float[Array, "*lead D"], head: Head) -> Float[Array, "*lead V"]:
+    """Scores of the tokens that exist: soft_cap·tanh((hidden · weightᵀ + bias)·scale / soft_cap),
+    float32 [..., size].
+
+    The product runs in hidden's dtype and is accumulated in float32.
+    """
+    scores = jnp.einsum(
+        "...D,VD->...V",
+        hidden,
+        head.weight.astype(hidden.dtype),
+        preferred_element_type=jnp.float32,
+    )[..., : head.size]
+    if head.bias is not None:
+        bias = head.bias[: head.size].astype(jnp.float32)
+        scores = scores + bias.reshape((1,) * (scores.ndim - 1) + bias.shape)
+    scores = scores * head.scale
+    return scores if head.soft_cap is None else head.soft_cap * jnp.tanh(scores / head.soft_cap)
+
+
+def abstract_decoder(
+    config: DecoderConfig, dtype: DTypeLike = jnp.float32
+) -> tuple[nnx.GraphDef, dict[str, Any]]:
+    """Structure and parameter shapes of a decoder, without allocating anything.
+
+    Returns:
+        the graph definition, and the parameters as nested dicts of `jax.ShapeDtypeStruct`.
+    """
+    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=dtype))
+    graphdef, params = nnx.split(model)
+    return graphdef, nnx.to_pure_dict(params)
+
+
+def random_params(
+    config: DecoderConfig, key: Array, dtype: DTypeLike = jnp.float32
+) -> dict[str, Any]:
+    """Freshly initialised parameters, nested dicts of arrays.
+
+    Kernels and embeddings are normal with `config.initializer_range`, divided by √(2L) where they
+    write to the residual stream (GPT-2); norms are the identity, biases zero.
+    """
+
+    @jax.jit
+    def make(key: Array) -> dict[str, Any]:
+        return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(key), param_dtype=dtype)))
+
+    return make(key)
+
+
+def parameter_count(config: DecoderConfig) -> int:
+    """Number of parameters; a tied embedding counts once."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_decoder(config)[1]))

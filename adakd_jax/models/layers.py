@@ -1,0 +1,179 @@
+"""The parts of one transformer layer; the decoder stacks and scans them."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.rope import Rotary, apply_rope
+
+Extra = TypeVar("Extra")
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+class Linear(nnx.Module):
+    """x · kernel + bias, the parameters cast to x's dtype; kernel [in, out]."""
+
+    def __init__(
+        self, size: tuple[int, int], *, bias: bool, stddev: float, rngs: nnx.Rngs, dtype: DTypeLike
+    ) -> None:
+        self.kernel = nnx.Param(stddev * jax.random.normal(rngs.params(), size, dtype))
+        self.bias = nnx.Param(jnp.zeros(size[1:], dtype)) if bias else None
+
+    def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead F"]:
+        """Multiply the last dimension."""
+        y = x @ self.kernel[...].astype(x.dtype)
+        if self.bias is not None:
+            bias = self.bias[...].astype(x.dtype)
+            y = y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
+        return y
+
+
+class Norm(nnx.Module):
+    """RMS norm, RMS norm with weight 1 + scale (Gemma), or layer norm with bias.
+
+    Computed in float32, returned in x's dtype.
+    """
+
+    def __init__(self, config: DecoderConfig, size: int, dtype: DTypeLike) -> None:
+        self.kind, self.eps = config.norm, config.norm_eps
+        self.scale = nnx.Param(
+            jnp.full((size,), 0.0 if self.kind == "rms_one_plus" else 1.0, dtype)
+        )
+        self.bias = nnx.Param(jnp.zeros((size,), dtype)) if self.kind == "layer" else None
+
+    def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
+        """Normalise the last dimension."""
+        wide = x.astype(jnp.float32)
+        if self.kind == "layer":
+            wide = wide - wide.mean(axis=-1, keepdims=True)
+        wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
+        lead = (1,) * (x.ndim - 1)
+        scale = self.scale[...].astype(jnp.float32).reshape(*lead, -1)
+        wide = wide * (1.0 + scale if self.kind == "rms_one_plus" else scale)
+        if self.bias is not None:
+            wide = wide + self.bias[...].astype(jnp.float32).reshape(*lead, -1)
+        return wide.astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    """A table of vectors [V, D], looked up by row; an index past the end reads the last row."""
+
+    def __init__(
+        self, size: tuple[int, int], *, stddev: float, rngs: nnx.Rngs, dtype: DTypeLike
+    ) -> None:
+        self.embedding = nnx.Param(stddev * jax.random.normal(rngs.params(), size, dtype))
+
+
+class AttentionProjections(nnx.Module):
+    """The four projections around attention, query-key norms and rotation included."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        stddev: float,
+        out_stddev: float,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+    ):
+        self.config = config
+        queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+
+        def linear(size: tuple[int, int], *, bias: bool, stddev: float = stddev) -> Linear:
+            return Linear(size, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype)
+
+        self.query = linear((config.embed_dim, queries), bias=config.qkv_bias)
+        self.key = linear((config.embed_dim, keys), bias=config.qkv_bias)
+        self.value = linear((config.embed_dim, keys), bias=config.qkv_bias)
+        self.out = linear((queries, config.embed_dim), bias=config.out_bias, stddev=out_stddev)
+        self.query_norm = Norm(config, config.head_dim, dtype) if config.qk_norm else None
+        self.key_norm = Norm(config, config.head_dim, dtype) if config.qk_norm else None
+
+    def project(
+        self, x: Float[Array, "B T D"], rotary: Rotary | None
+    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
+        """Queries, keys and values of every position."""
+        query, key, value = (
+            projected.reshape(*projected.shape[:-1], -1, self.config.head_dim)
+            for projected in (self.query(x), self.key(x), self.value(x))
+        )
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotary is not None:
+            query, key = apply_rope(query, rotary), apply_rope(key, rotary)
+        return query, key, value
+
+    def merge_heads(self, attended: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
+        """Back from heads to the residual stream."""
+        return self.out(attended.reshape(*attended.shape[:2], -1))
+
+
+class FeedForward(nnx.Module):
+    """down(activation(gate(x)) · up(x)), or down(activation(up(x))) without a gate."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        stddev: float,
+        out_stddev: float,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+    ):
+        self.activation = config.activation
+        inward, outward = (config.embed_dim, config.ffw_dim), (config.ffw_dim, config.embed_dim)
+        bias = config.ffw_bias
+        self.gate = (
+            Linear(inward, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype)
+            if config.gated_ffw
+            else None
+        )
+        self.up = Linear(inward, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype)
+        self.down = Linear(outward, bias=bias, stddev=out_stddev, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Transform every position."""
+        activation = ACTIVATIONS[self.activation]
+        if self.gate is None:
+            return self.down(activation(self.up(x)))
+        return self.down(activation(self.gate(x)) * self.up(x))
+
+
+class Layer(nnx.Module):
+    """One pre-norm layer; the caller supplies attention: training and decoding share the rest."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        stddev = config.initializer_range
+        # GPT-2's initialisation: 2L residual branches add up, so each starts smaller.
+        out_stddev = stddev / (2 * config.num_layers) ** 0.5
+        self.attn_norm = Norm(config, config.embed_dim, dtype)
+        self.attn = AttentionProjections(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
+        self.ffw_norm = Norm(config, config.embed_dim, dtype)
+        self.ffw = FeedForward(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
+        self.post_attn_norm = Norm(config, config.embed_dim, dtype) if config.post_norms else None
+        self.post_ffw_norm = Norm(config, config.embed_dim, dtype) if config.post_norms else None
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        rotary: Rotary | None,
+        attend: Callable[[Array, Array, Array], tuple[Array, Extra]],
+    ) -> tuple[Float[Array, "B T D"], Extra]:
+        """Add attention and feed-forward to the residual stream; also return `attend`'s second."""
+        attended, extra = attend(*self.attn.project(self.attn_norm(x), rotary))
+        branch = self.attn.merge_heads(attended)
+        x = x + (branch if self.post_attn_norm is None else self.post_attn_norm(branch))
+        branch = self.ffw(self.ffw_norm(x))
+        x = x + (branch if self.post_ffw_norm is None else self.post_ffw_norm(branch))
+        return x, extra
