@@ -8,7 +8,7 @@ from adakd_jax.config.stage import NonNegative, Probability, Ratio, Stage
 
 
 class UniformScore(Stage):
-    """Every token equally difficult: s = 1."""
+    """Every token equally difficult, s = 1: all are kept, at the base temperature."""
 
     kind: Literal["uniform"] = "uniform"
 

@@ -1,1 +1,35 @@
-"""The mathematics of token-adaptive distillation, on arrays alone."""
+"""The mathematics of token-adaptive distillation, on arrays alone.
+
+One token policy, four slots: score (how difficult) → focus (which count) → temperature →
+divergence.
+"""
+
+from adakd_jax.axes import Head
+from adakd_jax.distill.divergence import DIVERGENCES, divergence
+from adakd_jax.distill.focus import FOCI, select_top_ratio
+from adakd_jax.distill.latf import LatfState, latf
+from adakd_jax.distill.objective import denominators, distillation_loss
+from adakd_jax.distill.scores import SCORES, token_scores
+from adakd_jax.distill.signals import Denominators, Features, LossReport, Signals
+from adakd_jax.distill.temperature import TEMPERATURES, idts_temperature, token_temperature
+
+__all__ = [
+    "DIVERGENCES",
+    "FOCI",
+    "SCORES",
+    "TEMPERATURES",
+    "Denominators",
+    "Features",
+    "Head",
+    "LatfState",
+    "LossReport",
+    "Signals",
+    "denominators",
+    "distillation_loss",
+    "divergence",
+    "idts_temperature",
+    "latf",
+    "select_top_ratio",
+    "token_scores",
+    "token_temperature",
+]

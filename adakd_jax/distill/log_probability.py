@@ -1,0 +1,37 @@
+"""Log-probabilities that are finite for every logit a model can emit."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from adakd_jax.axes import Logits
+
+# A token whose log-probability lies below the first number cannot be drawn: its logit is −inf or
+# one of the large negative constants that masks are made of. It counts as the second number, just
+# below the smallest positive float32.
+IMPOSSIBLE = -1e8
+FLOOR = -104.0
+
+
+def log_probabilities(
+    logits: Logits, temperature: Float[Array, "*tokens"] | None = None
+) -> Float[Array, "*tokens V"]:
+    """Log-softmax over the vocabulary: log softmax(z / τ).
+
+    Every entry is finite as long as one logit of the row is: a token that a model rules out (logit
+    −inf) has log-probability −104 (its probability is 0 in float32) and no gradient. So a token
+    that both models rule out adds exactly 0 to a divergence, and one that a single model rules out
+    costs the other's probability times about 104 nats where the definition says infinity.
+
+    Args:
+        logits: z, any floating dtype; computed in float32 or wider.
+        temperature: τ > 0 per token; None is 1.
+
+    Returns:
+        Log-probabilities in nats, float32 or wider.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if temperature is not None:
+        logits = logits / temperature[..., None].astype(logits.dtype)
+    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    return jnp.where(log_probs < IMPOSSIBLE, FLOOR, log_probs)
