@@ -1,5 +1,6 @@
 """Reads GGUF files, the format of llama.cpp, without torch: tensors under Hugging Face names."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,11 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize
+from jax.typing import DTypeLike
 
 from adakd_jax.hf.gguf_config import gguf_hf_config
+from adakd_jax.hf.gguf_tokenizer import gguf_tokenizer
+from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.hf.weights import Place, params_from_tensors
+from adakd_jax.models.config import Remat
+from adakd_jax.models.decoder import abstract_decoder
+from adakd_jax.models.families import decoder_config
 
 _ROPE_FACTORS = "rope_freqs.weight"
 _OUTSIDE_LAYERS = {
@@ -37,6 +46,64 @@ _IN_GEMMA3_LAYER = _IN_LAYER | {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+
+
+def load_gguf(
+    path: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    compute_dtype: DTypeLike | None = None,
+    place: Place | None = None,
+    remat: Remat = "none",
+) -> Pretrained:
+    """Loads a model and its tokenizer from a GGUF file, dequantised one tensor at a time.
+
+    Args:
+      path: the file.
+      dtype: of the parameters.
+      compute_dtype: of activations and matrix products; the parameters' if None.
+      place: moves a finished parameter, given its dotted path, to where it shall live.
+      remat: what the backward pass computes again: "none", "dots" or "full".
+
+    Raises:
+      ValueError: not a GGUF file, or of an architecture, rotary scaling or tokenizer that is not
+        supported.
+      WeightsError: missing, extra and mis-shaped tensors, all together, under their Hugging Face
+        names; a tensor without such a name is called as in the file.
+    """
+    computed_in = jnp.dtype(dtype if compute_dtype is None else compute_dtype).name
+    with open_gguf(path) as file:
+        config = dataclasses.replace(
+            decoder_config(file.hf_config), compute_dtype=computed_in, remat=remat
+        )
+        tokenizer = gguf_tokenizer(file.metadata)
+        params = params_from_tensors(
+            config, file.shapes, file.read, dtype=dtype, place=place, source=str(path)
+        )
+    source = ModelSource(
+        name=Path(path).name,
+        hf_config=file.hf_config,
+        licence=file.metadata.get("general.license"),
+        generation_config=_generation_config(file.metadata),
+        chat_template=file.metadata.get("tokenizer.chat_template"),
+    )
+    graphdef, _ = abstract_decoder(config)
+    return Pretrained(config, graphdef, params, tokenizer, source)
+
+
+def _generation_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Special ids; a chat model's end of turn ends its answers as well as the end of the text."""
+    bos, eos, turn = (
+        metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "eot")
+    )
+    pad = metadata.get("tokenizer.ggml.padding_token_id", eos)
+    ends = [end for end in dict.fromkeys((eos, turn)) if end is not None]
+    ids = {
+        "bos_token_id": bos,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+        "pad_token_id": pad,
+    }
+    return {name: value for name, value in ids.items() if value is not None}
 
 
 @dataclass(frozen=True)

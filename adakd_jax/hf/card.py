@@ -1,0 +1,134 @@
+"""The model card of an exported student: the README.md that the hub shows."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from huggingface_hub import ModelCardData
+
+TAGS = ("knowledge-distillation", "adakd", "jax")
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """Numbers side by side: one column per model, one row per metric; None where not measured."""
+
+    columns: tuple[str, ...]
+    rows: Mapping[str, Sequence[float | None]]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a row that does not have one value per column."""
+        wrong = [name for name, row in self.rows.items() if len(row) != len(self.columns)]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: need {len(self.columns)} values, one per column")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a model card says.
+
+    Args:
+      name: the model's name, its title.
+      teacher: hub id or path of the teacher, as the run was given it.
+      teacher_licence: its licence id, such as `apache-2.0`; None if its files do not say.
+      origin: where the student's weights started, one sentence.
+      method: what was minimised and how, one paragraph.
+      data: what it was trained on and how much of it, one paragraph.
+      command: the arguments that started the run.
+      metrics: measured numbers, if any.
+      versions: package name → version.
+      parameters: number of parameters of the student.
+    """
+
+    name: str
+    teacher: str
+    teacher_licence: str | None
+    origin: str
+    method: str
+    data: str
+    command: Sequence[str]
+    parameters: int
+    metrics: MetricTable | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def model_card(facts: CardFacts) -> str:
+    """Writes the card: YAML front matter for the hub, then Markdown for people."""
+    sections = [
+        f"# {facts.name}\n\n"
+        f"A language model of {facts.parameters:,} parameters, distilled from "
+        f"{_teacher_link(facts.teacher)} with `adakd_jax` (token-adaptive knowledge distillation).",
+        "## Use\n\n" + _code("python", _USE),
+        f"## Training\n\n{facts.origin}\n\n{facts.method}",
+        f"## Data\n\n{facts.data}",
+    ]
+    if facts.metrics is not None:
+        sections.append(f"## Evaluation\n\n{_markdown_table(facts.metrics)}")
+    sections.append(f"## Reproduce\n\n{_reproduce(facts)}")
+    sections.append(f"## Licence\n\n{_licence(facts.teacher_licence)}")
+    return f"---\n{_front_matter(facts)}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+_USE = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+path = "."  # this folder, or its name on the hub
+model = AutoModelForCausalLM.from_pretrained(path)
+tokenizer = AutoTokenizer.from_pretrained(path)"""
+
+
+def _is_hub_id(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None and (
+        not name.endswith(".gguf")
+    )
+
+
+def _front_matter(facts: CardFacts) -> str:
+    # The hub accepts as base model only what is on the hub.
+    base_model = facts.teacher if _is_hub_id(facts.teacher) else None
+    return ModelCardData(
+        base_model=base_model,
+        license=facts.teacher_licence or "unknown",
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=list(TAGS),
+    ).to_yaml()
+
+
+def _teacher_link(teacher: str) -> str:
+    return (
+        f"[{teacher}](https://huggingface.co/{teacher})" if _is_hub_id(teacher) else f"`{teacher}`"
+    )
+
+
+def _code(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _markdown_table(table: MetricTable) -> str:
+    header = ["", *table.columns]
+    lines = [header, ["---"] + ["---:"] * len(table.columns)]
+    lines += [[name, *map(_number, row)] for name, row in table.rows.items()]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _reproduce(facts: CardFacts) -> str:
+    text = _code("bash", shlex.join(facts.command))
+    if facts.versions:
+        listed = ", ".join(f"{package} {version}" for package, version in facts.versions.items())
+        text += f"\n\nVersions: {listed}."
+    return text
+
+
+def _licence(licence: str | None) -> str:
+    if licence is None:
+        return (
+            "The teacher's files do not state its licence. Find it out before you use or share "
+            "this model: a student is bound by its teacher's terms."
+        )
+    return f"That of the teacher: {licence}. The terms of the training data apply as well."

@@ -1,0 +1,164 @@
+"""Where a student's weights start: some of the teacher's layers, a checkpoint, or at random."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from transformers import PreTrainedTokenizerFast
+
+from adakd_jax.config.models import Student, StudentCheckpoint, StudentLayers, StudentRandom
+from adakd_jax.hf.load import load_pretrained
+from adakd_jax.hf.locate import CONFIG_FILES, locate
+from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.models.config import ComputeDtype
+from adakd_jax.models.decoder import abstract_decoder, random_params
+from adakd_jax.models.families import decoder_config
+
+# Keys of a config.json that say by a rule what `layer_types` says layer by layer.
+_LAYER_RULES = ("sliding_window_pattern", "_sliding_window_pattern")
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer")
+
+
+def init_student(source: Student, teacher: Pretrained | None, key: Array) -> Pretrained:
+    """Makes the student that training starts from: float32 parameters in buffers of their own.
+
+    Args:
+      source: where the weights come from, and in what precision the student computes.
+      teacher: the loaded teacher; needed for its layers, and for the tokenizer of a student that
+        starts at random.
+      key: random key; used for random weights only.
+
+    Raises:
+      ValueError: a layer that the teacher has not, or a vocabulary too small for the tokenizer.
+      ModelNotFoundError: a checkpoint or configuration that cannot be reached.
+    """
+    if isinstance(source, StudentCheckpoint):
+        return load_pretrained(
+            source.path,
+            dtype=jnp.float32,
+            compute_dtype=_compute_dtype(source),
+            remat=source.remat,
+            revision=source.revision,
+        )
+    if isinstance(source, StudentRandom):
+        return _from_random(source, teacher, key)
+    if teacher is None:
+        raise ValueError("student.kind is 'layers', which needs a teacher to take them from")
+    return _from_layers(source, teacher)
+
+
+def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
+    """The config.json of a model that keeps some layers of another.
+
+    Each kept layer stays of its kind (full or sliding-window attention), wherever it now stands.
+
+    Args:
+      hf_config: the config.json of the whole model.
+      layers: layers to keep, from 0, increasing.
+
+    Raises:
+      ValueError: no layers, layers out of range, or not in increasing order.
+    """
+    whole = decoder_config(hf_config)
+    _check_layers(layers, whole.num_layers)
+    selected = {k: v for k, v in hf_config.items() if k not in _LAYER_RULES}
+    for key in _LAYER_COUNTS:
+        if key in selected:
+            selected[key] = len(layers)
+    kinds = hf_config.get("layer_types")
+    if kinds is None and len(whole.window_choices) > 1:
+        kinds = ["full_attention" if w is None else "sliding_attention" for w in whole.windows]
+    if kinds is not None:
+        selected["layer_types"] = [kinds[layer] for layer in layers]
+    return selected
+
+
+def _check_layers(layers: Sequence[int], count: int) -> None:
+    if not layers:
+        raise ValueError("student.layers is empty; name at least one of the teacher's layers")
+    absent = [layer for layer in layers if not 0 <= layer < count]
+    if absent:
+        raise ValueError(f"student.layers names {absent}; the teacher has layers 0 to {count - 1}")
+    if list(layers) != sorted(set(layers)):
+        raise ValueError(f"student.layers must increase, each layer once; got {list(layers)}")
+
+
+def _from_layers(source: StudentLayers, teacher: Pretrained) -> Pretrained:
+    hf_config = select_layers(teacher.source.hf_config, source.layers)
+    kept = ", ".join(map(str, source.layers))
+    return _assemble(
+        source,
+        hf_config,
+        _copy_layers(teacher.params, source.layers),
+        teacher.tokenizer,
+        dataclasses.replace(
+            teacher.source, name=f"layers {kept} of {teacher.source.name}", hf_config=hf_config
+        ),
+    )
+
+
+def _copy_layers(params: dict[str, Any], layers: Sequence[int]) -> dict[str, Any]:
+    """Copies all parameters as float32, of the stacked ones the named layers.
+
+    An explicit copy: the student's buffers are donated to the train step, the teacher's are not.
+    """
+    rows = np.asarray(layers, np.int32)
+
+    @jax.jit
+    def copy(params: dict[str, Any]) -> dict[str, Any]:
+        chosen = params | {"layers": jax.tree.map(lambda x: x[rows], params["layers"])}
+        return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), chosen)
+
+    return copy(params)
+
+
+def _from_random(source: StudentRandom, teacher: Pretrained | None, key: Array) -> Pretrained:
+    hf_config = _read_config(source.config)
+    config = decoder_config(hf_config)
+    origin = ModelSource(name="random weights", hf_config=hf_config)
+    tokenizer = None
+    if teacher is not None:
+        origin = dataclasses.replace(teacher.source, name=origin.name, hf_config=hf_config)
+        tokenizer = teacher.tokenizer
+    if tokenizer is not None and len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"student.config has vocab_size {config.vocab_size}, but the teacher's tokenizer has "
+            f"{len(tokenizer)} tokens; make it at least that"
+        )
+    return _assemble(source, hf_config, random_params(config, key), tokenizer, origin)
+
+
+def _read_config(config: str | Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(config, str):
+        return dict(config)
+    path = locate(config, files=CONFIG_FILES)
+    file = path / "config.json" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"student.config: {path} has no config.json")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _assemble(
+    source: StudentLayers | StudentRandom,
+    hf_config: Mapping[str, Any],
+    params: dict[str, Any],
+    tokenizer: PreTrainedTokenizerFast | None,
+    origin: ModelSource,
+) -> Pretrained:
+    config = dataclasses.replace(
+        decoder_config(hf_config), compute_dtype=_compute_dtype(source), remat=source.remat
+    )
+    graphdef, _ = abstract_decoder(config)
+    return Pretrained(config, graphdef, params, tokenizer, origin)
+
+
+def _compute_dtype(source: Student) -> ComputeDtype:
+    """The given one, or the one that the platform is fast in."""
+    if source.compute_dtype is not None:
+        return source.compute_dtype
+    return "bfloat16" if jax.default_backend() in ("tpu", "gpu") else "float32"
