@@ -23,6 +23,9 @@ class TfdsSource(Stage):
     kind: Literal["tfds"] = "tfds"
     name: str = Field(description="TFDS name, e.g. 'my_dataset/config:1.0.0'")
     split: str = Field(default="train", description="TFDS split, slices allowed: 'train[:90%]'")
+    data_dir: str | None = Field(
+        default=None, description="folder of prepared TFDS data; default: TFDS_DATA_DIR or TFDS's own"
+    )
 
 
 class HubSource(Stage):
