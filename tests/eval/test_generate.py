@@ -1,0 +1,116 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from adakd_jax.config import GenerationConfig
+from adakd_jax.eval.generate import generate
+from adakd_jax.models.decoder import logits
+
+NEW = 20  # more than one segment
+NEVER = (-1,) * 6  # always six end tokens: their number is a shape
+SETTINGS = GenerationConfig(max_new_tokens=NEW, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    rng = np.random.default_rng(0)
+    return [rng.integers(61, size=n).tolist() for n in (5, 1, 13, 9, 16, 2)]
+
+
+@pytest.fixture(scope="module")
+def greedy(tiny_model, prompts):
+    return generate(*tiny_model, prompts, SETTINGS, eos_ids=NEVER, pad_id=0)
+
+
+@pytest.fixture(scope="module")
+def next_greedy(tiny_model):
+    """The likeliest next token by the full forward pass, without a cache, one row at a time."""
+    graphdef, params = tiny_model
+
+    @jax.jit
+    def scores(tokens, segments):
+        model = nnx.merge(graphdef, params)
+        positions = jnp.arange(tokens.shape[0], dtype=jnp.int32)
+        return logits(model(tokens[None], positions[None], segments[None]), model.head())[0]
+
+    def pick(tokens):
+        padded = np.zeros(64, np.int32)
+        padded[: len(tokens)] = tokens
+        segments = (np.arange(64) < len(tokens)).astype(np.int32)
+        return int(np.argmax(scores(padded, segments)[len(tokens) - 1]))
+
+    return pick
+
+
+def test_greedy_is_the_argmax_of_the_full_forward_pass(prompts, greedy, next_greedy):
+    for prompt, answer in zip(prompts, greedy, strict=True):
+        expected = list(prompt)
+        for _ in range(NEW):
+            expected.append(next_greedy(expected))
+        assert answer == expected[len(prompt) :]
+    assert len({tuple(answer) for answer in greedy}) == len(prompts)
+
+
+def test_one_by_one_gives_the_same_tokens(tiny_model, prompts, greedy):
+    for prompt, answer in zip(prompts, greedy, strict=True):
+        assert generate(*tiny_model, [prompt], SETTINGS, eos_ids=NEVER, pad_id=7) == [answer]
+
+
+def test_any_of_several_end_tokens_ends_an_answer_and_is_kept(tiny_model, prompts, greedy):
+    ends = (greedy[0][3], greedy[4][17], *NEVER[2:])
+    stopped = generate(*tiny_model, prompts, SETTINGS, eos_ids=ends, pad_id=0)
+    for full, answer in zip(greedy, stopped, strict=True):
+        first = next((i for i, token in enumerate(full) if token in ends), NEW - 1)
+        assert answer == full[: first + 1]
+    assert any(len(answer) < NEW for answer in stopped)
+
+
+def test_stops_early_when_all_rows_have_ended(tiny_model, prompts, greedy):
+    reports = []
+    ends = tuple(answer[0] for answer in greedy)
+    generate(*tiny_model, prompts, SETTINGS, eos_ids=ends, pad_id=0, progress=reports.append)
+    assert [report.answered for report in reports] == [4, 6]
+    assert reports[-1].tokens == 6
+
+
+def test_progress_counts_answers_and_tokens(tiny_model, prompts):
+    reports = []
+    generate(*tiny_model, prompts, SETTINGS, eos_ids=NEVER, pad_id=0, progress=reports.append)
+    assert [report.answered for report in reports] == [0, 0, 4, 4, 4, 6]
+    assert [report.tokens for report in reports] == [4, 68, 80, 82, 114, 120]
+
+
+def test_prompts_of_other_rounded_lengths_join_in(tiny_model, prompts, greedy, next_greedy):
+    long = [*prompts[2], *prompts[3]]
+    answers = generate(
+        *tiny_model, [prompts[0], long, prompts[1]], SETTINGS, eos_ids=NEVER, pad_id=0
+    )
+    assert answers[0] == greedy[0] and answers[2] == greedy[1]
+    assert answers[1][0] == next_greedy(long)
+    assert answers[1][-1] == next_greedy([*long, *answers[1][:-1]])
+
+
+def test_a_sample_depends_on_its_seed_and_id_only(tiny_model, prompts):
+    settings = SETTINGS.model_copy(update={"temperature": 1.0})
+    together = generate(*tiny_model, prompts, settings, eos_ids=NEVER, pad_id=0, seed=5)
+    subset = generate(
+        *tiny_model, prompts[2:4], settings, eos_ids=NEVER, pad_id=0, seed=5, sample_ids=(2, 3)
+    )
+    assert subset == together[2:4]
+    wider = settings.model_copy(update={"batch_size": 6})
+    assert generate(*tiny_model, prompts, wider, eos_ids=NEVER, pad_id=0, seed=5) == together
+    assert generate(*tiny_model, prompts, settings, eos_ids=NEVER, pad_id=0, seed=6) != together
+    same = generate(*tiny_model, prompts[:1] * 3, settings, eos_ids=NEVER, pad_id=0, seed=5)
+    assert same[0] == together[0]
+    assert len({tuple(answer) for answer in same}) == 3
+
+
+def test_nothing_to_do(tiny_model):
+    assert generate(*tiny_model, [], SETTINGS, eos_ids=NEVER, pad_id=0) == []
+
+
+def test_an_empty_prompt_is_named(tiny_model):
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
+        generate(*tiny_model, [[1], []], SETTINGS, eos_ids=NEVER, pad_id=0)
