@@ -1,0 +1,150 @@
+"""The train loop: all that is not arithmetic. Feeds batches, records metrics, saves, evaluates and stops."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from rich.console import Console
+
+from adakd_jax.axes import TokenBatch
+from adakd_jax.data.loader import TrainingBatches
+from adakd_jax.training.checkpoint import Checkpoints
+from adakd_jax.training.display import TrainingDisplay, duration
+from adakd_jax.training.interrupt import StopRequest
+from adakd_jax.training.records import MetricsLog
+from adakd_jax.training.state import TrainState
+from adakd_jax.training.step import Metrics, TrainStep
+
+HeldOut = Callable[[TrainState], dict[str, float]]
+
+
+class TrainingDivergedError(RuntimeError):
+    """Too many updates in a row had a non-finite loss or gradient."""
+
+
+class Schedule(NamedTuple):
+    """How often the loop does what; counts of optimizer steps."""
+
+    total_steps: int
+    save_every: int
+    log_every: int
+    evaluate_every: int | None
+    max_bad_steps: int
+
+
+class Recorder:
+    """Reads the metrics of a step only when the next one is under way, so that the device never waits for the host."""
+
+    def __init__(self, log: MetricsLog, display: TrainingDisplay, schedule: Schedule):
+        self._log, self._display, self._schedule = log, display, schedule
+        self._pending: tuple[int, Metrics, Any] | None = None
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave what happened since the last record (an evaluation, a save) out of the next step's time."""
+        self._clock = time.perf_counter()
+
+    def push(self, step: int, metrics: Metrics, info: Any) -> None:
+        """Take the metrics of `step` (1 is the first) and record those of the step before."""
+        self.flush()
+        self._pending = (step, metrics, info)
+
+    def flush(self) -> None:
+        """Wait for the pending step and record it.
+
+        Raises:
+            TrainingDivergedError: after `max_bad_steps` non-finite updates in a row; names step and batch.
+        """
+        if self._pending is None:
+            return
+        (step, metrics, info), self._pending = self._pending, None
+        values = {key: float(value) for key, value in jax.device_get(metrics).items()}
+        now = time.perf_counter()
+        values["seconds"], self._clock = now - self._clock, now
+        values["tokens_per_second"] = values["tokens"] / values["seconds"]
+        values["response_tokens_per_second"] = values["response_tokens"] / values["seconds"]
+        self._display.update(step, values)
+        if step % self._schedule.log_every == 0 or not values["accepted"]:
+            self._log.write(step, values)
+        if values["bad_streak"] >= self._schedule.max_bad_steps:
+            raise TrainingDivergedError(
+                f"{values['bad_streak']:.0f} updates in a row had a non-finite loss or gradient, the last at step {step} "
+                f"(loss {values['loss']}, gradient norm {values['grad_norm']}; batch: {info}). "
+                "Weights are those of the last good step. Try a lower optimizer.learning_rate, or look at these rows."
+            )
+
+
+def compile_step(
+    step: TrainStep, state: TrainState, teacher_params: Any, batch: TokenBatch, console: Console
+) -> TrainStep:
+    """Compile the train step ahead of its first call; the result accepts these shapes only, so it never recompiles."""
+    began = time.perf_counter()
+    with console.status("compiling the train step"):
+        compiled = step.lower(state, teacher_params, batch).compile()
+    console.print(f"train step compiled in {duration(time.perf_counter() - began)}")
+    return compiled
+
+
+def fit(
+    step_fn: TrainStep,
+    state: TrainState,
+    teacher_params: Any,
+    batches: TrainingBatches,
+    *,
+    schedule: Schedule,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    console: Console,
+    held_out: HeldOut | None = None,
+) -> tuple[TrainState, str | None]:
+    """Train from `state.step` to the last step.
+
+    Args:
+        step_fn: from `make_train_step`, compiled or not.
+        state: where to start; donated to the steps.
+        teacher_params: never changed.
+        batches: one batch for each step, a pure function of the step.
+        schedule: when to save, record and evaluate.
+        checkpoints: where states are saved; the last one is saved in any case.
+        log: where metrics go.
+        console: where progress is shown.
+        held_out: measures a state on held-out rows; its `reverse_kl` ranks checkpoints.
+
+    Returns:
+        the last state, saved, and the name of the signal that stopped the run early, or None.
+
+    Raises:
+        TrainingDivergedError: see `Recorder.flush`.
+    """
+    start = int(state.step)
+    if start >= schedule.total_steps:
+        return state, None
+    display = TrainingDisplay(console, schedule.total_steps, start)
+    with StopRequest() as stop, display:
+        recorder = Recorder(log, display, schedule)
+        for index, batch, info in batches.iterate(start):
+            state, metrics = step_fn(state, teacher_params, batch)
+            done = index + 1
+            recorder.push(done, metrics, info)
+            last = done == schedule.total_steps or stop.name is not None
+            scores = None
+            if held_out and schedule.evaluate_every and done % schedule.evaluate_every == 0:
+                recorder.flush()
+                scores = held_out(state)
+                log.write(done, scores, kind="eval")
+                display.note(_held_out_line(done, scores))
+            if last or done % schedule.save_every == 0 or scores is not None:
+                recorder.flush()
+                checkpoints.save(state, reverse_kl=scores and scores["reverse_kl"])
+            if last:
+                break
+            if scores is not None or done % schedule.save_every == 0:
+                recorder.restart_clock()
+        checkpoints.wait()
+    return state, stop.name
+
+
+def _held_out_line(step: int, scores: dict[str, float]) -> str:
+    values = "  ".join(f"{key} {value:.4f}" for key, value in scores.items())
+    return f"held out after step {step}: {values}"

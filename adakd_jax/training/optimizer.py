@@ -1,0 +1,78 @@
+"""AdamW with its schedule, gradient clipping, and LATF's controller as a last link of the optax chain."""
+
+import jax
+import optax
+
+from adakd_jax.config import DistillConfig, Latf, OptimizerConfig
+from adakd_jax.distill import latf
+
+NOT_DECAYED = ("scale", "bias")
+
+
+def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Learning rate of optimizer step k = 0, 1, …: linear warm-up, then the configured shape.
+
+    During warm-up the rate is peak·(k+1)/(warmup_steps+1), so that the first step already learns; the last of
+    `total_steps` steps runs at `final_learning_rate` (constant: at the peak).
+    """
+    peak, final, warmup = config.learning_rate, config.final_learning_rate, config.warmup_steps
+    remaining = max(1, total_steps - warmup - 1)
+    if config.schedule == "constant":
+        main = optax.constant_schedule(peak)
+    elif config.schedule == "linear":
+        main = optax.linear_schedule(peak, final, remaining)
+    elif config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(peak, remaining, alpha=final / peak)
+    else:
+        decay = max(1, round(config.decay_fraction * total_steps))
+        main = optax.linear_schedule(peak, final, decay, transition_begin=max(0, remaining - decay))
+    if warmup == 0:
+        return main
+    return optax.join_schedules(
+        [optax.linear_schedule(peak / (warmup + 1), peak, warmup), main], [warmup]
+    )
+
+
+def decayed(params: optax.Params) -> optax.Params:
+    """Mark the weights that weight decay shrinks: all but norm scales and biases. Same tree, of bools."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path[-1:], simple=True) not in NOT_DECAYED, params
+    )
+
+
+def build_optimizer(
+    config: OptimizerConfig, distill: DistillConfig, total_steps: int
+) -> optax.GradientTransformationExtraArgs:
+    """Clipping → AdamW → LATF state.
+
+    Args:
+        config: the optimizer's settings.
+        distill: read for LATF; without it the chain holds no controller.
+        total_steps: T, optimizer steps of the whole run.
+
+    Returns:
+        A transformation whose update takes `kd_loss` and `tokens` by keyword (see `distill.latf`). Gradients must be
+        summed over the global batch already.
+    """
+    links = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+    links.append(
+        optax.adamw(
+            learning_rate_schedule(config, total_steps),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=decayed,
+        )
+    )
+    if isinstance(focus := distill.focus, Latf):
+        links.append(
+            latf(
+                warmup_steps=max(1, round(focus.warmup_fraction * total_steps)),
+                ema=focus.ema,
+                tolerance=focus.tolerance,
+                step_size=focus.step_size,
+                min_ratio=focus.min_ratio,
+            )
+        )
+    return optax.with_extra_args_support(optax.chain(*links))

@@ -1,0 +1,53 @@
+"""What a run carries from step to step, and nothing else: all of it goes into a checkpoint."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+
+class TrainState(NamedTuple):
+    """The student and everything that decides its next step. The teacher is never part of it.
+
+    Attributes:
+        step: int32 [], steps taken, skipped ones included; also the position in the data.
+        params: the student's float32 weights.
+        opt_state: the optax state, LATF's included; it advances on accepted steps only.
+        average: a moving average of `params`, or None.
+        rng: uint32 key data; step k uses `fold_in(rng, k)`.
+        skipped: int32 [], updates skipped so far.
+        bad_streak: int32 [], non-finite updates in a row up to now.
+    """
+
+    step: Array
+    params: Any
+    opt_state: optax.OptState
+    average: Any
+    rng: Array
+    skipped: Array
+    bad_streak: Array
+
+
+def init_state(
+    params: Any, optimizer: optax.GradientTransformation, *, seed: int, average: bool = False
+) -> TrainState:
+    """Start a run from `params`; `average` also starts a moving average of the weights.
+
+    No two leaves share a buffer, so that the whole state can be donated.
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=jax.jit(optimizer.init)(params),
+        average=jax.tree.map(jnp.copy, params) if average else None,
+        rng=jax.random.key_data(jax.random.key(seed)),
+        skipped=jnp.zeros((), jnp.int32),
+        bad_streak=jnp.zeros((), jnp.int32),
+    )
+
+
+def evaluated_params(state: TrainState) -> Any:
+    """The weights that are evaluated and exported: the average where there is one."""
+    return state.params if state.average is None else state.average
