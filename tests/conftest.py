@@ -7,7 +7,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("adakd_jax", "beartype.beartype")
+# Not `config`: pydantic checks its own types.
+CHECKED = ("axes", "data", "models", "hf", "distill", "training", "eval")
+install_import_hook([f"adakd_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 import jax
 
