@@ -79,21 +79,26 @@ def _some_loss(kd_weight: float, ce_weight: float) -> Conflict | None:
     return Conflict("the loss is always 0", "kd_weight or ce_weight above 0")
 
 
-def _schedule_fits(warmup: int, steps: int | None, schedule: str, decay: float) -> Conflict | None:
-    if steps is None:
+def _warmup_ends(warmup: int, steps: int | None) -> Conflict | None:
+    if steps is None or warmup < steps:
         return None
-    if warmup >= steps:
-        return Conflict(
-            f"warm-up never ends within the run's {steps} steps",
-            f"warmup_steps from 0 to {steps - 1}",
-        )
-    constant = steps - round(decay * steps)
-    if schedule == "wsd" and warmup > constant:
-        return Conflict(
-            f"warm-up runs into the decay, which starts at step {constant}",
-            f"warmup_steps from 0 to {constant}, or a smaller decay_fraction",
-        )
-    return None
+    return Conflict(
+        f"warm-up never ends within the run's {steps} steps", f"warmup_steps from 0 to {steps - 1}"
+    )
+
+
+def _warmup_before_decay(
+    warmup: int, decay: float, schedule: str, steps: int | None
+) -> Conflict | None:
+    if schedule != "wsd" or steps is None or warmup >= steps:
+        return None
+    decay_starts = steps - round(decay * steps)
+    if warmup <= decay_starts:
+        return None
+    return Conflict(
+        f"warm-up runs into the decay, which starts at step {decay_starts}",
+        f"warmup_steps from 0 to {decay_starts}, or a smaller decay_fraction",
+    )
 
 
 def _something_to_evaluate(
@@ -144,14 +149,15 @@ TRAINING_CHECKS = (
 RUN_CHECKS = (
     Check(("distill.focus.kind", "distill.score.kind"), _ranking_needs_a_score),
     Check(("distill.kd_weight", "distill.ce_weight"), _some_loss),
+    Check(("optimizer.warmup_steps", "training.steps"), _warmup_ends),
     Check(
         (
             "optimizer.warmup_steps",
-            "training.steps",
-            "optimizer.schedule",
             "optimizer.decay_fraction",
+            "optimizer.schedule",
+            "training.steps",
         ),
-        _schedule_fits,
+        _warmup_before_decay,
     ),
     Check(
         ("evaluation.every_steps", "data.validation", "data.validation_fraction"),

@@ -24,7 +24,8 @@ class TfdsSource(Stage):
     name: str = Field(description="TFDS name, e.g. 'my_dataset/config:1.0.0'")
     split: str = Field(default="train", description="TFDS split, slices allowed: 'train[:90%]'")
     data_dir: str | None = Field(
-        default=None, description="folder of prepared TFDS data; default: TFDS_DATA_DIR or TFDS's own"
+        default=None,
+        description="folder of prepared TFDS data; default: TFDS_DATA_DIR or TFDS's own",
     )
 
 
@@ -36,7 +37,7 @@ class HubSource(Stage):
     files: str = Field(
         default="*", description="glob over the repository's JSONL, JSON or Parquet files"
     )
-    revision: str | None = Field(default=None, description="branch, tag or commit; default: main")
+    revision: str | None = Field(default=None, description="branch, tag or commit; null: main")
 
 
 Source = Annotated[FileSource | TfdsSource | HubSource, Field(discriminator="kind")]

@@ -28,16 +28,16 @@ class RunConfig(Stage):
         min_length=1, description="folder of checkpoints, metrics and reports; local or gs://"
     )
     seed: NonNegativeInt = Field(
-        default=0, description="of data order, initial weights and sampling"
+        default=0, description="seed of data order, initial weights and sampling"
     )
-    data: DataConfig
-    teacher: TeacherConfig
-    student: Student
+    data: DataConfig = Field(description="training and held-out rows")
+    teacher: TeacherConfig = Field(description="the model that teaches")
+    student: Student = Field(description="the model that learns: where its weights start")
     distill: DistillConfig = Field(default=DistillConfig(), description="the loss")
     optimizer: OptimizerConfig = Field(
         default=OptimizerConfig(), description="AdamW and its schedule"
     )
-    training: TrainingConfig
+    training: TrainingConfig = Field(description="length and batches")
     checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="saving")
     evaluation: EvaluationConfig = Field(
         default=EvaluationConfig(), description="held-out measurements"

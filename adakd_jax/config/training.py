@@ -25,13 +25,13 @@ class OptimizerConfig(Stage):
         default=0.2, description="wsd: share of the steps in the final decay"
     )
     weight_decay: NonNegative = Field(
-        default=0.01, description="decoupled; not on norms and biases"
+        default=0.01, description="decoupled weight decay; not on norms and biases"
     )
     b1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         default=0.9, description="decay of the first moment"
     )
     b2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        default=0.999, description="decay of the second"
+        default=0.999, description="decay of the second moment"
     )
     eps: PositiveFloat = Field(default=1e-8, description="added to the root of the second moment")
     clip_norm: PositiveFloat | None = Field(

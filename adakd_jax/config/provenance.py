@@ -1,0 +1,208 @@
+"""What a run folder says about its origin: settings, command, versions, revision, devices.
+
+Of the environment nothing is written, so no secret in it can leak.
+"""
+
+import datetime
+import json
+import platform
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from pydantic import ValidationError
+
+from adakd_jax.config.schema import written
+from adakd_jax.config.stage import Stage
+from adakd_jax.config.yaml_file import dump_yaml, read_yaml
+
+CONFIG_FILE = "config.yaml"
+RUN_FILE = "run.json"
+PACKAGES = (
+    "adakd_jax",
+    "jax",
+    "jaxlib",
+    "libtpu",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "jinja2",
+    "safetensors",
+    "huggingface_hub",
+    "gguf",
+    "tensorflow-datasets",
+    "array_record",
+    "grain",
+    "pyarrow",
+    "pydantic",
+    "pydantic-settings",
+    "jaxtyping",
+    "rich",
+    "tensorboardX",
+    "matplotlib",
+    "rouge-score",
+    "etils",
+    "numpy",
+)
+# What may differ between two starts of one run: it changes no update of the student.
+_FREE = ("run_dir", "data.cache_dir", "checkpoint.", "evaluation.", "logging.", "export.")
+_ABSENT = "absent"
+
+
+class OtherRunError(ValueError):
+    """A run folder holds a run with other settings; the message lists the differences."""
+
+
+def write_provenance(
+    run_dir: str, config: Stage, argv: Sequence[str], devices: Iterable[str] = ()
+) -> None:
+    """Writes all settings to `config.yaml`, and adds a record of this start to `run.json`.
+
+    Args:
+      run_dir: folder of the run, local or gs://; made if absent.
+      config: the settings of this start.
+      argv: the exact command, e.g. `sys.orig_argv`.
+      devices: what the run computes on, e.g. `map(str, jax.devices())`.
+
+    Scope: one process of a run calls this.
+    """
+    folder = epath.Path(run_dir).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = read_starts(run_dir)
+    starts.append(
+        {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(argv),
+            "changed_settings": _changes_since_last_start(folder, config),
+            "git": _git_revision(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "devices": list(devices),
+            "packages": package_versions(),
+        }
+    )
+    _replace(folder / RUN_FILE, json.dumps(starts, indent=2, ensure_ascii=False) + "\n")
+    _replace(folder / CONFIG_FILE, dump_yaml(config))
+
+
+def read_starts(run_dir: str) -> list[dict[str, Any]]:
+    """Returns the records of all starts of a run, oldest first; none if it never started."""
+    file = epath.Path(run_dir).expanduser() / RUN_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
+def config_differences(old: Stage | Mapping[str, Any], new: Stage | Mapping[str, Any]) -> list[str]:
+    """Returns 'key: old -> new' for every setting that differs, in the order of `new`."""
+    before, after = _leaves(old), _leaves(new)
+    keys = [*after, *(key for key in before if key not in after)]
+    return [
+        f"{key}: {_shown(before, key)} -> {_shown(after, key)}"
+        for key in keys
+        if key not in before or key not in after or before[key] != after[key]
+    ]
+
+
+def check_same_run(run_dir: str, config: Stage) -> None:
+    """Refuses to continue a run folder with settings that would change the run.
+
+    Free to change are where and how often things are written and evaluated: `run_dir`,
+    `data.cache_dir`, `checkpoint`, `evaluation`, `logging` and `export`.
+
+    Raises:
+      OtherRunError: a setting differs that shapes the student; all differences are listed.
+    """
+    file = epath.Path(run_dir).expanduser() / CONFIG_FILE
+    if not file.exists():
+        return
+    differences = config_differences(_stored_config(file, type(config)), config)
+    refused = [line for line in differences if not line.startswith(_FREE)]
+    if refused:
+        listed = "\n".join(f"  {line}" for line in refused)
+        raise OtherRunError(
+            f"{run_dir} holds a run with other settings (old -> new):\n{listed}\n"
+            "valid: the old values, to continue that run; or another --run_dir, to start a new one"
+        )
+
+
+def package_versions() -> dict[str, str]:
+    """Returns the versions of the packages that a run depends on, as far as installed."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _changes_since_last_start(folder: epath.Path, config: Stage) -> list[str]:
+    file = folder / CONFIG_FILE
+    if not file.exists():
+        return []
+    return config_differences(_stored_config(file, type(config)), config)
+
+
+def _stored_config(file: epath.Path, model: type[Stage]) -> Stage | Mapping[str, Any]:
+    """Reads a stored config; settings that are newer than the run get their defaults."""
+    stored = read_yaml(str(file))
+    if stored.problems:
+        problem = stored.problems[0]
+        raise OtherRunError(f"{problem.key}: {problem.message}; valid: {problem.valid}")
+    try:
+        return model.model_validate(stored.values)
+    except ValidationError:
+        return stored.values
+
+
+def _leaves(config: Stage | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    values = config.model_dump(mode="json") if isinstance(config, Stage) else config
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            leaves.update(_leaves(value, f"{prefix}{name}."))
+        else:
+            leaves[prefix + name] = value
+    return leaves
+
+
+def _shown(leaves: Mapping[str, Any], key: str) -> str:
+    return written(leaves[key]) if key in leaves else _ABSENT
+
+
+def _git_revision() -> dict[str, Any] | None:
+    """Returns the revision of this package's own checkout; None if it is not run from one."""
+    folder = Path(__file__).parent
+    # An environment may lie inside somebody else's repository, which does not track this file.
+    if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    revision = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    if revision is None or changes is None:
+        return None
+    return {"revision": revision, "dirty": bool(changes)}
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *command],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _replace(file: epath.Path, text: str) -> None:
+    """Writes a whole file at once: a reader sees the old text or the new one."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
