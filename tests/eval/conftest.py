@@ -23,6 +23,11 @@ TINY = DecoderConfig(
 
 
 @pytest.fixture(scope="session")
+def tiny_config():
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_model():
     graphdef, _ = abstract_decoder(TINY)
     return graphdef, random_params(TINY, jax.random.key(3))

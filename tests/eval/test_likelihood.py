@@ -1,0 +1,106 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from adakd_jax.axes import IGNORE, TokenBatch
+from adakd_jax.eval.likelihood import likelihood
+from adakd_jax.models.decoder import abstract_decoder, random_params
+
+ROWS, LENGTH = 2, 24
+
+
+def make_batch(seed, share):
+    """Two documents and padding per row; labels on about `share` of the documents' positions."""
+    rng = np.random.default_rng(seed)
+    segments = np.repeat([[1, 2, 0]], ROWS, axis=0).repeat([10, 9, 5], axis=1).astype(np.int32)
+    positions = np.tile(np.concatenate([np.arange(10), np.arange(9), np.arange(5)]), (ROWS, 1))
+    tokens = rng.integers(61, size=(ROWS, LENGTH)).astype(np.int32)
+    learned = (rng.random((ROWS, LENGTH)) < share) & (segments > 0)
+    labels = np.where(learned, rng.integers(61, size=(ROWS, LENGTH)), IGNORE).astype(np.int32)
+    return TokenBatch(tokens, labels, positions.astype(np.int32), segments)
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return [make_batch(0, 0.6), make_batch(1, 0.1)]
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_config, tiny_model):
+    """The student with some noise, and a vocabulary padded by three tokens."""
+    config = dataclasses.replace(tiny_config, vocab_size=64)
+    fresh = random_params(config, jax.random.key(8))
+
+    def mix(new, known):
+        mixed = 0.2 * np.array(new)
+        mixed[tuple(map(slice, known.shape))] += known
+        return mixed
+
+    return abstract_decoder(config)[0], jax.tree.map(mix, fresh, tiny_model[1])
+
+
+def log_softmax(scores):
+    shifted = scores - scores.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def oracle(student, teacher, batches):
+    """Every definition in float64 on full logits, one token at a time."""
+    rows = []
+    for batch in batches:
+        scores = []
+        for graphdef, params in (student, teacher):
+            model = nnx.merge(graphdef, params)
+            hidden = np.asarray(
+                jax.jit(model)(*map(jnp.asarray, (batch[0], *batch[2:]))), np.float64
+            )
+            scores.append(hidden @ np.asarray(model.head().weight, np.float64).T)
+        for row, place in np.argwhere(batch.labels != IGNORE):
+            z, t = (each[row, place] for each in scores)
+            label = batch.labels[row, place]
+            q, p = log_softmax(z[:61]), log_softmax(t[:61])
+            rows.append(
+                [
+                    -log_softmax(z)[label],
+                    -log_softmax(t)[label],
+                    np.sum(np.exp(p) * (p - q)),
+                    np.sum(np.exp(q) * (q - p)),
+                    float(z.argmax() == t.argmax()),
+                ]
+            )
+    return len(rows), np.mean(rows, axis=0)
+
+
+def test_means_are_those_of_the_definitions(tiny_model, teacher, batches):
+    # Chunks of 5 tokens: several, the last one not full.
+    result = likelihood(*tiny_model, *teacher, batches, chunk_size=5)
+    tokens, means = oracle(tiny_model, teacher, batches)
+    assert result.tokens == tokens
+    assert 0 < means[-1] < 1
+    names = ("nll", "nll_teacher", "forward_kl", "reverse_kl", "top1_agreement")
+    np.testing.assert_allclose([getattr(result, name) for name in names], means, rtol=2e-5)
+    assert result.to_dict().keys() == {"tokens", *names}
+
+
+def test_a_student_equals_itself(tiny_model, batches):
+    result = likelihood(*tiny_model, *tiny_model, batches)
+    assert result.forward_kl == result.reverse_kl == 0.0
+    assert result.top1_agreement == 1.0
+    assert result.nll == result.nll_teacher
+
+
+def test_without_a_teacher(tiny_model, teacher, batches):
+    alone = likelihood(*tiny_model, None, None, batches, chunk_size=5)
+    both = likelihood(*tiny_model, *teacher, batches, chunk_size=5)
+    assert alone.nll == pytest.approx(both.nll, rel=1e-6)
+    assert alone.to_dict().keys() == {"tokens", "nll"}
+
+
+def test_nothing_to_measure_is_an_error(tiny_model, batches):
+    empty = batches[0]._replace(labels=np.full((ROWS, LENGTH), IGNORE, np.int32))
+    with pytest.raises(ValueError, match="at least one response token"):
+        likelihood(*tiny_model, None, None, [empty], chunk_size=5)
