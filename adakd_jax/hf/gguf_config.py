@@ -90,7 +90,8 @@ def gguf_hf_config(
             f"{architecture}.rope.dimension_count is {rotated}; only the whole head, "
             f"{config['head_dim']}, can be rotated"
         )
-    config["vocab_size"] = shapes["token_embd.weight"][0]
+    tokens = len(metadata["tokenizer.ggml.tokens"])
+    config["vocab_size"] = shapes.get("token_embd.weight", (tokens,))[0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config["dtype"] = "float32"
     config |= {name: metadata[key] for name, key in _SPECIAL_IDS.items() if key in metadata}
