@@ -1,0 +1,233 @@
+"""A tokenized data set: flat memory-mapped arrays, written once per content and tokenizer."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+from transformers import PreTrainedTokenizerFast
+
+from adakd_jax.data.cache import content_key, local_folder, prepared_folder
+from adakd_jax.data.progress import track
+from adakd_jax.data.row_source import RowSource
+from adakd_jax.data.rows import Row, RowError
+from adakd_jax.data.sources import EmptyDataError
+from adakd_jax.data.templates import TemplateName
+from adakd_jax.data.tokenize import Encoder, Example, Prompt
+
+# Changes whenever the same rows would give other tokens.
+_FORMAT = 1
+_BATCH = 512
+_TOKENS, _TARGETS, _INDEX, _REPORT = "tokens.int32", "targets.bool", "index.npz", "report.json"
+
+
+@dataclass(frozen=True)
+class EncodingReport:
+    """What tokenization met: totals, what was cut, and rows dropped by reason.
+
+    Cuts are pairs: the rows that lost something, and the tokens they lost together.
+    """
+
+    rows: int = 0
+    examples: int = 0
+    tokens: int = 0
+    response_tokens: int = 0
+    input_cuts: tuple[int, int] = (0, 0)
+    instruction_cuts: tuple[int, int] = (0, 0)
+    answer_cuts: tuple[int, int] = (0, 0)
+    dropped: dict[str, int] = field(default_factory=dict)
+    first_dropped: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """A line on examples and tokens; then one on each kind of cut and drop, if any."""
+        count = max(self.examples, 1)
+        lines = [
+            f"{self.examples} examples, {self.tokens / count:.1f} tokens each, "
+            f"{self.response_tokens / count:.1f} of them response tokens "
+            f"({self.response_tokens / max(self.tokens, 1):.1%})"
+        ]
+        for what in ("input", "instruction", "answer"):
+            rows, tokens = getattr(self, f"{what}_cuts")
+            if rows:
+                place = "end" if what == "answer" else "middle"
+                lines.append(
+                    f"too long: {rows} rows lost {tokens} tokens at the {place} of the {what}"
+                )
+        for reason, rows in self.dropped.items():
+            lines.append(f"dropped: {rows} rows, first {self.first_dropped[reason]}: {reason}")
+        return "\n".join(lines)
+
+
+class Examples:
+    """Tokenized rows, random access, in flat arrays that are read from disk as needed.
+
+    `lengths` [N] counts each example's tokens; `rows` [N] is its row in the source, whose `origin`
+    says file and line.
+    """
+
+    def __init__(
+        self,
+        tokens: Int32[np.ndarray, " tokens"],
+        targets: Bool[np.ndarray, " tokens"],
+        lengths: Int64[np.ndarray, " N"],
+        rows: Int64[np.ndarray, " N"],
+        report: EncodingReport,
+    ):
+        """Takes all examples' tokens end to end."""
+        self.lengths = lengths
+        self.rows = rows
+        self.report = report
+        self._tokens = tokens
+        self._targets = targets
+        self._ends = np.cumsum(lengths)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Example:
+        """Returns one example, from 0; what it lost stands in the report only."""
+        end = int(self._ends[index])
+        place = slice(end - int(self.lengths[index]), end)
+        return Example(self._tokens[place], self._targets[place])
+
+    def __iter__(self) -> Iterator[Example]:
+        """All examples in order."""
+        return (self[index] for index in range(len(self)))
+
+
+def encode_rows(
+    rows: RowSource,
+    template: TemplateName,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    max_prompt_length: int,
+    max_length: int,
+    cache_dir: str | Path = "~/.cache/adakd_jax/data",
+) -> Examples:
+    """Tokenizes all rows, or opens what an earlier start wrote.
+
+    Args:
+      rows: prepared rows.
+      template: the prompt format.
+      tokenizer: the tokenizer of teacher and student.
+      max_prompt_length: tokens of a prompt, at most.
+      max_length: tokens of an example, at most; the length of a packed row.
+      cache_dir: local folder of prepared data.
+
+    Returns:
+      The examples, in the order of the rows; `report` says what was cut and dropped.
+
+    Raises:
+      EmptyDataError: no row gave an example; says why.
+    """
+    key = content_key(
+        format=_FORMAT,
+        rows=rows.key,
+        tokenizer=tokenizer_digest(tokenizer),
+        template=template,
+        lengths=[max_prompt_length, max_length],
+    )
+
+    def write(folder: Path) -> None:
+        _write(folder, rows, Encoder(template, tokenizer, max_prompt_length, max_length))
+
+    return _open(prepared_folder(local_folder(cache_dir), f"tokens-{key}", write))
+
+
+def encode_prompts(rows: Sequence[Row], encoder: Encoder) -> tuple[list[Prompt], dict[str, int]]:
+    """Tokenizes prompts for generation, leaving out rows that have none that fits.
+
+    Returns:
+      The prompts, and the rows that were left out, counted by reason.
+    """
+    prompts, dropped = [], Counter[str]()
+    for row in rows:
+        try:
+            prompts.append(encoder.prompt(row))
+        except RowError as error:
+            dropped[str(error)] += 1
+    return prompts, dict(dropped)
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Names all that tokens depend on: the model, the special tokens, the chat template."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())
+    model.pop("truncation", None)  # set anew by every call
+    model.pop("padding", None)
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return content_key(model=model, special=special, chat_template=tokenizer.chat_template)
+
+
+class _Totals:
+    """Counts what the report says, one row at a time."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.rows: list[int] = []
+        self.response_tokens = 0
+        self.cuts = np.zeros((3, 2), np.int64)
+        self.dropped = Counter[str]()
+        self.first_dropped: dict[str, str] = {}
+
+    def add(self, index: int, example: Example) -> None:
+        self.lengths.append(len(example.tokens))
+        self.rows.append(index)
+        self.response_tokens += int(np.count_nonzero(example.targets[1:]))
+        lost = np.array(example.cuts)
+        self.cuts += np.stack([lost > 0, lost], axis=1)
+
+    def drop(self, row: Row, error: RowError) -> None:
+        self.dropped[str(error)] += 1
+        self.first_dropped.setdefault(str(error), row["origin"])
+
+    def report(self, seen: int) -> EncodingReport:
+        cuts = [(rows, tokens) for rows, tokens in self.cuts.tolist()]
+        return EncodingReport(
+            rows=seen,
+            examples=len(self.lengths),
+            tokens=sum(self.lengths),
+            response_tokens=self.response_tokens,
+            input_cuts=cuts[0],
+            instruction_cuts=cuts[1],
+            answer_cuts=cuts[2],
+            dropped=dict(self.dropped.most_common()),
+            first_dropped=self.first_dropped,
+        )
+
+
+def _write(folder: Path, rows: RowSource, encoder: Encoder) -> None:
+    totals = _Totals()
+    with (folder / _TOKENS).open("wb") as tokens, (folder / _TARGETS).open("wb") as targets:
+        for index, row, result in track(_encoded(rows, encoder), "tokenizing", len(rows)):
+            if isinstance(result, RowError):
+                totals.drop(row, result)
+                continue
+            tokens.write(result.tokens.tobytes())
+            targets.write(result.targets.tobytes())
+            totals.add(index, result)
+    report = totals.report(len(rows))
+    if not report.examples:
+        raise EmptyDataError(f"no row of {rows.report.name} gives an example:\n{report.summary()}")
+    np.savez(folder / _INDEX, lengths=np.array(totals.lengths), rows=np.array(totals.rows))
+    (folder / _REPORT).write_text(json.dumps(asdict(report), ensure_ascii=False))
+
+
+def _encoded(rows: RowSource, encoder: Encoder) -> Iterator[tuple[int, Row, Example | RowError]]:
+    for start in range(0, len(rows), _BATCH):
+        indices = range(start, min(start + _BATCH, len(rows)))
+        batch = rows.__getitems__(indices)
+        yield from zip(indices, batch, encoder.examples(batch), strict=True)
+
+
+def _open(folder: Path) -> Examples:
+    stored = json.loads((folder / _REPORT).read_text())
+    cuts = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
+    index = np.load(folder / _INDEX)
+    tokens = np.memmap(folder / _TOKENS, np.int32, "r")
+    targets = np.memmap(folder / _TARGETS, np.bool_, "r")
+    report = EncodingReport(**{**stored, **cuts})
+    return Examples(tokens, targets, index["lengths"], index["rows"], report)

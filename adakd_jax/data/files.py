@@ -1,0 +1,128 @@
+"""From a file or hub source to the list of files it names."""
+
+import glob
+import re
+from fnmatch import fnmatch
+
+from etils import epath
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from adakd_jax.config.data import FileSource, HubSource
+from adakd_jax.data.readers import SUFFIXES
+
+_VALID_SUFFIXES = f"valid files: {', '.join('*' + suffix for suffix in SUFFIXES)}"
+# Files that describe a hub data set and are none of its rows.
+_HUB_METADATA = ("dataset_infos.json", "dataset_dict.json", "dataset_info.json", "state.json")
+_HELD_OUT = re.compile(r"(^|[^a-z])(test|valid|validation|dev|eval)([^a-z]|$)")
+
+
+class DataNotFoundError(FileNotFoundError):
+    """Rows cannot be reached; the message says what was tried and what would be valid."""
+
+
+def source_files(source: FileSource | HubSource) -> list[epath.Path]:
+    """Lists a source's files, downloading those of a hub data set.
+
+    Args:
+      source: where the rows are.
+
+    Returns:
+      Existing files, sorted within each pattern.
+
+    Raises:
+      DataNotFoundError: nothing matches, or it cannot be reached.
+      ValueError: a file of another kind, or a hub pattern that mixes kinds or splits.
+    """
+    if isinstance(source, HubSource):
+        return _hub_files(source)
+    patterns = (source.path,) if isinstance(source.path, str) else source.path
+    files = [file for pattern in patterns for file in _matching(pattern)]
+    wrong = [str(file) for file in files if file.suffix not in SUFFIXES]
+    if wrong:
+        raise ValueError(f"cannot read {wrong[0]!r}: {_VALID_SUFFIXES}")
+    return files
+
+
+def _matching(pattern: str) -> list[epath.Path]:
+    path = epath.Path(pattern).expanduser()
+    try:
+        if not glob.has_magic(pattern):
+            files = [path] if path.is_file() else []
+        else:
+            parts = path.parts
+            first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+            found = epath.Path(*parts[:first]).glob("/".join(parts[first:]))
+            files = sorted(file for file in found if file.is_file())
+    except ImportError as error:
+        raise DataNotFoundError(f"{pattern!r} needs a file system package: {error}") from error
+    if not files:
+        hint = "it is a folder; add '/*.jsonl'" if path.is_dir() else _VALID_SUFFIXES
+        raise DataNotFoundError(f"no file at {pattern!r} (looked in {epath.Path.cwd()}); {hint}")
+    return files
+
+
+def _hub_files(source: HubSource) -> list[epath.Path]:
+    pattern = source.files
+    exact = pattern.endswith(SUFFIXES)
+    patterns = [pattern] if exact else [pattern + suffix for suffix in SUFFIXES]
+    folder = _download(source, patterns)
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if any(fnmatch(str(file.relative_to(folder)), pattern) for pattern in patterns)
+        and file.name not in _HUB_METADATA
+    )
+    if not files:
+        raise DataNotFoundError(
+            f"hub data set {source.name!r} has no file that matches {pattern!r}; {_VALID_SUFFIXES}"
+        )
+    names = [str(file.relative_to(folder)) for file in files]
+    held_out = [_HELD_OUT.search(name.lower()) is not None for name in names]
+    if len({file.suffix for file in files}) > 1 or len(set(held_out)) > 1:
+        raise ValueError(
+            f"files: {pattern!r} matches files of several kinds or splits in hub data set "
+            f"{source.name!r}: {', '.join(names[:10])}; "
+            f"choose with a narrower pattern, e.g. {names[0]!r}"
+        )
+    return files
+
+
+def _download(source: HubSource, patterns: list[str]) -> epath.Path:
+    revision = "main" if source.revision is None else source.revision
+    try:
+        return epath.Path(
+            snapshot_download(
+                source.name,
+                repo_type="dataset",
+                revision=source.revision,
+                allow_patterns=patterns,
+                ignore_patterns=list(_HUB_METADATA),
+            )
+        )
+    except GatedRepoError as error:
+        raise DataNotFoundError(
+            f"hub data set {source.name!r} is gated: accept its terms on its hub page, "
+            "then run `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise DataNotFoundError(
+            f"hub data set {source.name!r} has no revision {revision!r}"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise DataNotFoundError(
+            f"no data set {source.name!r} on the hub (a private one needs `hf auth login`); "
+            "valid: 'owner/name'; a local file is a source of kind 'file'"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise DataNotFoundError(
+            f"hub data set {source.name!r} at {revision!r} is not in the local cache, "
+            f"and the hub cannot be reached ({type(error).__name__})"
+        ) from error

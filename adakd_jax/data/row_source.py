@@ -1,0 +1,98 @@
+"""Random access to prepared rows, with the report of how they were read."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from adakd_jax.data.cache import content_key
+from adakd_jax.data.rows import Row
+
+_REASONS_SHOWN = 10
+_REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What reading a source met: usable rows, skipped ones, and why.
+
+    `reasons` read 'file:line: reason' and are the first 100.
+    """
+
+    name: str
+    rows: int
+    skipped: int
+    reasons: tuple[str, ...]
+
+    def summary(self) -> str:
+        """One line, and one for each of the first skipped rows."""
+        if not self.skipped:
+            return f"{self.name}: {self.rows} rows"
+        return f"{self.name}: {self.rows} rows, {self.skipped} skipped\n{self.listing()}"
+
+    def listing(self) -> str:
+        """The first skipped rows, one a line."""
+        shown = [f"  {reason}" for reason in self.reasons[:_REASONS_SHOWN]]
+        more = self.skipped - len(shown)
+        return "\n".join(shown + ([f"  … and {more} more"] if more > 0 else []))
+
+    def save(self, folder: Path) -> None:
+        """Writes the report beside the rows."""
+        (folder / _REPORT).write_text(json.dumps(asdict(self), ensure_ascii=False))
+
+    @classmethod
+    def load(cls, folder: Path) -> "ReadReport":
+        """Reads what `save` wrote."""
+        stored = json.loads((folder / _REPORT).read_text())
+        return cls(**{**stored, "reasons": tuple(stored["reasons"])})
+
+
+class RowSource(Sequence[Row]):
+    """Random access to prepared rows; `report` says what was met, `key` names the content."""
+
+    def __init__(
+        self, folder: Path, report: ReadReport, key: str, indices: np.ndarray | None = None
+    ):
+        """Opens a prepared folder; `indices` restricts it to some of its rows, in that order."""
+        self.report = report
+        self.key = key
+        self._folder = folder
+        self._indices = np.arange(report.rows) if indices is None else indices
+
+    @cached_property
+    def _records(self) -> Any:
+        # Imported late: a run whose tokens are prepared too never reads a row and starts without
+        # TFDS.
+        from adakd_jax.data import builder
+
+        return builder.open_data_source(self._folder)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> "RowSource": ...
+    def __getitem__(self, index: int | slice) -> "Row | RowSource":
+        """Returns one row, or the rows of a slice as a source of their own."""
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        return self.__getitems__([range(len(self))[index]])[0]
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> list[Row]:
+        """Reads several rows at once, which is faster than one by one."""
+        from adakd_jax.data import builder
+
+        places = self._indices[np.asarray(indices)].tolist()
+        return [builder.parse(record) for record in self._records.__getitems__(places)]
+
+    def select(self, indices: np.ndarray) -> "RowSource":
+        """Restricts the source to some of its rows, in that order."""
+        places = self._indices[indices]
+        key = content_key(of=self.key, rows=places.tolist())
+        return RowSource(self._folder, self.report, key, places)
