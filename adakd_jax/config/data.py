@@ -2,17 +2,22 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from adakd_jax.config.checks import DATA_CHECKS
 from adakd_jax.config.stage import Check, Stage
+
+
+def _alone(path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """One path is the same setting alone and in a list, as the command line gives it."""
+    return path[0] if isinstance(path, tuple) and len(path) == 1 else path
 
 
 class FileSource(Stage):
     """Rows from local or gs:// files."""
 
     kind: Literal["file"] = "file"
-    path: str | tuple[str, ...] = Field(
+    path: Annotated[str | tuple[str, ...], AfterValidator(_alone)] = Field(
         description="JSONL, JSON or Parquet file(s); glob patterns allowed"
     )
 

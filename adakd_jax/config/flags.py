@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import create_model
@@ -45,7 +46,8 @@ def read_flags(
       model: the keys that are flags, each of which takes one value.
       argv: the arguments after the program's name.
       switches: names of further flags, which take no value.
-      positionals: keys of the model that the arguments without a flag fill, in order.
+      positionals: keys of the model that the arguments without a flag fill, in order; one that
+        holds a list takes all that follow.
     """
     fields = {key.name: key.field for key in all_keys(model)}
     topic, argv = _take_help(argv)
@@ -86,7 +88,9 @@ def _split(
         name, equals, value = token.removeprefix("--").partition("=")
         if not token.startswith("--"):
             if free:
-                tokens.pairs.append((free.pop(0), token))
+                tokens.pairs.append((free[0], token))
+                if not in_words(fields[free[0]]).startswith("list"):
+                    free.pop(0)
             else:
                 given = (Given("", token, COMMAND_LINE),)
                 problem = Problem(token, "is not a flag", given, "flags of the form --KEY VALUE")
@@ -119,12 +123,10 @@ def _unknown_flag(name: str, value: str, known: Sequence[str]) -> Problem:
 
 def _parse(model: type[Stage], pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], list]:
     """Has pydantic-settings turn flags into nested values; text is converted at validation."""
-    bases: Any = (model, BaseSettings)
-    settings: Any = create_model("Settings", __base__=bases)
     # A value that starts with a dash is safe only behind an equals sign.
     words = [(name, f"--{name}={value}", value) for name, value in pairs if name != "config"]
     source = CliSettingsSource(
-        settings,
+        _settings(model),
         root_parser=argparse.ArgumentParser(allow_abbrev=False, add_help=False),
         cli_parse_none_str="null",
     )
@@ -139,6 +141,13 @@ def _parse(model: type[Stage], pairs: Sequence[tuple[str, str]]) -> tuple[dict[s
             problems.append(Problem(name, f"cannot be read: {what}", given, "0,1,2 or JSON"))
     source(args=readable)
     return source(), problems
+
+
+@cache
+def _settings(model: type[Stage]) -> type[BaseSettings]:
+    bases: Any = (model, BaseSettings)
+    settings: Any = create_model("Settings", __base__=bases)
+    return settings
 
 
 def _origins(values: Mapping[str, Any], flags: set[str], prefix: Path = ()) -> dict[Path, str]:

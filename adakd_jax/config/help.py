@@ -21,6 +21,7 @@ def help_page(
     switches: Mapping[str, str],
     *,
     positionals: Sequence[str] = (),
+    requires_config: bool = False,
     topic: str = "",
     width: int | None = None,
 ) -> str:
@@ -32,6 +33,7 @@ def help_page(
       description: what the command does.
       switches: flags without a value, and what they do.
       positionals: keys that may be given without their flag.
+      requires_config: whether `--config` must be given.
       topic: the name of a stage, e.g. 'optimizer'; '' for everything.
       width: of a line, in characters; None: that of the terminal, at most 100.
     """
@@ -39,7 +41,10 @@ def help_page(
     stages = {n: f for n, f in model.model_fields.items() if stages_in(f.annotation)}
     topic = topic if topic in stages else closest(topic, stages) or ""
     if not topic:
-        _introduction(page, prog, description, switches, positionals, list(stages))
+        places = "".join(f" [{name.upper()}]" for name in positionals)
+        file = "--config FILE" if requires_config else "[--config FILE]"
+        page.lines.append(f"usage: {prog}{places} {file} [--KEY VALUE ...]")
+        _introduction(page, description, switches, list(stages))
         plain = {n: f for n, f in model.model_fields.items() if n not in stages}
         if plain:
             page.title("general", model.__doc__ or "")
@@ -112,15 +117,9 @@ class _Page:
 
 
 def _introduction(
-    page: _Page,
-    prog: str,
-    description: str,
-    switches: Mapping[str, str],
-    positionals: Sequence[str],
-    stages: Sequence[str],
+    page: _Page, description: str, switches: Mapping[str, str], stages: Sequence[str]
 ) -> None:
-    places = "".join(f" [{name.upper()}]" for name in positionals)
-    page.lines += [f"usage: {prog}{places} [--config FILE] [--KEY VALUE ...]", ""]
+    page.gap()
     page.text(description)
     page.gap()
     page.row("--config FILE", "settings as YAML; given twice, the later file wins")

@@ -63,6 +63,7 @@ def parse(
             description,
             extra_flags,
             positionals=positionals,
+            requires_config=requires_config,
             topic=arguments.help_topic,
         )
         _show(page)
@@ -88,7 +89,7 @@ def resolve(model: type[Config], arguments: Arguments) -> tuple[Config | None, l
     for name in arguments.files:
         file = read_yaml(name)
         problems += file.problems
-        unread = unread or not file.lines
+        unread = unread or (bool(file.problems) and not file.lines)
         values = overlay(model, values, with_default_kinds(model, file.values))
         origins.update({path: f"{name}:{line}" for path, line in file.lines.items()})
     values = with_default_kinds(model, overlay(model, values, arguments.values))

@@ -91,9 +91,18 @@ def write_provenance(
 
 
 def read_starts(run_dir: str) -> list[dict[str, Any]]:
-    """Returns the records of all starts of a run, oldest first; none if it never started."""
+    """Returns the records of all starts of a run, oldest first; none if it never started.
+
+    Raises:
+      ValueError: the file is not JSON, for example edited by hand.
+    """
     file = epath.Path(run_dir).expanduser() / RUN_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    if not file.exists():
+        return []
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: {error}; valid: a JSON list, or no such file") from error
 
 
 def config_differences(old: Stage | Mapping[str, Any], new: Stage | Mapping[str, Any]) -> list[str]:

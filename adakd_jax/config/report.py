@@ -85,8 +85,10 @@ def _place(root: type[Stage], location: Path) -> _Place:
     for part in location:
         if stage is None and part in options:
             stage = options[str(part)]
+        elif stage is None and isinstance(part, int):
+            path = (*path, part)
         elif stage is None:
-            path = (*path, part) if isinstance(part, int) else path
+            break  # the name of a union's member, which the value as a whole does not fit
         else:
             owner, field = stage, stage.model_fields.get(str(part))
             options = stages_in(field.annotation) if field else {}
@@ -115,7 +117,10 @@ def _single(root: type[Stage], place: _Place, error: ErrorDetails, origins: Orig
         return Problem(key, "should be a mapping", given, words)
     if error["type"] == "string_type" and isinstance(value, int | float):
         return Problem(key, "should be text", given, f'{words}; in quotes: "{written(value)}"')
+    if error["type"] == "string_pattern_mismatch":
+        return Problem(key, "does not read as it should", given, place.field.description or words)
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    message = message.replace("String should", "should")
     valid = _meant(value, choices(place.field.annotation)) + words
     return Problem(key, message, given, valid)
 

@@ -132,4 +132,8 @@ class ExportConfig(Stage):
     """The Hugging Face folder that a finished run leaves."""
 
     path: str | None = Field(default=None, description="folder to write; null: RUN_DIR/export")
-    max_shard_size: str = Field(default="5GB", description="largest safetensors file")
+    max_shard_size: str = Field(
+        default="5GB",
+        pattern=r"(?i)^\d+(\.\d+)?\s*[KMG]B$",
+        description="largest safetensors file, a number with KB, MB or GB",
+    )
