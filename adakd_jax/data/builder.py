@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.registered import DatasetNotFoundError
 
 from adakd_jax.config.data import TfdsSource
 from adakd_jax.data.files import DataNotFoundError
@@ -54,8 +55,8 @@ def write_rows(folder: Path, rows: Callable[[], Iterator[Row]]) -> None:
 
 def open_data_source(folder: Path) -> Any:
     """Opens what `write_rows` wrote, for random access; its elements are read by `parse`."""
-    builder = InstructionRows(data_dir=folder, file_format="array_record")
-    return builder.as_data_source(split=_SPLIT)
+    builder: Any = InstructionRows(data_dir=folder, file_format="array_record")
+    return builder.as_data_source(_SPLIT)
 
 
 def parse(record: Mapping[str, bytes]) -> Row:
@@ -75,15 +76,17 @@ def open_tfds(source: TfdsSource) -> tuple[dict[str, Any], Callable[[], Iterator
     """
     tfds.display_progress_bar(True)
     try:
-        builder = tfds.builder(source.name, data_dir=source.data_dir, file_format="array_record")
-    except tfds.core.registered.DatasetNotFoundError as error:
+        builder: Any = tfds.builder(
+            source.name, data_dir=source.data_dir, file_format="array_record"
+        )
+    except DatasetNotFoundError as error:
         raise DataNotFoundError(
             f"no TFDS data set {source.name!r}: {error}; "
             "valid: 'name', 'name/config', 'name:version'"
         ) from error
     builder.download_and_prepare()
     try:
-        records = builder.as_data_source(split=source.split)
+        records = builder.as_data_source(source.split)
     except ValueError as error:
         splits = ", ".join(map(repr, builder.info.splits))
         raise DataNotFoundError(

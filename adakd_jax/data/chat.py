@@ -74,7 +74,7 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
         try:
             text = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
+                [{"role": message["role"], "content": message["content"]} for message in messages],
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
             )

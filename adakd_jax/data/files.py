@@ -3,6 +3,7 @@
 import glob
 import re
 from fnmatch import fnmatch
+from pathlib import Path
 
 from etils import epath
 from huggingface_hub import snapshot_download
@@ -65,7 +66,7 @@ def _matching(pattern: str) -> list[epath.Path]:
         raise DataNotFoundError(f"{pattern!r} needs a file system package: {error}") from error
     if not files:
         hint = "it is a folder; add '/*.jsonl'" if path.is_dir() else _VALID_SUFFIXES
-        raise DataNotFoundError(f"no file at {pattern!r} (looked in {epath.Path.cwd()}); {hint}")
+        raise DataNotFoundError(f"no file at {pattern!r} (looked in {Path.cwd()}); {hint}")
     return files
 
 

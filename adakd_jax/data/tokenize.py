@@ -81,7 +81,8 @@ class Encoder:
         """
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which is needed")
-        if tokenizer.eos_token_id is None:
+        eos = tokenizer.eos_token_id
+        if not isinstance(eos, int):
             raise ValueError(
                 "the tokenizer has no EOS token, which ends every answer; set eos_token"
             )
@@ -91,7 +92,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_prompt_length = max_prompt_length
         self.max_length = max_length
-        self._eos = int(tokenizer.eos_token_id)
+        self._eos = eos
         self._opening = _opening_tokens(tokenizer)
 
     def example(self, row: Row) -> Example:

@@ -1,0 +1,218 @@
+"""Token batches by step: a pure function of data, seed and step, read ahead by Grain."""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import grain
+import numpy as np
+from jaxtyping import Int64
+
+from adakd_jax.axes import TokenBatch
+from adakd_jax.config.data import DataConfig
+from adakd_jax.config.training import TrainingConfig
+from adakd_jax.data.assemble import assemble_rows
+from adakd_jax.data.examples import Examples
+from adakd_jax.data.fill import best_fit_rows
+from adakd_jax.data.pack import Plan, check_lengths, most_rows_of_a_step, packing_plan
+
+_READ_AHEAD = 4
+_THREADS = 2
+
+
+class StepInfo(NamedTuple):
+    """What a step is made of; `rows` are rows of the source, whose `origin` says file and line."""
+
+    epoch: int
+    examples: Int64[np.ndarray, " examples"]
+    rows: Int64[np.ndarray, " examples"]
+
+
+class TrainingBatches:
+    """The batches of a run.
+
+    Step s is a function of (examples, settings, seed, s) alone, so a restart asks for the step it
+    stopped at and nothing is skipped or repeated. Every batch has the shape [A, B, T]: A
+    micro-batches of B rows. Row r of a step is row r // A of micro-batch r % A, which spreads a
+    step that is not full over all of them; what is left over is padding. Process p of P gets the
+    rows p·B/P … (p + 1)·B/P − 1 of each micro-batch: together all processes have the same global
+    batch as one.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        data_config: DataConfig,
+        training_config: TrainingConfig,
+        seed: int,
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+        row_multiple: int | None = None,
+    ):
+        """Lays out the run.
+
+        Args:
+          examples: the tokenized training rows.
+          data_config: says how long a row is.
+          training_config: says how long the run is and what a step holds. With `batch_examples`,
+            the rows of a step are those of the fullest step of all epochs of the run.
+          seed: of the run; non-negative.
+          process_index: this process, from 0.
+          process_count: processes that share each batch.
+          row_multiple: B is a multiple of it: the number of devices that share the rows; default
+            `process_count`.
+
+        Raises:
+          ValueError: B cannot be a multiple of `row_multiple`, or an example is longer than a row.
+        """
+        check_lengths(examples.lengths, data_config.max_length)
+        self.examples = examples
+        self.row_length = data_config.max_length
+        self._seed = seed
+        self._batch_rows = training_config.batch_rows
+        self._batch_examples = training_config.batch_examples
+        self._plan = lru_cache(maxsize=2)(self._make_plan)
+        self._process = process_index
+        self.steps_per_epoch = self._plan(0).steps
+        self.total_steps = _total_steps(training_config, self.steps_per_epoch)
+        rows = self._batch_rows or self._most_rows()
+        multiple = process_count if row_multiple is None else row_multiple
+        self.micro_batches, self._global_rows = _layout(
+            rows, training_config.micro_batch_rows, multiple
+        )
+        if multiple % process_count:
+            raise ValueError(
+                f"row_multiple {multiple} is not a multiple of {process_count} processes"
+            )
+        self._local_rows = self._global_rows // process_count
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Micro-batches, rows and tokens of the global batch: A, B, T."""
+        return self.micro_batches, self._global_rows, self.row_length
+
+    @property
+    def fill(self) -> float:
+        """Share of all positions of the first epoch that hold a token; the rest is padding."""
+        return float(self.examples.lengths.sum() / (self.steps_per_epoch * math.prod(self.shape)))
+
+    def batch(self, step: int) -> TokenBatch:
+        """The part of a step that this process holds: int32 NumPy arrays [A, B / processes, T].
+
+        Raises:
+          IndexError: `step` is not in 0 … total_steps - 1.
+        """
+        rows = self._rows_of(step)
+        empty = np.zeros(0, np.int64)
+        rows = rows + [empty] * (self.micro_batches * self._global_rows - len(rows))
+        first = self._process * self._local_rows
+        mine = [
+            rows[row * self.micro_batches + micro_batch]
+            for micro_batch in range(self.micro_batches)
+            for row in range(first, first + self._local_rows)
+        ]
+        arrays = assemble_rows(self.examples, mine, self.row_length)
+        shape = (self.micro_batches, self._local_rows, self.row_length)
+        return TokenBatch._make(array.reshape(shape) for array in arrays)
+
+    def info(self, step: int) -> StepInfo:
+        """What the whole step is made of, on all processes."""
+        examples = np.concatenate(self._rows_of(step))
+        return StepInfo(step // self.steps_per_epoch, examples, self.examples.rows[examples])
+
+    def iterate(self, start_step: int = 0) -> Iterator[tuple[int, TokenBatch, StepInfo]]:
+        """Yields step, batch and info from `start_step` to the end, reading ahead in threads.
+
+        The state of the iteration is the step: to go on elsewhere, start at the next one.
+        """
+        steps = grain.MapDataset.range(start_step, self.total_steps)
+        batches = steps.map(lambda step: (int(step), self.batch(int(step)), self.info(int(step))))
+        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_READ_AHEAD)
+        yield from batches.to_iter_dataset(options)
+
+    def _make_plan(self, epoch: int) -> Plan:
+        return packing_plan(
+            self.examples.lengths,
+            row_length=self.row_length,
+            seed=self._seed,
+            epoch=epoch,
+            batch_rows=self._batch_rows,
+            batch_examples=self._batch_examples,
+        )
+
+    def _most_rows(self) -> int:
+        assert self._batch_examples is not None
+        return most_rows_of_a_step(
+            self.examples.lengths,
+            row_length=self.row_length,
+            seed=self._seed,
+            epochs=math.ceil(self.total_steps / self.steps_per_epoch),
+            batch_examples=self._batch_examples,
+        )
+
+    def _rows_of(self, step: int) -> list[np.ndarray]:
+        if not 0 <= step < self.total_steps:
+            raise IndexError(f"step {step} is not in 0 … {self.total_steps - 1}")
+        epoch, within = divmod(step, self.steps_per_epoch)
+        return self._plan(epoch).step(within)
+
+
+def _total_steps(config: TrainingConfig, steps_per_epoch: int) -> int:
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    return math.ceil(config.epochs * steps_per_epoch)
+
+
+def _layout(rows: int, micro_batch_rows: int | None, multiple: int) -> tuple[int, int]:
+    """Micro-batches of a step, and rows of each."""
+    if micro_batch_rows is None:
+        return 1, math.ceil(rows / multiple) * multiple
+    if micro_batch_rows % multiple:
+        raise ValueError(
+            f"training.micro_batch_rows: {micro_batch_rows} is not a multiple of the {multiple} "
+            f"devices that share it; valid: {multiple}, {2 * multiple}, …"
+        )
+    return math.ceil(rows / micro_batch_rows), micro_batch_rows
+
+
+class EvaluationBatches(Sequence[TokenBatch]):
+    """Held-out examples as batches [B, T] in a fixed order, each example once."""
+
+    def __init__(self, examples: Examples, row_length: int, batch_rows: int):
+        """Packs the examples; see `evaluation_batches`."""
+        check_lengths(examples.lengths, row_length)
+        slots, sizes = best_fit_rows(examples.lengths, row_length)
+        order = np.empty(len(slots), np.int64)
+        order[np.argsort(slots, kind="stable")] = np.argsort(examples.lengths, kind="stable")
+        self._rows = np.split(order, np.cumsum(sizes)[:-1])
+        self._examples = examples
+        self._row_length = row_length
+        self._batch_rows = batch_rows
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return math.ceil(len(self._rows) / self._batch_rows)
+
+    def __getitem__(self, index: int) -> TokenBatch:
+        """Assembles one batch."""
+        start = range(len(self))[index] * self._batch_rows
+        rows = self._rows[start : start + self._batch_rows]
+        rows = rows + [np.zeros(0, np.int64)] * (self._batch_rows - len(rows))
+        return assemble_rows(self._examples, rows, self._row_length)
+
+
+def evaluation_batches(examples: Examples, row_length: int, batch_rows: int) -> EvaluationBatches:
+    """Batches for measuring likelihoods: a fixed order, one static shape, each example once.
+
+    Args:
+      examples: the tokenized held-out rows.
+      row_length: T.
+      batch_rows: B; the last batch is filled up with empty rows.
+
+    Returns:
+      A sequence of batches, int32 NumPy arrays [B, T].
+    """
+    return EvaluationBatches(examples, row_length, batch_rows)
