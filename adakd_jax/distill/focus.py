@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from adakd_jax.axes import PerToken, TokenMask
@@ -25,16 +26,14 @@ class FocusRule(NamedTuple):
     total: Callable[[Any, Array, Signals], Array]
 
 
-def kept_count(tokens: Int[Array, ""], ratio: Float[Array, ""] | float) -> Int[Array, ""]:
+def kept_count(tokens: Int[Array, ""], ratio: ArrayLike) -> Int[Array, ""]:
     """Number of tokens to keep: max(1, floor(r·n)), 0 for n = 0; float32 .9 of 10 is 9."""
     exact = jnp.asarray(ratio, jnp.float32) * tokens.astype(jnp.float32)
     count = jnp.floor(exact + 1e-4).astype(tokens.dtype)
     return jnp.minimum(jnp.maximum(count, 1), tokens)
 
 
-def select_top_ratio(
-    scores: PerToken, mask: TokenMask, ratio: Float[Array, ""] | float
-) -> Bool[Array, "*tokens"]:
+def select_top_ratio(scores: PerToken, mask: TokenMask, ratio: ArrayLike) -> Bool[Array, "*tokens"]:
     """Keep the k = max(1, floor(r·n)) highest scores of n tokens, ties to the lower flat index.
 
     Args:
@@ -70,7 +69,7 @@ def _count_all(config: Any, mask: TokenMask, signals: Signals) -> Float[Array, "
     return mask.sum(dtype=jnp.float32)
 
 
-def _keep_hardest(ratio: Callable[[Any, Signals], Array | float]) -> FocusRule:
+def _keep_hardest(ratio: Callable[[Any, Signals], ArrayLike]) -> FocusRule:
     """Weight 1 on the hardest share `ratio(config, signals)` of tokens, 0 on the rest."""
 
     def weights(config: Any, scores: PerToken, mask: TokenMask, signals: Signals) -> PerToken:

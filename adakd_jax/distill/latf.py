@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 
@@ -94,8 +95,8 @@ def latf(
         state: LatfState,
         params: optax.Params | None = None,
         *,
-        kd_loss: Array | float,
-        tokens: Array | float,
+        kd_loss: ArrayLike,
+        tokens: ArrayLike,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LatfState]:
         loss = jax.lax.stop_gradient(jnp.asarray(kd_loss, jnp.float32))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from adakd_jax.axes import Logits, PerToken
@@ -25,8 +26,8 @@ def lower_median(values: PerToken, selected: Bool[Array, "*tokens"]) -> Float[Ar
 def idts_temperature(
     scores: PerToken,
     selected: Bool[Array, "*tokens"],
-    base: float = 1.0,
-    strength: float = 0.5,
+    base: ArrayLike = 1.0,
+    strength: ArrayLike = 0.5,
     inverse: bool = True,
 ) -> PerToken:
     """Inverse difficulty temperature scaling: a low temperature for hard tokens, a high one for
@@ -62,8 +63,9 @@ def idts_temperature(
     larger = jnp.maximum(scores, median)
     quotient = jnp.minimum(scores, median) / jnp.where(larger > 0.0, larger, 1.0)
     square = jnp.square(jnp.where(scores == median, 1.0, quotient))
-    difficulty = jnp.where(scores < median, -1.0, 1.0) * (1.0 - square) / (1.0 + square)
-    return base * jnp.exp((-strength if inverse else strength) * difficulty)
+    hardness = jnp.where(scores < median, -1.0, 1.0) * (1.0 - square) / (1.0 + square)
+    exponent = -hardness if inverse else hardness
+    return jnp.asarray(base, scores.dtype) * jnp.exp(strength * exponent)
 
 
 def _fixed(

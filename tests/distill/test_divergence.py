@@ -1,0 +1,165 @@
+"""Divergences against the float64 oracle, at equality and at the edges of float32."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from adakd_jax.distill import DIVERGENCES, divergence
+from tests.distill import oracle
+
+NAMES = sorted(DIVERGENCES)
+INF = float("inf")
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled(name, student, teacher, cotangent):
+    values, pull_back = jax.vjp(lambda z: divergence(name, z, teacher), student)
+    return values, pull_back(cotangent)[0]
+
+
+def _value_and_gradient(name, student, teacher, cotangent=None):
+    if cotangent is None:
+        cotangent = np.ones(student.shape[:-1], np.float32)
+    values, gradient = _compiled(name, student, teacher, cotangent)
+    return np.asarray(values), np.asarray(gradient)
+
+
+def test_every_divergence_has_an_oracle():
+    assert set(DIVERGENCES) == set(oracle.DIVERGENCES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", [0.1, 2.0, 8.0])
+def test_value_and_gradient_for_any_cotangent(name, scale):
+    rng = np.random.default_rng(1)
+    student, teacher = scale * rng.normal(size=(2, 6, 13)).astype(np.float32)
+    cotangent = rng.normal(size=6).astype(np.float32)
+    values, gradient = _value_and_gradient(name, student, teacher, cotangent)
+    value_of, gradient_of = oracle.DIVERGENCES[name]
+    for i in range(6):
+        logs = oracle.log_softmax(student[i]), oracle.log_softmax(teacher[i])
+        np.testing.assert_allclose(values[i], value_of(*logs), rtol=2e-5, atol=1e-7)
+        expected = cotangent[i] * gradient_of(*logs)
+        np.testing.assert_allclose(
+            gradient[i], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_models_are_exactly_zero(name):
+    rng = np.random.default_rng(2)
+    logits = 5.0 * rng.normal(size=(6, 13)).astype(np.float32)
+    cotangent = rng.normal(size=6).astype(np.float32)
+    values, gradient = _value_and_gradient(name, logits, logits, cotangent)
+    np.testing.assert_array_equal(values, 0.0)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nearly_equal_models_are_not_noise(name):
+    rng = np.random.default_rng(3)
+    teacher = rng.normal(size=(6, 13)).astype(np.float32)
+    student = (teacher + 1e-2 * rng.normal(size=(6, 13))).astype(np.float32)
+    values, _ = _value_and_gradient(name, student, teacher)
+    value_of = oracle.DIVERGENCES[name][0]
+    expected = [
+        value_of(oracle.log_softmax(s), oracle.log_softmax(t))
+        for s, t in zip(student, teacher, strict=True)
+    ]
+    np.testing.assert_allclose(values, expected, rtol=5e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_number(name):
+    p, q = np.log(np.float32([[0.9, 0.1]])), np.log(np.float32([[0.1, 0.9]]))
+    np.testing.assert_allclose(_value_and_gradient(name, q, p)[0], 1.7578, atol=5e-5)
+
+
+def test_forward_kl_is_cross_entropy_minus_entropy(batch):
+    student, teacher, _ = batch
+    log_q, log_p = (z - np.log(np.exp(z).sum(-1, keepdims=True)) for z in (student, teacher))
+    cross_entropy = -np.sum(np.exp(log_p) * log_q, axis=-1)
+    entropy = -np.sum(np.exp(log_p) * log_p, axis=-1)
+    values, _ = _value_and_gradient("forward_kl", student, teacher)
+    np.testing.assert_allclose(values, cross_entropy - entropy, rtol=1e-5, atol=1e-6)
+    assert np.abs(values - cross_entropy).min() > 0.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("ruled_out", [-INF, -1e9, float(jnp.finfo(jnp.float32).min)])
+def test_token_that_both_rule_out_does_not_exist(name, ruled_out):
+    rng = np.random.default_rng(4)
+    student, teacher = rng.normal(size=(2, 5, 9)).astype(np.float32)
+    wide_student, wide_teacher = (
+        np.concatenate([z, np.full((5, 3), ruled_out, np.float32)], axis=-1)
+        for z in (student, teacher)
+    )
+    values, gradient = _value_and_gradient(name, student, teacher)
+    wide_values, wide_gradient = _value_and_gradient(name, wide_student, wide_teacher)
+    np.testing.assert_allclose(wide_values, values, rtol=1e-6)
+    np.testing.assert_allclose(wide_gradient[:, :9], gradient, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(wide_gradient[:, 9:], 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_token_that_one_model_rules_out_is_finite(name, who):
+    rng = np.random.default_rng(5)
+    logits = dict(zip(("student", "teacher"), rng.normal(size=(2, 5, 9)), strict=True))
+    logits[who][:, 2] = -INF
+    student, teacher = (logits[k].astype(np.float32) for k in ("student", "teacher"))
+    values, gradient = _value_and_gradient(name, student, teacher)
+    assert np.isfinite(values).all() and (values > 0).all()
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+def test_reverse_kl_pushes_the_student_off_what_the_teacher_rules_out():
+    student, teacher = np.zeros((1, 4), np.float32), np.asarray([[0, 0, 0, -INF]], np.float32)
+    values, gradient = _value_and_gradient("reverse_kl", student, teacher)
+    assert gradient[0, 3] > 0 > gradient[0, 0]
+    np.testing.assert_allclose(values, 0.25 * 104.0 + 0.25 * np.log(0.25) + 0.75 * np.log(0.75))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_underflowing_probabilities(name):
+    student = np.asarray([[0.0, -300.0, 5.0], [400.0, 0.0, 1.0]], np.float32)
+    teacher = np.asarray([[-500.0, 0.0, 0.0], [0.0, 1.0, -350.0]], np.float32)
+    values, gradient = _value_and_gradient(name, student, teacher)
+    value_of, gradient_of = oracle.DIVERGENCES[name]
+    for i in range(2):
+        logs = oracle.log_softmax(student[i]), oracle.log_softmax(teacher[i])
+        np.testing.assert_allclose(values[i], value_of(*logs), rtol=1e-5)
+        np.testing.assert_allclose(gradient[i], gradient_of(*logs), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_logits_are_computed_in_float32(name, batch):
+    student, teacher = (np.asarray(z, jnp.bfloat16) for z in batch[:2])
+    values, gradient = _value_and_gradient(name, student, teacher)
+    assert values.dtype == np.float32 and gradient.dtype == jnp.bfloat16
+    wide, _ = _value_and_gradient(name, student.astype(np.float32), teacher.astype(np.float32))
+    np.testing.assert_allclose(values, wide, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_finite_differences(name, float64):
+    student, teacher = np.random.default_rng(6).normal(size=(2, 1, 5))
+    teacher = jnp.asarray(teacher)
+    check_grads(jax.jit(lambda z: divergence(name, z, teacher)), (jnp.asarray(student),), order=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_gradient_to_the_teacher(name, batch):
+    student = jnp.asarray(batch[0])
+    gradient = jax.jit(jax.grad(lambda t: divergence(name, student, t).sum()))(batch[1])
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_unknown_name_lists_the_valid_ones():
+    zeros = jnp.zeros((1, 3))
+    with pytest.raises(ValueError, match=r"unknown divergence 'kl'.*forward_kl, reverse_kl"):
+        divergence("kl", zeros, zeros)
