@@ -1,0 +1,77 @@
+"""From prompts to answers in words: generation with a model's own tokenizer and end tokens."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from adakd_jax.config import GenerationConfig
+from adakd_jax.eval.generate import GenerationProgress, generate
+from adakd_jax.hf.pretrained import Pretrained
+
+
+class Answer(NamedTuple):
+    """A generated text without special tokens, its length in tokens, and what ended it."""
+
+    text: str
+    tokens: int
+    finish: Literal["eos", "length"]
+
+
+def answer_prompts(
+    model: Pretrained,
+    prompts: Sequence[Sequence[int]],
+    settings: GenerationConfig,
+    *,
+    params: Any = None,
+    seed: int = 0,
+    sample_ids: Sequence[int] | None = None,
+    progress: Callable[[GenerationProgress], object] | None = None,
+) -> list[Answer]:
+    """Answers prompts with a model.
+
+    Args:
+      model: the model; it needs a tokenizer.
+      prompts: token ids of each prompt.
+      settings: how to sample.
+      params: parameters to use in place of the model's own, e.g. those being trained.
+      seed: of sampling.
+      sample_ids: see `generate`.
+      progress: see `generate`.
+
+    Returns:
+      One answer per prompt, in order.
+
+    Raises:
+      ValueError: the model has no tokenizer; or see `generate`.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise ValueError(f"{model.source.name} has no tokenizer, which answers in words need")
+    ends = end_tokens(model)
+    pad = tokenizer.pad_token_id
+    generated = generate(
+        model.graphdef,
+        model.params if params is None else params,
+        prompts,
+        settings,
+        eos_ids=ends,
+        pad_id=pad if isinstance(pad, int) else 0,
+        seed=seed,
+        sample_ids=sample_ids,
+        progress=progress,
+    )
+    texts = tokenizer.batch_decode(
+        generated, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return [
+        Answer(text, len(tokens), "eos" if tokens[-1] in ends else "length")
+        for text, tokens in zip(texts, generated, strict=True)
+    ]
+
+
+def end_tokens(model: Pretrained) -> tuple[int, ...]:
+    """The tokens that end an answer: the tokenizer's EOS and those of the generation config."""
+    configured = model.source.generation_config.get("eos_token_id")
+    ids = list(configured) if isinstance(configured, list | tuple) else [configured]
+    if model.tokenizer is not None:
+        ids.append(model.tokenizer.eos_token_id)
+    return tuple(sorted({token for token in ids if isinstance(token, int)}))

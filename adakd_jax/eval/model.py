@@ -1,0 +1,93 @@
+"""From what a command line calls a model to the loaded model: run folder, export, hub id, GGUF."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from adakd_jax.config import DataConfig, RunConfig
+from adakd_jax.config.provenance import CONFIG_FILE
+from adakd_jax.config.yaml_file import read_yaml
+from adakd_jax.data.templates import TemplateName
+from adakd_jax.hf.load import load_pretrained
+from adakd_jax.hf.locate import ModelNotFoundError
+from adakd_jax.hf.pretrained import Pretrained
+
+
+def open_model(
+    name: str, *, step: int | str | None = None, fallback: str | None = None
+) -> Pretrained:
+    """Loads a model for measuring: weights and compute in bfloat16 on TPU and GPU, else float32.
+
+    Args:
+      name: a run folder (its export if there is one, else its newest checkpoint), an exported
+        folder, a hub id, a .gguf file or `package:NAME/FILE`.
+      step: for a run folder, the checkpoint to load: a step, 'latest' or 'best'.
+      fallback: what to load when `name` cannot be reached.
+
+    Raises:
+      ModelNotFoundError: nothing can be reached under either name.
+      ValueError: a step for something that is not a run folder; see also `load_pretrained`.
+    """
+    config = run_config(name)
+    if config is None and step is not None:
+        raise ValueError(f"a step is for run folders only, but {name!r} has no {CONFIG_FILE}")
+    dtype = jnp.bfloat16 if jax.default_backend() in ("tpu", "gpu") else jnp.float32
+    if config is not None:
+        export = epath.Path(config.export.path or epath.Path(name) / "export").expanduser()
+        if step is None and (export / "config.json").is_file():
+            return load_pretrained(str(export), dtype=dtype)
+        from adakd_jax.training.checkpoint import load_student
+
+        return load_student(name, step)
+    try:
+        return load_pretrained(name, dtype=dtype)
+    except ModelNotFoundError:
+        if fallback is None:
+            raise
+        return load_pretrained(fallback, dtype=dtype)
+
+
+def run_config(name: str) -> RunConfig | None:
+    """The settings of a run, or None if `name` is not a run folder."""
+    file = epath.Path(name).expanduser() / CONFIG_FILE
+    return RunConfig.model_validate(read_yaml(str(file)).values) if file.is_file() else None
+
+
+class PromptSettings(NamedTuple):
+    """How rows become tokens."""
+
+    template: TemplateName
+    max_length: int
+    max_prompt_length: int
+
+
+def prompt_settings(
+    name: str,
+    template: TemplateName | None = None,
+    max_length: int | None = None,
+    max_prompt_length: int | None = None,
+) -> PromptSettings:
+    """What is given; for the rest, that of the run `name` if it is one, else the defaults."""
+    config = run_config(name)
+
+    def default(key: str) -> Any:
+        known = DataConfig.model_fields[key].default
+        return known if config is None else getattr(config.data, key)
+
+    return PromptSettings(
+        template=template or default("template"),
+        max_length=max_length or default("max_length"),
+        max_prompt_length=max_prompt_length or default("max_prompt_length"),
+    )
+
+
+def check_same_tokens(model: Pretrained, teacher: Pretrained) -> None:
+    """Raises ValueError unless both models mean the same tokens by the same ids."""
+    own, other = (each.tokenizer and each.tokenizer.get_vocab() for each in (model, teacher))
+    if own and other and own != other:
+        raise ValueError(
+            f"{model.source.name} and {teacher.source.name} have different vocabularies, so their "
+            "distributions cannot be compared; give a teacher with the same tokenizer, or none"
+        )
