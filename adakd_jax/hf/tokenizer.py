@@ -1,11 +1,15 @@
 """The tokenizer of a model folder: reading it, and writing one that every consumer can read."""
 
 import json
+import warnings
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adakd_jax.hf.locate import TOKENIZER_FILES, locate
+
+# Digits, contractions, runs of spaces, both spellings of é, emoji: where tokenizers differ.
+_PROBE = "In 1984, WE'LL  see 3.14 caf\u00e9s or cafe\u0301s—\n\n\tdef f(x): return x_1  # 🙂 "
 
 
 def load_tokenizer(
@@ -48,7 +52,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 
     `transformers` 5 names its general tokenizer class, and lists further special tokens, in a way
     that version 4 and the servers built on it cannot read. Both read the older spelling, which is
-    written here.
+    written here. Warns if `transformers` then reads another tokenizer than the one written: for
+    some model types it decides by the type alone.
     """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
@@ -57,7 +62,16 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(config.get("extra_special_tokens"), list):
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
-    # These two describe where the tokenizer was loaded from, not what it is.
-    for key in ("is_local", "backend"):
+    # How the tokenizer was loaded, not what it is.
+    for key in ("is_local", "local_files_only", "backend"):
         config.pop(key, None)
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    reread = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    ids = [reader.backend_tokenizer.encode(_PROBE).ids for reader in (tokenizer, reread)]
+    if ids[0] != ids[1]:
+        warnings.warn(
+            f"AutoTokenizer reads the saved tokenizer as a {type(reread).__name__}, which cuts "
+            "text differently: this model's type goes with another tokenizer. Load it with "
+            "PreTrainedTokenizerFast instead.",
+            stacklevel=2,
+        )

@@ -166,10 +166,19 @@ def test_saved_folder_reads_back_and_suits_older_readers(tokenizer, tmp_path):
     assert "extra_special_tokens" not in config
     assert (tmp_path / "chat_template.jinja").read_text() == CHAT_TEMPLATE
     loaded = load_tokenizer(tmp_path)
+    save_tokenizer(loaded, tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())
+    assert again == config | {"pad_token": SPECIAL[2]}
     for text in TEXTS:
         assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert loaded.chat_template == CHAT_TEMPLATE
     assert loaded.pad_token_id == loaded.eos_token_id == 2 and len(loaded) == 320
+
+
+def test_tokenizer_that_would_be_read_as_another_is_warned_about(tokenizer, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    with pytest.warns(UserWarning, match="as a Qwen2Tokenizer, which cuts text differently"):
+        save_tokenizer(tokenizer, tmp_path)
 
 
 def test_folder_without_a_tokenizer_is_an_error(tmp_path):

@@ -1,0 +1,65 @@
+"""The model card says what the hub and its readers need."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from adakd_jax.hf.card import CardFacts, MetricTable, model_card
+
+FACTS = CardFacts(
+    name="small-student",
+    teacher="owner/teacher-135M",
+    teacher_licence="apache-2.0",
+    origin="The student started as layers 0 and 2 of the teacher.",
+    method="Reverse KL on the hardest tokens.",
+    data="200 prompts answered by the teacher.",
+    command=["python", "-m", "adakd_jax.train", "--config", "my config.yaml"],
+    parameters=81_413_568,
+    metrics=MetricTable(
+        columns=("teacher", "before", "after"), rows={"NLL": (2.6612, 5.791, None)}
+    ),
+    versions={"jax": "0.10.2"},
+)
+
+
+def front_matter(card: str) -> dict:
+    start, front, _ = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(front)
+
+
+def test_front_matter():
+    front = front_matter(model_card(FACTS))
+    assert front["base_model"] == "owner/teacher-135M"
+    assert front["license"] == "apache-2.0"
+    assert front["library_name"] == "transformers"
+    assert {"adakd", "knowledge-distillation", "jax"} <= set(front["tags"])
+
+
+def test_body_carries_every_fact():
+    card = model_card(FACTS)
+    for text in (FACTS.origin, FACTS.method, FACTS.data, "81,413,568 parameters", "jax 0.10.2"):
+        assert text in card
+    assert "python -m adakd_jax.train --config 'my config.yaml'" in card
+    assert "| NLL | 2.661 | 5.791 | – |" in card
+    assert "That of the teacher: apache-2.0" in card
+
+
+@pytest.mark.parametrize("teacher", ["/models/teacher", "package:pkg/file.gguf", "local.gguf"])
+def test_only_a_hub_id_is_a_base_model(teacher):
+    card = model_card(dataclasses.replace(FACTS, teacher=teacher))
+    assert "base_model" not in front_matter(card)
+    assert f"`{teacher}`" in card
+
+
+def test_unknown_licence_and_missing_numbers_are_said_plainly():
+    card = model_card(dataclasses.replace(FACTS, teacher_licence=None, metrics=None, versions={}))
+    assert front_matter(card)["license"] == "unknown"
+    assert "do not state its licence" in card
+    assert "## Evaluation" not in card and "Versions" not in card
+
+
+def test_ragged_table_is_refused():
+    with pytest.raises(ValueError, match="KL: need 2 values"):
+        MetricTable(columns=("a", "b"), rows={"NLL": (1.0, 2.0), "KL": (1.0,)})
