@@ -6,9 +6,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import create_model
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, CliSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
+from adakd_jax.config.overlay import overlay
 from adakd_jax.config.report import Given, Path, Problem
 from adakd_jax.config.schema import all_keys, closest, in_words
 from adakd_jax.config.stage import Stage
@@ -52,7 +54,7 @@ def read_flags(
     fields = {key.name: key.field for key in all_keys(model)}
     topic, argv = _take_help(argv)
     tokens = _split(argv, fields, switches, positionals)
-    values, problems = _parse(model, tokens.pairs)
+    values, problems = _parse(model, fields, tokens.pairs)
     flags = {name for name, _ in tokens.pairs}
     return Arguments(
         files=[value for name, value in tokens.pairs if name == "config"],
@@ -77,7 +79,7 @@ def _take_help(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def _split(
     argv: Sequence[str],
-    fields: Mapping[str, Any],
+    fields: Mapping[str, FieldInfo],
     switches: Sequence[str],
     positionals: Sequence[str],
 ) -> _Tokens:
@@ -121,33 +123,44 @@ def _unknown_flag(name: str, value: str, known: Sequence[str]) -> Problem:
     return Problem(f"--{name}", "unknown flag", given, f"{hint}--help lists all flags")
 
 
-def _parse(model: type[Stage], pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], list]:
+def _parse(
+    model: type[Stage], fields: Mapping[str, FieldInfo], pairs: Sequence[tuple[str, str]]
+) -> tuple[dict[str, Any], list[Problem]]:
     """Has pydantic-settings turn flags into nested values; text is converted at validation."""
-    # A value that starts with a dash is safe only behind an equals sign.
-    words = [(name, f"--{name}={value}", value) for name, value in pairs if name != "config"]
-    source = CliSettingsSource(
-        _settings(model),
-        root_parser=argparse.ArgumentParser(allow_abbrev=False, add_help=False),
-        cli_parse_none_str="null",
-    )
-    readable, problems = [], []
-    for name, word, value in words:
+    given: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name != "config":
+            given.setdefault(name, []).append(value)
+    values: dict[str, Any] = {}
+    problems = []
+    # Stages given as JSON come before flags inside them, which are closer to what is meant.
+    for name, texts in sorted(given.items(), key=lambda item: item[0].count(".")):
         try:
-            source(args=[word])
-            readable.append(word)
+            # A value that starts with a dash is safe only behind an equals sign.
+            read = _source(model)(args=[f"--{name}={text}" for text in texts])
+            values = overlay(model, values, read())
         except SettingsError as error:
-            given = (Given(name, value, f"--{name}"),)
-            what = str(error.__cause__ or error)
-            problems.append(Problem(name, f"cannot be read: {what}", given, "0,1,2 or JSON"))
-    source(args=readable)
-    return source(), problems
+            words = in_words(fields[name])
+            form = "0,1,2 or JSON" if words.startswith("list") else "JSON"
+            message = f"cannot be read: {error.__cause__ or error}"
+            problems.append(
+                Problem(
+                    name, message, (Given(name, texts[-1], f"--{name}"),), f"{words}, as {form}"
+                )
+            )
+    return values, problems
 
 
 @cache
-def _settings(model: type[Stage]) -> type[BaseSettings]:
+def _source(model: type[Stage]) -> CliSettingsSource:
+    """Makes the reader of a model's flags; each call of it starts afresh."""
     bases: Any = (model, BaseSettings)
     settings: Any = create_model("Settings", __base__=bases)
-    return settings
+    return CliSettingsSource(
+        settings,
+        root_parser=argparse.ArgumentParser(allow_abbrev=False, add_help=False),
+        cli_parse_none_str="null",
+    )
 
 
 def _origins(values: Mapping[str, Any], flags: set[str], prefix: Path = ()) -> dict[Path, str]:
@@ -155,8 +168,8 @@ def _origins(values: Mapping[str, Any], flags: set[str], prefix: Path = ()) -> d
     origins: dict[Path, str] = {}
     for name, value in values.items():
         path = (*prefix, name)
-        given = [".".join(map(str, path[:length])) for length in range(len(path), 0, -1)]
-        flag = next((name for name in given if name in flags), None)
+        longest_first = (".".join(map(str, path[:end])) for end in range(len(path), 0, -1))
+        flag = next((flag for flag in longest_first if flag in flags), None)
         if flag is not None:
             origins[path] = f"--{flag}"
         if isinstance(value, Mapping):

@@ -53,7 +53,7 @@ def help_page(
     for name, field in stages.items():
         if topic in ("", name):
             _section(page, name, field)
-    return "\n".join(page.lines) + "\n"
+    return "\n".join(page.lines).strip() + "\n"
 
 
 class _Page:

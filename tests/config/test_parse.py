@@ -88,6 +88,11 @@ def test_what_a_default_sets_besides_its_kind_holds(write):
     assert config.student == StudentCheckpoint(path="p", remat="dots", revision="r")
 
 
+def test_a_flag_inside_a_stage_wins_over_the_stage_as_json(run):
+    config, _ = run("--distill.focus.ratio", "0.5", "--distill.focus", '{"kind": "top_ratio"}')
+    assert config.distill.focus == TopRatio(ratio=0.5)
+
+
 def test_null_removes_an_optional_stage(run, write, values):
     values["data"]["validation"] = {"kind": "file", "path": "held_out.jsonl"}
     file = write(values)

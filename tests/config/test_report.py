@@ -1,9 +1,14 @@
 """Every mistake stands in one report, with its place, its value and what would be valid."""
 
+import random
+
 import pytest
 
 from adakd_jax.config import RunConfig
-from adakd_jax.config.parse import parse
+from adakd_jax.config.flags import read_flags
+from adakd_jax.config.parse import parse, resolve
+from adakd_jax.config.report import render
+from adakd_jax.config.schema import all_keys
 
 WRONG = """\
 data:
@@ -120,6 +125,8 @@ def test_a_missing_key_says_how_to_give_it(write, problems):
         (["--data.validation.path", "x"], "data.validation.kind", "missing", "file, tfds, hub"),
         (["--data.train.path", "null"], "data.train.path", "text or list", "text or list of text"),
         (["--distill", "3"], "distill", "mapping", "mapping"),
+        (["--distill", "{"], "distill", "cannot be read", "mapping, as JSON"),
+        (["--data.validation={"], "data.validation", "mapping", "kind one of file, tfds, hub"),
         (["--seed"], "--seed", "needs a value", "integer ≥ 0"),
         (["--seed", "--dry"], "--seed", "needs a value", "integer ≥ 0"),
         (["stray"], "stray", "is not a flag", "--KEY VALUE"),
@@ -163,3 +170,30 @@ def test_without_a_file_the_usage_is_shown(capsys):
         parse(RunConfig, ["--seed", "1"], prog="train", description="")
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("usage: train --config FILE")
+
+
+ODD = [
+    "",
+    "null",
+    "-1",
+    "nan",
+    "x",
+    "1,",
+    "a=b",
+    "[",
+    "[[1]]",
+    "{",
+    "[{}]",
+    '{"kind": [1]}',
+    "latf",
+]
+
+
+def test_any_command_line_ends_in_settings_or_a_report(file):
+    rng = random.Random(0)
+    names = [key.name for key in all_keys(RunConfig)]
+    for _ in range(150):
+        argv = [f"--{rng.choice(names)}={rng.choice(ODD)}" for _ in range(rng.randint(1, 4))]
+        config, found = resolve(RunConfig, read_flags(RunConfig, ["--config", file, *argv]))
+        assert (config is None) == bool(found)
+        assert all(problem.key in render("train", found) for problem in found)
