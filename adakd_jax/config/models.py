@@ -19,6 +19,11 @@ class TeacherConfig(Stage):
         description="used when `path` cannot be reached, e.g. the hub's copy of the same model",
     )
     revision: str | None = Field(default=None, description="hub branch, tag or commit")
+    architecture: dict[str, Any] | None = Field(
+        default=None,
+        description="keys of the config.json that the model must have; `--dry_run` uses them where "
+        "the model is out of reach",
+    )
     dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None,
         description="precision of weights and compute; null: bfloat16 on TPU and GPU, float32 on "
@@ -64,6 +69,11 @@ class StudentCheckpoint(_Student):
     kind: Literal["checkpoint"] = "checkpoint"
     path: str = Field(description="hub id, local folder, .gguf file, or 'package:NAME/FILE'")
     revision: str | None = Field(default=None, description="hub branch, tag or commit")
+    architecture: dict[str, Any] | None = Field(
+        default=None,
+        description="keys of the config.json that the model must have; `--dry_run` uses them where "
+        "the model is out of reach",
+    )
 
 
 class StudentRandom(_Student):

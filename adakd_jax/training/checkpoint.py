@@ -1,5 +1,7 @@
 """Training state on disk: asynchronous, atomic, the last few and the best few. Never the teacher."""
 
+import json
+import logging
 from typing import Any
 
 import jax
@@ -8,10 +10,20 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
 from adakd_jax.config import CheckpointConfig
+from adakd_jax.hf.export import export_config
+from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.hf.tokenizer import load_tokenizer, save_tokenizer
+from adakd_jax.models.decoder import abstract_decoder
+from adakd_jax.models.families import decoder_config
 from adakd_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
+DESCRIPTION = "student"
 METRIC = "reverse_kl"
+# Orbax warns of every save that carries no metric, which most saves here do on purpose.
+logging.getLogger("absl").addFilter(
+    lambda record: "Requested `tracked_metric`" not in record.getMessage()
+)
 
 
 class Checkpoints:
@@ -76,3 +88,55 @@ class Checkpoints:
     def close(self) -> None:
         """Finish what was started and release the folder."""
         self._manager.close()
+
+
+def describe_student(run_dir: str, student: Pretrained) -> None:
+    """Write beside the checkpoints what they lack: the student's config.json, tokenizer and origin."""
+    folder = epath.Path(run_dir).expanduser() / DESCRIPTION
+    folder.mkdir(parents=True, exist_ok=True)
+    if student.tokenizer is not None:
+        save_tokenizer(student.tokenizer, folder)
+    source = {
+        "name": student.source.name,
+        "hf_config": export_config(student),
+        "licence": student.source.licence,
+        "generation_config": dict(student.source.generation_config),
+        "chat_template": student.source.chat_template,
+    }
+    (folder / "source.json").write_text(json.dumps(source, indent=2))
+
+
+def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
+    """The student of a run as one of its checkpoints holds it: the averaged weights where they are kept.
+
+    Args:
+        run_dir: folder of the run.
+        step: a step, "latest" (default) or "best" (lowest held-out reverse KL).
+
+    Raises:
+        FileNotFoundError: no such checkpoint; names those that there are.
+    """
+    folder = epath.Path(run_dir).expanduser() / DESCRIPTION
+    manager = ocp.CheckpointManager(
+        epath.Path(run_dir).expanduser().absolute() / FOLDER,
+        options=ocp.CheckpointManagerOptions(
+            best_fn=lambda metrics: metrics[METRIC], best_mode="min", step_prefix="step", read_only=True
+        ),
+    )
+    named = {None: manager.latest_step, "latest": manager.latest_step, "best": manager.best_step}
+    chosen = named[step]() if step in named else int(step)
+    if chosen not in manager.all_steps():
+        raise FileNotFoundError(
+            f"{run_dir} has no checkpoint {step or 'latest'!r}; valid: {sorted(manager.all_steps())}, latest, best"
+        )
+    source = ModelSource(**json.loads((folder / "source.json").read_text()))
+    config = decoder_config(source.hf_config)
+    graphdef, params = abstract_decoder(config)
+    has_average = bool(manager.item_metadata(chosen)["average"])
+    name = "average" if has_average else "params"
+    restored = manager.restore(
+        chosen, args=ocp.args.PyTreeRestore({name: params}, partial_restore=True)
+    )
+    has_tokenizer = (folder / "tokenizer.json").exists()
+    tokenizer = load_tokenizer(str(folder)) if has_tokenizer else None
+    return Pretrained(config, graphdef, restored[name], tokenizer, source)

@@ -8,7 +8,7 @@ import jax
 from rich.console import Console
 
 from adakd_jax.axes import TokenBatch
-from adakd_jax.data.loader import TrainingBatches
+from adakd_jax.data.loader import StepInfo, TrainingBatches
 from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.display import TrainingDisplay, duration
 from adakd_jax.training.interrupt import StopRequest
@@ -38,14 +38,14 @@ class Recorder:
 
     def __init__(self, log: MetricsLog, display: TrainingDisplay, schedule: Schedule):
         self._log, self._display, self._schedule = log, display, schedule
-        self._pending: tuple[int, Metrics, Any] | None = None
+        self._pending: tuple[int, Metrics, StepInfo] | None = None
         self.restart_clock()
 
     def restart_clock(self) -> None:
         """Leave what happened since the last record (an evaluation, a save) out of the next step's time."""
         self._clock = time.perf_counter()
 
-    def push(self, step: int, metrics: Metrics, info: Any) -> None:
+    def push(self, step: int, metrics: Metrics, info: StepInfo) -> None:
         """Take the metrics of `step` (1 is the first) and record those of the step before."""
         self.flush()
         self._pending = (step, metrics, info)
@@ -70,7 +70,8 @@ class Recorder:
         if values["bad_streak"] >= self._schedule.max_bad_steps:
             raise TrainingDivergedError(
                 f"{values['bad_streak']:.0f} updates in a row had a non-finite loss or gradient, the last at step {step} "
-                f"(loss {values['loss']}, gradient norm {values['grad_norm']}; batch: {info}). "
+                f"(loss {values['loss']}, gradient norm {values['grad_norm']}; epoch {info.epoch}, rows of the training "
+                f"source: {', '.join(map(str, info.rows[:20]))}{' …' if len(info.rows) > 20 else ''}). "
                 "Weights are those of the last good step. Try a lower optimizer.learning_rate, or look at these rows."
             )
 

@@ -1,0 +1,72 @@
+"""A model's config.json without its weights, and the check that a loaded model is the one that was meant."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adakd_jax.config import RunConfig, StudentCheckpoint, StudentLayers, TeacherConfig
+from adakd_jax.hf.locate import CONFIG_FILES, ModelNotFoundError, locate
+from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.hf.student import select_layers
+
+
+def check_architecture(expected: Mapping[str, Any] | None, model: Pretrained, field: str) -> None:
+    """Compare a loaded model with the keys its settings promise.
+
+    Raises:
+        ValueError: names every key that differs.
+    """
+    found = model.source.hf_config
+    differing = [
+        f"{key} is {found.get(key)!r}, expected {value!r}"
+        for key, value in (expected or {}).items()
+        if found.get(key) != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{model.source.name} is not the model that {field}.architecture describes: {'; '.join(differing)}"
+        )
+
+
+def model_configs(config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json of teacher and student, read without weights.
+
+    Raises:
+        ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
+    """
+    teacher = _teacher_config(config.teacher)
+    student = config.student
+    if isinstance(student, StudentLayers):
+        return teacher, select_layers(teacher, student.layers)
+    if isinstance(student, StudentCheckpoint):
+        return teacher, _reachable(student.path, student.revision, student.architecture)
+    if isinstance(student.config, str):
+        return teacher, _reachable(student.config, None, None)
+    return teacher, dict(student.config)
+
+
+def _teacher_config(config: TeacherConfig) -> dict[str, Any]:
+    if config.fallback is None:
+        return _reachable(config.path, config.revision, config.architecture)
+    try:
+        return _reachable(config.path, config.revision, None)
+    except ModelNotFoundError:
+        return _reachable(config.fallback, config.revision, config.architecture)
+
+
+def _reachable(path: str, revision: str | None, known: dict[str, Any] | None) -> dict[str, Any]:
+    """What is at `path`; where that is out of reach, what the settings say is there."""
+    try:
+        found = locate(path, revision, files=CONFIG_FILES)
+    except ModelNotFoundError:
+        if known is None:
+            raise
+        return dict(known)
+    if found.suffix == ".gguf":
+        # Only who has a GGUF file needs that library.
+        from adakd_jax.hf.gguf import open_gguf
+
+        with open_gguf(found) as file:
+            return dict(file.hf_config)
+    file = found / "config.json" if found.is_dir() else found
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,135 @@
+"""Everything of a run but its weights: settings, shapes, and the train step compiled from shapes alone."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+from adakd_jax.axes import TokenBatch
+from adakd_jax.config import RunConfig
+from adakd_jax.hf.student import compute_dtype
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.decoder import abstract_decoder
+from adakd_jax.models.families import decoder_config
+from adakd_jax.training.architecture import model_configs
+from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
+from adakd_jax.training.prepare import teacher_dtype
+from adakd_jax.training.state import init_state
+from adakd_jax.training.step import StepParts, make_train_step
+
+# Without the data, how many steps its epochs make is unknown; only schedules depend on it.
+ASSUMED_STEPS = 1000
+GIB = 2**30
+
+
+class Shapes(NamedTuple):
+    """Both models and a batch, as shapes."""
+
+    teacher: DecoderConfig
+    teacher_def: nnx.GraphDef
+    teacher_params: Any
+    student: DecoderConfig
+    student_def: nnx.GraphDef
+    student_params: Any
+    batch: TokenBatch
+
+
+def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]:
+    """Check a run without weights or data: build both models as shapes, compile the train step, print sizes.
+
+    Args:
+        config: all settings.
+        console: where to print.
+
+    Returns:
+        bytes by name, as printed.
+
+    Raises:
+        ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
+        ValueError: an architecture that is not supported.
+    """
+    console = console or Console()
+    shapes = _shapes(config)
+    steps = config.training.steps or ASSUMED_STEPS
+    parts = StepParts(
+        distill=config.distill,
+        optimizer=build_optimizer(config.optimizer, config.distill, steps),
+        schedule=learning_rate_schedule(config.optimizer, steps),
+        student=shapes.student_def,
+        teacher=shapes.teacher_def,
+        total_steps=steps,
+        average_decay=config.optimizer.average_decay,
+    )
+    state = jax.eval_shape(
+        lambda params: init_state(
+            params, parts.optimizer, seed=0, average=parts.average_decay is not None
+        ),
+        shapes.student_params,
+    )
+    with console.status("compiling the train step from shapes"):
+        compiled = make_train_step(parts).lower(state, shapes.teacher_params, shapes.batch).compile()
+    memory = compiled.memory_analysis()
+    sizes = {
+        "teacher": _bytes(shapes.teacher_params),
+        "student": _bytes(shapes.student_params),
+        "optimizer and averages": _bytes(state) - _bytes(shapes.student_params),
+        "batch": _bytes(shapes.batch),
+        "temporaries": memory.temp_size_in_bytes,
+    }
+    sizes["total"] = sum(sizes.values())
+    _print(console, config, shapes, sizes)
+    return sizes
+
+
+def _shapes(config: RunConfig) -> Shapes:
+    teacher_json, student_json = model_configs(config)
+    teacher_precision = teacher_dtype(config.teacher)
+    teacher = dataclasses.replace(decoder_config(teacher_json), compute_dtype=teacher_precision)
+    student = dataclasses.replace(
+        decoder_config(student_json),
+        compute_dtype=compute_dtype(config.student),
+        remat=config.student.remat,
+    )
+    training = config.training
+    rows = training.batch_rows or training.batch_examples or 1
+    micro = training.micro_batch_rows or rows
+    size = (math.ceil(rows / micro), micro, config.data.max_length)
+    batch = TokenBatch(*[jax.ShapeDtypeStruct(size, np.int32)] * 4)
+    return Shapes(
+        teacher,
+        *abstract_decoder(teacher, jnp.dtype(teacher_precision)),
+        student,
+        *abstract_decoder(student),
+        batch,
+    )
+
+
+def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str, int]) -> None:
+    micro_batches, rows, length = shapes.batch.tokens.shape
+    for name, model in (("teacher", shapes.teacher), ("student", shapes.student)):
+        parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(getattr(shapes, f"{name}_params")))
+        console.print(
+            f"{name}  {model.family}, {parameters / 1e6:,.1f}M parameters, {model.num_layers} layers, width "
+            f"{model.embed_dim}, vocabulary {model.vocab_size:,}, computes in {model.compute_dtype}"
+        )
+    bound = " at most: examples are packed, so that fewer rows will do" if config.training.batch_examples else ""
+    console.print(
+        f"step     {micro_batches} micro-batches of {rows} rows of {length} tokens{bound}"
+    )
+    table = Table(title=f"memory on one {jax.default_backend()} device, as compiled", title_justify="left")
+    table.add_column("")
+    table.add_column("GiB", justify="right")
+    for name, size in sizes.items():
+        table.add_row(name, f"{size / GIB:,.3f}", style="bold" if name == "total" else None)
+    console.print(table)
+    console.print("dry run: settings, models and train step are in order; no weights or data were read")
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))

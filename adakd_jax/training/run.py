@@ -1,0 +1,228 @@
+"""The whole job: prepare, measure, train, measure again, export. Every part picks up where it was stopped."""
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import jax
+from etils import epath
+from rich.console import Console
+
+from adakd_jax.config import RunConfig
+from adakd_jax.config.provenance import check_same_run, write_provenance
+from adakd_jax.eval.answers import answer_prompts
+from adakd_jax.eval.suite import HeldOut, evaluate, hold_ready
+from adakd_jax.eval.table import answers_table, metrics_table
+from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
+from adakd_jax.training.checkpoint import Checkpoints, describe_student
+from adakd_jax.training.describe import run_card
+from adakd_jax.training.loop import Schedule, compile_step, fit
+from adakd_jax.training.prepare import Run, prepare
+from adakd_jax.training.records import MetricsLog
+from adakd_jax.training.state import TrainState, evaluated_params, init_state
+from adakd_jax.training.step import make_train_step
+
+EVALUATION = "evaluation"
+
+
+def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = None) -> None:
+    """Distil as configured, or go on with what an earlier start of the same run left.
+
+    Leaves in `run_dir`: config.yaml, run.json, metrics.jsonl, TensorBoard files, checkpoints, evaluation/*.json and
+    (unless `export.path` says otherwise) export/.
+
+    Args:
+        config: all settings.
+        argv: the exact command, for the record.
+        console: where to show progress.
+
+    Raises:
+        SystemExit: 0 after SIGTERM or Ctrl-C, once the state is saved.
+        OtherRunError: `run_dir` holds a run with other settings.
+        TrainingDivergedError: too many non-finite updates in a row.
+    """
+    console = console or Console()
+    check_same_run(config.run_dir, config)
+    refuse_to_overwrite(epath.Path(_export_path(config)))
+    signal.signal(signal.SIGTERM, _terminated)
+    run = prepare(config, console)
+    write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
+    describe_student(config.run_dir, run.student)
+    held_out = _hold_ready(run)
+    results = _before(run, held_out, console)
+    state = _train(run, held_out, console)
+    results |= _after(run, state, held_out, console)
+    _export(run, state, results, argv, console)
+
+
+def _train(run: Run, held_out: HeldOut | None, console: Console) -> TrainState:
+    """Train to the end and return the last state; leaves the program after a signal."""
+    config = run.config
+    parts = run.parts()
+    checkpoints = Checkpoints(config.run_dir, config.checkpoint)
+    average = config.optimizer.average_decay is not None
+    state = init_state(run.student.params, parts.optimizer, seed=config.seed, average=average)
+    if (restored := checkpoints.restore(state)) is not None:
+        state = restored
+        console.print(f"continuing after step {int(state.step)} of {parts.total_steps}")
+    start = int(state.step)
+    if start == parts.total_steps:
+        return state
+    step = compile_step(
+        make_train_step(parts), state, run.teacher.params, run.batches.batch(start), console
+    )
+    log = MetricsLog(config.run_dir, config.logging, start_step=start)
+    schedule = Schedule(
+        total_steps=parts.total_steps,
+        save_every=config.checkpoint.every_steps,
+        log_every=config.logging.every_steps,
+        evaluate_every=config.evaluation.every_steps,
+        max_bad_steps=config.training.max_bad_steps,
+    )
+
+    def measure(state: TrainState) -> dict[str, float]:
+        params = evaluated_params(state)
+        result = _evaluate(run, held_out, params, console, answer=False) if held_out else {}
+        return {name: value for name, value in result.items() if isinstance(value, int | float)}
+
+    state, stopped = fit(
+        step,
+        state,
+        run.teacher.params,
+        run.batches,
+        schedule=schedule,
+        checkpoints=checkpoints,
+        log=log,
+        console=console,
+        held_out=measure if held_out else None,
+    )
+    log.close()
+    checkpoints.close()
+    if stopped:
+        console.print(
+            f"{stopped}: saved after step {int(state.step)} of {parts.total_steps}; the same command continues"
+        )
+        raise SystemExit(0)
+    return state
+
+
+def _hold_ready(run: Run) -> HeldOut | None:
+    if run.held_out is None or run.student.tokenizer is None:
+        return None
+    data, evaluation = run.config.data, run.config.evaluation
+    return hold_ready(
+        run.held_out,
+        run.student.tokenizer,
+        template=data.template,
+        max_length=data.max_length,
+        max_prompt_length=data.max_prompt_length,
+        batch_rows=evaluation.batch_rows,
+        max_examples=evaluation.max_examples,
+        generate_examples=evaluation.generate_examples,
+        cache_dir=data.cache_dir,
+    )
+
+
+def _evaluate(
+    run: Run, held_out: HeldOut, params: Any, console: Console, *, answer: bool = True
+) -> dict[str, Any]:
+    generation = run.config.evaluation.generation
+    return evaluate(
+        run.student,
+        held_out,
+        generation,
+        params=params,
+        teacher=run.teacher,
+        answer=answer,
+        seed=run.config.seed,
+        console=console,
+    ).to_dict()
+
+
+def _before(run: Run, held_out: HeldOut | None, console: Console) -> dict[str, Any]:
+    """Measure the untrained student, and let the teacher answer what will be shown; once a run."""
+    evaluation = run.config.evaluation
+    results: dict[str, Any] = {}
+    if held_out is None or not evaluation.before:
+        return results
+
+    def teacher_answers() -> dict[str, Any]:
+        questions = held_out.questions[: evaluation.show_examples]
+        prompts = [question.tokens for question in questions]
+        answers = answer_prompts(run.teacher, prompts, evaluation.generation, seed=run.config.seed)
+        return {"answers": [{"answer": answer.text} for answer in answers]}
+
+    if held_out.questions and evaluation.show_examples:
+        results["teacher"] = _stored(run, "teacher", teacher_answers)
+    results["before"] = _stored(
+        run, "before", lambda: _evaluate(run, held_out, run.student.params, console)
+    )
+    return results
+
+
+def _after(
+    run: Run, state: TrainState, held_out: HeldOut | None, console: Console
+) -> dict[str, Any]:
+    if held_out is None:
+        return {}
+    params = evaluated_params(state)
+    return {"after": _stored(run, "after", lambda: _evaluate(run, held_out, params, console))}
+
+
+def _stored(run: Run, name: str, measure: Any) -> dict[str, Any]:
+    """The result of an earlier start, or a new one, written when it is complete."""
+    folder = epath.Path(run.config.run_dir).expanduser() / EVALUATION
+    file = folder / f"{name}.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    result = measure()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{name}.json.partial"
+    partial.write_text(json.dumps(result, indent=2, ensure_ascii=False))
+    partial.replace(file)
+    return result
+
+
+def _export(
+    run: Run, state: TrainState, results: dict[str, Any], argv: Sequence[str], console: Console
+) -> None:
+    """Write the Hugging Face folder and say what the run achieved and how to load it."""
+    measured = {name: results[name] for name in ("before", "after") if name in results}
+    student = dataclasses.replace(run.student, params=evaluated_params(state))
+    card = run_card(run, measured, argv)
+    path = save_pretrained(
+        student, _export_path(run.config), max_shard_size=run.config.export.max_shard_size, card=card
+    )
+    if measured:
+        console.print(metrics_table(measured, title="held-out rows"))
+    _show_answers(run, results, console)
+    console.print(f"exported {path}")
+    console.print(
+        f'load it: transformers.AutoModelForCausalLM.from_pretrained("{path}")', soft_wrap=True
+    )
+
+
+def _show_answers(run: Run, results: Mapping[str, Any], console: Console) -> None:
+    if "after" not in results or "teacher" not in results:
+        return
+    for index in range(len(results["teacher"]["answers"])):
+        prompt = results["after"]["answers"][index]["prompt"]
+        titles = {"teacher": "teacher", "before": "student before", "after": "student after"}
+        texts = {
+            title: results[name]["answers"][index]["answer"] for name, title in titles.items()
+        }
+        console.print(answers_table(prompt, texts))
+
+
+def _export_path(config: RunConfig) -> str:
+    return config.export.path or f"{config.run_dir.rstrip('/')}/export"
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """SIGTERM outside the train loop: nothing is unsaved."""
+    print("SIGTERM: nothing unsaved; the same command continues", file=sys.stderr)
+    raise SystemExit(0)
