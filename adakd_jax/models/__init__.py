@@ -10,6 +10,7 @@ from adakd_jax.models.decoder import (
     random_params,
 )
 from adakd_jax.models.families import FAMILIES, decoder_config
+from adakd_jax.models.parameter_axes import parameter_axes
 
 __all__ = [
     "FAMILIES",
@@ -21,6 +22,7 @@ __all__ = [
     "decoder_config",
     "init_cache",
     "logits",
+    "parameter_axes",
     "parameter_count",
     "random_params",
 ]

@@ -13,7 +13,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from adakd_jax.axes import Head
-from adakd_jax.models.attention import LayerWindow, Window, attention
+from adakd_jax.models.attention import attention
+from adakd_jax.models.attention_mask import LayerWindow, Window
 from adakd_jax.models.cache import KVCache
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.layers import Embedding, Layer, Norm

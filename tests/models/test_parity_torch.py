@@ -1,6 +1,5 @@
 """Live agreement with the torch models of transformers, family by family, through files."""
 
-import json
 import zlib
 
 import jax
@@ -10,7 +9,7 @@ import pytest
 from flax import nnx
 
 from adakd_jax.hf.load import load_pretrained
-from adakd_jax.models import init_cache, logits
+from adakd_jax.models import logits
 
 pytestmark = pytest.mark.parity
 LENGTH = 20

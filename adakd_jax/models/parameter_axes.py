@@ -1,0 +1,51 @@
+"""Logical axes of every parameter: the one table that sharding rules are written against."""
+
+_PER_LAYER = {
+    "attn.query.kernel": ("embed", "heads"),
+    "attn.query.bias": ("heads",),
+    "attn.key.kernel": ("embed", "kv_heads"),
+    "attn.key.bias": ("kv_heads",),
+    "attn.value.kernel": ("embed", "kv_heads"),
+    "attn.value.bias": ("kv_heads",),
+    "attn.out.kernel": ("heads", "embed"),
+    "attn.out.bias": ("embed",),
+    "attn.query_norm.scale": ("head_dim",),
+    "attn.key_norm.scale": ("head_dim",),
+    "ffw.gate.kernel": ("embed", "ffw"),
+    "ffw.gate.bias": ("ffw",),
+    "ffw.up.kernel": ("embed", "ffw"),
+    "ffw.up.bias": ("ffw",),
+    "ffw.down.kernel": ("ffw", "embed"),
+    "ffw.down.bias": ("embed",),
+    "attn_norm.scale": ("embed",),
+    "attn_norm.bias": ("embed",),
+    "ffw_norm.scale": ("embed",),
+    "ffw_norm.bias": ("embed",),
+    "post_attn_norm.scale": ("embed",),
+    "post_ffw_norm.scale": ("embed",),
+}
+PARAMETER_AXES: dict[str, tuple[str, ...]] = {
+    "embed.embedding": ("vocab", "embed"),
+    "position_embed.embedding": ("positions", "embed"),
+    "head.embedding": ("vocab", "embed"),
+    "final_norm.scale": ("embed",),
+    "final_norm.bias": ("embed",),
+    **{f"layers.{path}": ("layers", *axes) for path, axes in _PER_LAYER.items()},
+}
+
+
+def parameter_axes(path: str) -> tuple[str, ...]:
+    """Logical axis names of a parameter, one per dimension.
+
+    `heads` and `kv_heads` are heads · head_dim, heads outermost: a mesh axis over them divides
+    the number of heads.
+
+    Args:
+        path: dotted, as in `layers.attn.query.kernel`.
+
+    Raises:
+        ValueError: no parameter has this path.
+    """
+    if path not in PARAMETER_AXES:
+        raise ValueError(f"no parameter {path!r}; valid: {', '.join(PARAMETER_AXES)}")
+    return PARAMETER_AXES[path]

@@ -1,0 +1,151 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adakd_jax.models import attention as module
+from adakd_jax.models.attention import attention
+from adakd_jax.models.attention_kernels import attention_cudnn, attention_splash, cudnn_obstacle
+from adakd_jax.models.attention_mask import LayerWindow
+
+B, T, N, K, H = 2, 9, 4, 2, 8
+SEGMENTS = jnp.array([[1, 1, 1, 1, 2, 2, 2, 0, 0], [0] * 9], jnp.int32)
+
+
+def inputs(length=T, seed=0):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    shapes = ((B, length, N, H), (B, length, K, H), (B, length, K, H))
+    return tuple(jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+
+
+def oracle(query, key, value, segments, window, soft_cap, scale):
+    """The definition, one output vector at a time, float64."""
+    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+    out = np.zeros_like(query)
+    for b, t, n in np.ndindex(query.shape[:3]):
+        seen = [
+            s
+            for s in range(t + 1)
+            if segments[b, s] == segments[b, t] and (window is None or t - s < window)
+        ]
+        scores = scale * key[b, seen, n // (N // K)] @ query[b, t, n]
+        if soft_cap is not None:
+            scores = soft_cap * np.tanh(scores / soft_cap)
+        weights = np.exp(scores - scores.max())
+        out[b, t, n] = weights / weights.sum() @ value[b, seen, n // (N // K)]
+    return out
+
+
+@pytest.mark.parametrize(("window", "soft_cap"), [(None, None), (3, 0.7), (1, None)])
+def test_xla_is_the_definition(window, soft_cap):
+    arrays = inputs()
+    options = dict(window=window, soft_cap=soft_cap, scale=0.9)
+    got = attention(*arrays, query_segments=SEGMENTS, key_segments=SEGMENTS, **options)
+    expected = oracle(*arrays, SEGMENTS, **options)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+
+
+def test_offset_is_the_slot_of_the_first_query():
+    query, key, value = inputs()
+    whole = attention(query, key, value, query_segments=SEGMENTS, key_segments=SEGMENTS, window=3)
+    last = attention(
+        query[:, 5:],
+        key,
+        value,
+        query_segments=SEGMENTS[:, 5:],
+        key_segments=SEGMENTS,
+        query_offset=jnp.int32(5),
+        window=3,
+    )
+    np.testing.assert_allclose(last, whole[:, 5:], rtol=0, atol=1e-6)
+
+
+def test_padding_has_finite_gradients():
+    def loss(arrays):
+        return attention(*arrays, query_segments=SEGMENTS, key_segments=SEGMENTS, window=2).sum()
+
+    gradients = jax.grad(loss)(inputs())
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def windows_agree(kernel, length, atol, **options):
+    """A kernel against XLA, with a static window and with one picked by a traced index."""
+    arrays = inputs(length)
+    segments = jnp.pad(SEGMENTS, ((0, 0), (length - T, 0)), mode="edge")
+    xla = functools.partial(
+        attention, *arrays, query_segments=segments, key_segments=segments, **options
+    )
+    choices = (None, 3)
+    for index, window in enumerate(choices):
+        expected = xla(window=window)
+        np.testing.assert_allclose(
+            kernel(*arrays, segments=segments, window=window, **options), expected, atol=atol
+        )
+
+        @jax.jit
+        def traced(index):
+            picked = LayerWindow(choices, index)
+            by_kernel = kernel(*arrays, segments=segments, window=picked, **options)
+            return by_kernel, xla(window=picked)
+
+        for got in traced(jnp.int32(index)):
+            np.testing.assert_allclose(got, expected, atol=atol)
+
+
+def test_splash_agrees_with_xla():
+    # 130 is no multiple of the tile: the kernel's padding is tested too.
+    kernel = functools.partial(attention_splash, interpret=True)
+    windows_agree(kernel, length=130, atol=2e-5, soft_cap=0.7, scale=0.5)
+
+
+def test_the_call_to_cudnn_means_the_same():
+    def kernel(*arrays, **options):
+        return attention_cudnn(*arrays, backend="xla", **options)
+
+    windows_agree(kernel, length=T, atol=1e-6, scale=0.5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_dim", "length", "soft_cap", "reason"),
+    [
+        (jnp.bfloat16, 64, 8, None, None),
+        (jnp.float32, 64, 8, None, "float32"),
+        (jnp.bfloat16, 36, 8, None, "36"),
+        (jnp.bfloat16, 256, 8, None, "256"),
+        (jnp.bfloat16, 64, 7, None, "even"),
+        (jnp.bfloat16, 64, 8, 30.0, "soft cap"),
+    ],
+)
+def test_what_cudnn_supports(dtype, head_dim, length, soft_cap, reason):
+    obstacle = cudnn_obstacle(jnp.zeros((1, length, 2, head_dim), dtype), soft_cap)
+    assert obstacle is None if reason is None else reason in obstacle
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "chosen"),
+    [
+        ("cpu", jnp.bfloat16, None),
+        ("tpu", jnp.float32, "attention_splash"),
+        ("gpu", jnp.bfloat16, "attention_cudnn"),
+        ("gpu", jnp.float32, None),
+    ],
+)
+def test_each_backend_has_its_implementation(monkeypatch, backend, dtype, chosen):
+    called = []
+    for name in ("attention_splash", "attention_cudnn"):
+        monkeypatch.setattr(
+            module, name, lambda query, *_, name=name, **__: called.append(name) or query
+        )
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(module, "_gpu_has_cudnn", lambda: True)
+    arrays = [array[:, :8].astype(dtype) for array in inputs()]
+    segments = SEGMENTS[:, :8]
+    attention(*arrays, query_segments=segments, key_segments=segments)
+    assert called == ([chosen] if chosen else [])
+
+
+def test_a_named_implementation_that_cannot_is_refused():
+    with pytest.raises(ValueError, match=r"cudnn.*float32.*valid: 'xla'"):
+        attention(*inputs(), query_segments=SEGMENTS, key_segments=SEGMENTS, implementation="cudnn")
