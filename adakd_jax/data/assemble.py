@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Int, Int32
 
 from adakd_jax.axes import IGNORE, TokenBatch
 from adakd_jax.data.examples import Examples
 
 
 def assemble_rows(
-    examples: Examples, rows: Sequence[Int[np.ndarray, " documents"]], row_length: int
+    examples: Examples, rows: Sequence[Int[np.ndarray, " _"]], row_length: int
 ) -> TokenBatch:
     """Puts examples one after another into rows.
 
@@ -40,5 +40,7 @@ def assemble_rows(
     return TokenBatch._make((tokens, labels, positions, segments))
 
 
-def _next_targets(tokens: np.ndarray, targets: np.ndarray) -> Int32[np.ndarray, " T-1"]:
+def _next_targets(
+    tokens: Int32[np.ndarray, " T"], targets: Bool[np.ndarray, " T"]
+) -> Int32[np.ndarray, " T-1"]:
     return np.where(targets[1:], tokens[1:], np.int32(IGNORE))

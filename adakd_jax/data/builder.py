@@ -98,13 +98,14 @@ def open_tfds(source: TfdsSource) -> tuple[dict[str, Any], Callable[[], Iterator
     def rows() -> Iterator[RawRow]:
         for index in range(len(records)):
             origin = f"{source.name}/{source.split}:{index + 1}"
-            yield RawRow(origin, _plain(records[index]))
+            row = {name: _plain(value) for name, value in records[index].items()}
+            yield RawRow(origin, row)
 
     return identity, rows
 
 
 def _plain(value: Any) -> Any:
-    """Turns TFDS's values into JSON's; a sequence of objects comes as an object of sequences."""
+    """Turns TFDS's values into JSON's."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, np.ndarray | np.generic):
@@ -112,5 +113,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
+        fields = {name: _plain(item) for name, item in value.items()}
+        if all(isinstance(items, list) for items in fields.values()):
+            # A sequence of objects comes as an object of sequences.
+            return [
+                dict(zip(fields, items, strict=True))
+                for items in zip(*fields.values(), strict=True)
+            ]
+        return fields
     return value

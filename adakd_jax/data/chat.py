@@ -7,7 +7,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.data.rows import Message, Row, RowError
-from adakd_jax.data.templates import Formatted, Part, Segment, TemplateName
+from adakd_jax.data.templates import Formatted, Part, Segment
 
 # Stands for a turn's words when asking the template what it writes around them.
 _PROBE = "probe-7f3a"
@@ -21,8 +21,6 @@ class ChatTemplate:
     comparing what the template writes up to each turn with what it writes in all, which works for
     any template that does not rewrite earlier turns.
     """
-
-    name: TemplateName = "chat"
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         """Takes the tokenizer whose template it is.

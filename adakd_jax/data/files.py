@@ -2,6 +2,7 @@
 
 import glob
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -58,10 +59,7 @@ def _matching(pattern: str) -> list[epath.Path]:
         if not glob.has_magic(pattern):
             files = [path] if path.is_file() else []
         else:
-            parts = path.parts
-            first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-            found = epath.Path(*parts[:first]).glob("/".join(parts[first:]))
-            files = sorted(file for file in found if file.is_file())
+            files = sorted(file for file in _expand(path) if file.is_file())
     except ImportError as error:
         raise DataNotFoundError(f"{pattern!r} needs a file system package: {error}") from error
     if not files:
@@ -70,13 +68,21 @@ def _matching(pattern: str) -> list[epath.Path]:
     return files
 
 
+def _expand(pattern: epath.Path) -> Iterator[epath.Path]:
+    if "://" not in str(pattern):
+        return map(epath.Path, glob.iglob(str(pattern), recursive=True))
+    parts = pattern.parts
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return epath.Path(*parts[:first]).glob("/".join(parts[first:]))
+
+
 def _hub_files(source: HubSource) -> list[epath.Path]:
     pattern = source.files
     exact = pattern.endswith(SUFFIXES)
     patterns = [pattern] if exact else [pattern + suffix for suffix in SUFFIXES]
     folder = _download(source, patterns)
     files = sorted(
-        file
+        epath.Path(file)
         for file in folder.rglob("*")
         if any(fnmatch(str(file.relative_to(folder)), pattern) for pattern in patterns)
         and file.name not in _HUB_METADATA
@@ -85,7 +91,7 @@ def _hub_files(source: HubSource) -> list[epath.Path]:
         raise DataNotFoundError(
             f"hub data set {source.name!r} has no file that matches {pattern!r}; {_VALID_SUFFIXES}"
         )
-    names = [str(file.relative_to(folder)) for file in files]
+    names = [str(Path(file).relative_to(folder)) for file in files]
     held_out = [_HELD_OUT.search(name.lower()) is not None for name in names]
     if len({file.suffix for file in files}) > 1 or len(set(held_out)) > 1:
         raise ValueError(
@@ -96,10 +102,10 @@ def _hub_files(source: HubSource) -> list[epath.Path]:
     return files
 
 
-def _download(source: HubSource, patterns: list[str]) -> epath.Path:
+def _download(source: HubSource, patterns: list[str]) -> Path:
     revision = "main" if source.revision is None else source.revision
     try:
-        return epath.Path(
+        return Path(
             snapshot_download(
                 source.name,
                 repo_type="dataset",

@@ -10,6 +10,9 @@ from adakd_jax.data.shuffle import permutation, random_keys
 
 # Keep apart the random numbers of one seed and epoch that serve different ends.
 _EXAMPLES, _ROWS = 0, 1
+# Tokens to round lengths up to, coarsest first, and the share of rows that may cost.
+_ROUNDING = (16, 8, 4, 2)
+_ROUNDING_COST = 0.02
 
 
 class Plan(NamedTuple):
@@ -57,10 +60,10 @@ def packing_plan(
     """Packs one epoch.
 
     With `batch_rows`, which lengths share a row follows from the lengths alone (best fit, longest
-    first), which examples of these lengths do is random, and so is the order of the rows: every
-    epoch has as many rows, and as many steps. With `batch_examples`, the epoch is a random order of
-    the examples, cut into steps of that many and each packed by itself (first fit, longest first).
-    The last step of an epoch may hold less.
+    first); which examples of about these lengths do is random, and so is the order of the rows.
+    Every epoch has as many rows, and as many steps. With `batch_examples`, the epoch is a random
+    order of the examples, cut into steps of that many and each packed by itself (first fit, longest
+    first). The last step of an epoch may hold less.
 
     Args:
       lengths: tokens of each example, from 1 to `row_length`.
@@ -128,14 +131,29 @@ def most_rows_of_a_step(
 def _plan_of_rows(
     lengths: np.ndarray, row_length: int, seed: int, epoch: int, batch_rows: int
 ) -> Plan:
-    slots, sizes = best_fit_rows(lengths, row_length)
+    rounded = _round_lengths(lengths, row_length)
+    slots, sizes = best_fit_rows(rounded, row_length)
     keys = random_keys(len(lengths), seed, epoch, _EXAMPLES)
     # The slots of a length, in order, get the examples of that length, at random.
     order = np.empty(len(lengths), np.int64)
-    order[np.argsort(slots, kind="stable")] = np.lexsort((keys, lengths))
+    order[np.argsort(slots, kind="stable")] = np.lexsort((keys, rounded))
     order, sizes = _shuffle_rows(order, sizes, permutation(len(sizes), seed, epoch, _ROWS))
     step_starts = np.append(np.arange(0, len(sizes), batch_rows), len(sizes))
     return Plan(order, _starts(sizes), step_starts)
+
+
+def _round_lengths(lengths: np.ndarray, row_length: int) -> np.ndarray:
+    """Rounds lengths up as far as that costs next to no rows.
+
+    Examples of one rounded length may take each other's places, so that fewer of them share a row
+    in every epoch.
+    """
+    exact = len(best_fit_rows(lengths, row_length)[1])
+    for unit in _ROUNDING:
+        rounded = np.minimum(-(-lengths // unit) * unit, row_length)
+        if len(best_fit_rows(rounded, row_length)[1]) <= (1 + _ROUNDING_COST) * exact + 1:
+            return rounded
+    return lengths
 
 
 def _shuffle_rows(

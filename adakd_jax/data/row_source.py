@@ -91,8 +91,8 @@ class RowSource(Sequence[Row]):
         places = self._indices[np.asarray(indices)].tolist()
         return [builder.parse(record) for record in self._records.__getitems__(places)]
 
-    def select(self, indices: np.ndarray) -> "RowSource":
+    def select(self, indices: Sequence[int] | np.ndarray) -> "RowSource":
         """Restricts the source to some of its rows, in that order."""
-        places = self._indices[indices]
+        places = self._indices[np.asarray(indices)]
         key = content_key(of=self.key, rows=places.tolist())
         return RowSource(self._folder, self.report, key, places)

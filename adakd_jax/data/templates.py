@@ -1,7 +1,7 @@
 """Prompt formats: a row becomes text in segments that say what is learned and what may be cut."""
 
 from enum import IntEnum
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from transformers import PreTrainedTokenizerFast
 
@@ -48,10 +48,9 @@ class Formatted(NamedTuple):
     bare: bool
 
 
+@runtime_checkable
 class Template(Protocol):
     """A prompt format."""
-
-    name: TemplateName
 
     def example(self, row: Row) -> Formatted:
         """Formats prompt and first accepted answer; raises `RowError` if the row has none."""
@@ -72,8 +71,6 @@ class AlpacaTemplate:
     References:
       Taori et al., "Stanford Alpaca: An Instruction-following LLaMA model", 2023.
     """
-
-    name: TemplateName = "alpaca"
 
     def prompt(self, row: Row) -> Formatted:
         """Formats instruction and input, up to the place where the answer begins."""
@@ -103,8 +100,6 @@ class AlpacaTemplate:
 
 class TextTemplate:
     """Plain text: every token is a target, and there is nothing to answer."""
-
-    name: TemplateName = "text"
 
     def example(self, row: Row) -> Formatted:
         """Takes the row's text as it is."""

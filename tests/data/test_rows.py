@@ -1,0 +1,57 @@
+import pytest
+
+from adakd_jax.config.data import Columns
+from adakd_jax.data.rows import RowError, normalize_row
+
+
+def normalize(raw, columns=None, **options):
+    return normalize_row(raw, columns or Columns(), origin="f:1", **options)
+
+
+def test_one_answer_and_several_come_out_alike():
+    assert normalize({"instruction": "a", "output": "b"})["outputs"] == ["b"]
+    assert normalize({"instruction": "a", "output": ["b", "c", " "]})["outputs"] == ["b", "c"]
+
+
+def test_columns_have_the_names_that_are_given():
+    columns = Columns(instruction="question", input="context", output="response")
+    row = normalize({"question": "q", "context": None, "response": "r", "id": 3}, columns)
+    assert (row["instruction"], row["input"], row["outputs"]) == ("q", "", ["r"])
+
+
+def test_a_conversation_keeps_role_and_content_only():
+    messages = [{"role": "user", "content": "q", "id": 1}, {"role": "assistant", "content": "a"}]
+    row = normalize({"messages": messages})
+    assert row["messages"] == [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ([1], "expected an object with named columns, found list"),
+        (None, "found null"),
+        ({"question": "q"}, "none of the columns 'instruction', 'messages', 'text'.*'question'"),
+        ({"instruction": " ", "output": "a"}, "column 'instruction' is empty"),
+        ({"instruction": 5, "output": "a"}, "column 'instruction' must be a text, found int"),
+        ({"instruction": "q"}, "column 'output' is missing"),
+        ({"instruction": "q", "output": ""}, "column 'output' is empty"),
+        ({"instruction": "q", "output": ["a", 1]}, "text or a list of texts, found list"),
+        ({"messages": "hello"}, "'messages' must be a list of {role, content}, found str"),
+        ({"messages": ["hello"]}, r"messages\[0\] must be an object"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, r"messages\[0\].role is 'bot'; valid"),
+        ({"messages": [{"role": "user", "content": None}]}, r"\[0\].content must be a text"),
+        ({"messages": [{"role": "user", "content": "q"}]}, "no assistant turn"),
+    ],
+)
+def test_a_malformed_row_says_why(raw, reason):
+    with pytest.raises(RowError, match=reason):
+        normalize(raw)
+
+
+def test_prompts_need_no_answer_where_none_is_asked_for():
+    assert normalize({"instruction": "q"}, require_output=False)["outputs"] == []
+    messages = [{"role": "user", "content": "q"}]
+    assert normalize({"messages": messages}, require_output=False)["messages"] == messages
