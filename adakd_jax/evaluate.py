@@ -54,6 +54,9 @@ class EvaluateCommand(Stage):
     output: str | None = Field(
         default=None, description="local JSON file for all numbers and answers"
     )
+    cache_dir: str = Field(
+        default="~/.cache/adakd_jax/data", description="local folder of prepared data"
+    )
     columns: Columns = Field(default=Columns(), description="column names of the rows")
     generation: GenerationConfig = Field(
         default=GenerationConfig(), description="how answers are sampled"
@@ -75,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from adakd_jax.eval.model import open_model
 
     with user_errors(PROG):
-        rows = open_rows(FileSource(path=config.data), columns=config.columns)
+        rows = open_rows(
+            FileSource(path=config.data), columns=config.columns, cache_dir=config.cache_dir
+        )
         teacher = None if config.teacher is None else open_model(config.teacher)
         results = {config.model: _measure(config, config.model, config.step, rows, teacher)}
         if config.compare is not None:
@@ -111,6 +116,7 @@ def _measure(
         batch_rows=config.batch_rows,
         max_examples=config.max_examples,
         generate_examples=config.generate_examples,
+        cache_dir=config.cache_dir,
     )
     for reason, count in held_out.left_out.items():
         print(f"{PROG}: {count} rows are not answered: {reason}", file=sys.stderr)
@@ -125,7 +131,7 @@ def _show(config: EvaluateCommand, results: dict[str, dict[str, Any]]) -> None:
 
     console = Console()
     console.print(metrics_table(results, title=config.data))
-    # Models with other tokenizers may have other rows left out: what belongs together has one prompt.
+    # With another tokenizer, other rows may be left out: one prompt, not one index, goes together.
     answers = {
         name: {each["prompt"]: each["answer"] for each in result["answers"]}
         for name, result in results.items()

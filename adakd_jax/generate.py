@@ -60,6 +60,9 @@ class GenerateCommand(Stage):
     )
     max_rows: PositiveInt | None = Field(default=None, description="use only the first rows")
     seed: NonNegativeInt = Field(default=0, description="of sampling")
+    cache_dir: str = Field(
+        default="~/.cache/adakd_jax/data", description="local folder of prepared data"
+    )
     columns: Columns = Field(default=Columns(), description="column names of the rows")
     generation: GenerationConfig = Field(
         default=GenerationConfig(), description="how answers are sampled"
@@ -105,6 +108,7 @@ def _answer_file(config: GenerateCommand, prompts: str, output: str) -> None:
         rows = open_rows(
             FileSource(path=prompts),
             columns=config.columns,
+            cache_dir=config.cache_dir,
             max_rows=config.max_rows,
             require_output=False,
         )

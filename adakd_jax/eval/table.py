@@ -56,9 +56,9 @@ def answers_table(prompt: str, answers: Mapping[str, str]) -> Table:
       prompt: what was asked.
       answers: column title → answer, e.g. of the teacher, and of the student before and after.
     """
-    table = Table(title=escape(_short(prompt)), title_justify="left")
+    table = Table(title=escape(_short(prompt)), title_justify="left", expand=True)
     for name in answers:
-        table.add_column(escape(name), ratio=1)
+        table.add_column(escape(name), ratio=1, overflow="fold")
     table.add_row(*(escape(_short(answer)) for answer in answers.values()))
     return table
 

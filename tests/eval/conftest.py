@@ -1,33 +1,39 @@
-"""A decoder small enough to compile in seconds, with weights large enough that its tokens vary."""
+"""Tiny models, made once."""
+
+import dataclasses
 
 import jax
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder, random_params
-
-TINY = DecoderConfig(
-    family="llama",
-    vocab_size=61,
-    embed_dim=16,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=4,
-    ffw_dim=32,
-    max_positions=256,
-    windows=(None, None),
-    attention_scale=0.5,
-    initializer_range=0.4,
-)
-
-
-@pytest.fixture(scope="session")
-def tiny_config():
-    return TINY
+from tests.eval.tiny import TINY, with_ends
+from tests.hf.tiny import CHAT_TEMPLATE, SPECIAL, TINY_LLAMA, make_pretrained, make_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tiny_model():
     graphdef, _ = abstract_decoder(TINY)
     return graphdef, random_params(TINY, jax.random.key(3))
+
+
+@pytest.fixture(scope="session")
+def tiny_pretrained():
+    """A model with a tokenizer that has a chat template."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=make_tokenizer(),
+        bos_token=SPECIAL[1],
+        eos_token=SPECIAL[2],
+        unk_token=SPECIAL[0],
+        pad_token=SPECIAL[2],
+        chat_template=CHAT_TEMPLATE,
+    )
+    return make_pretrained(TINY_LLAMA, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def silent_pretrained(tiny_pretrained):
+    """The model with all logits 0: it writes token 0, a special one, which ends its answers."""
+    scale = 0.0 * tiny_pretrained.params["final_norm"]["scale"]
+    params = tiny_pretrained.params | {"final_norm": {"scale": scale}}
+    return dataclasses.replace(with_ends(tiny_pretrained, 0), params=params)

@@ -9,6 +9,7 @@ from flax import nnx
 from adakd_jax.axes import IGNORE, TokenBatch
 from adakd_jax.eval.likelihood import likelihood
 from adakd_jax.models.decoder import abstract_decoder, random_params
+from tests.eval.tiny import TINY
 
 ROWS, LENGTH = 2, 24
 
@@ -30,9 +31,9 @@ def batches():
 
 
 @pytest.fixture(scope="module")
-def teacher(tiny_config, tiny_model):
+def teacher(tiny_model):
     """The student with some noise, and a vocabulary padded by three tokens."""
-    config = dataclasses.replace(tiny_config, vocab_size=64)
+    config = dataclasses.replace(TINY, vocab_size=64)
     fresh = random_params(config, jax.random.key(8))
 
     def mix(new, known):

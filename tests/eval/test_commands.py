@@ -1,0 +1,129 @@
+"""The commands from flags to files, on a tiny exported model."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from adakd_jax.evaluate import main as evaluate
+from adakd_jax.generate import main as generate
+from adakd_jax.hf.export import save_pretrained
+from tests.hf.tiny import make_pretrained
+
+ROWS = [
+    {"instruction": "Name a fruit", "output": ["a pear", "an apple"]},
+    {"instruction": "Add", "input": "1 and 2", "output": "3"},
+]
+GENERATION = ["--generation.max_new_tokens", "6", "--generation.batch_size", "2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder, tiny_pretrained):
+    return str(save_pretrained(tiny_pretrained, folder / "model"))
+
+
+@pytest.fixture(scope="module")
+def common(folder):
+    return ["--template", "chat", "--cache_dir", str(folder / "cache"), *GENERATION]
+
+
+def test_generate_answers_a_file_and_continues_it(folder, model, common, capsys):
+    output = folder / "answers.jsonl"
+    flags = ["--model", model, "--prompts", str(folder / "rows.jsonl"), "--output", str(output)]
+    generate([*flags, *common])
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["instruction"] for record in records] == ["Name a fruit", "Add"]
+    assert records[1]["input"] == "1 and 2" and records[0]["input"] == ""
+    assert all(record["output"] for record in records)
+    assert "2 answers written" in capsys.readouterr().out
+    before = output.read_text()
+    generate([*flags, *common])
+    assert output.read_text() == before
+    assert "2 were there already" in capsys.readouterr().out
+
+
+def test_generate_answers_one_text(folder, model, common, capsys):
+    generate(["--model", model, "--text", "Name a fruit", *common])
+    first = json.loads((folder / "answers.jsonl").read_text().splitlines()[0])
+    assert capsys.readouterr().out == first["output"] + "\n"
+
+
+def test_generate_falls_back_to_a_model_that_is_there(folder, model, common, capsys):
+    flags = ["--model", "package:not_installed/m.gguf", "--text", "Name a fruit", *common]
+    with pytest.raises(SystemExit) as stopped:
+        generate(flags)
+    assert stopped.value.code == 2 and "not_installed" in capsys.readouterr().err
+    generate([*flags, "--fallback", model])
+    assert capsys.readouterr().out
+
+
+def test_evaluate_measures_two_models_against_a_teacher(
+    folder, model, common, tiny_pretrained, capsys
+):
+    rng = np.random.default_rng(0)
+    noisy = jax.tree.map(
+        lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(np.float32),
+        tiny_pretrained.params,
+    )
+    other = save_pretrained(dataclasses.replace(tiny_pretrained, params=noisy), folder / "other")
+    output = folder / "new" / "result.json"
+    flags = ["--model", model, "--compare", str(other), "--teacher", model, *common]
+    flags += ["--data", str(folder / "rows.jsonl"), "--output", str(output)]
+    flags += ["--max_length", "64", "--max_prompt_length", "48", "--batch_rows", "1"]
+    evaluate([*flags, "--show_examples", "1"])
+    content = json.loads(output.read_text())
+    same, changed = content["results"].values()
+    assert content["settings"]["generation"]["max_new_tokens"] == 6
+    assert same["reverse_kl"] == 0.0 and same["top1_agreement"] == 1.0
+    assert changed["reverse_kl"] > 0.0 and changed["nll_teacher"] == same["nll"]
+    assert len(same["answers"]) == len(changed["answers"]) == 2
+    shown = capsys.readouterr().out
+    for text in ("NLL", "ROUGE-L", "Name a fruit", "a pear", f"{same['nll']:.4f}"):
+        assert text in shown
+    assert "an apple" not in shown and "1 and 2" not in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        (generate, ["--model", "m"], "exactly one of prompts and text, not neither"),
+        (generate, ["--model", "m", "--prompts", "p.jsonl"], "output is absent"),
+        (generate, ["--model", "m", "--prompts", "p.jsonl", "--output", "o"], "p.jsonl"),
+        (evaluate, ["--model", "m"], "data"),
+        (evaluate, ["--model", "m", "--data", "none.jsonl"], "none.jsonl"),
+    ],
+)
+def test_mistakes_end_the_command_with_a_message(command, flags, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command(flags)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def other_teacher(folder, model, tiny_pretrained):
+    tokenizer = type(tiny_pretrained.tokenizer).from_pretrained(model)
+    tokenizer.add_tokens(["brand new"])
+    config = {**tiny_pretrained.source.hf_config, "vocab_size": 336}
+    return str(save_pretrained(make_pretrained(config, tokenizer), folder / "other_teacher"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"), [("--step", "run folders only"), ("--teacher", "different vocabularies")]
+)
+def test_what_cannot_be_measured_is_refused(
+    folder, model, other_teacher, common, flag, message, capsys
+):
+    value = other_teacher if flag == "--teacher" else "best"
+    with pytest.raises(SystemExit):
+        evaluate(["--model", model, "--data", str(folder / "rows.jsonl"), flag, value, *common])
+    assert message in capsys.readouterr().err
