@@ -1,0 +1,51 @@
+"""Ahead-of-time compilation for TPU: needs libtpu, but no TPU."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from adakd_jax.models import abstract_decoder, logits
+from tests.models.tiny import CONFIGS
+
+
+@pytest.fixture
+def tpu(monkeypatch):
+    """The first device of four that are not there."""
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    # Otherwise two test processes at once are one too many.
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # What is compiled for an absent device cannot be read back from the compilation cache.
+    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
+    yield topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[0]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+
+
+def test_training_with_splash_attention_compiles_for_tpu(tpu):
+    """Soft caps, segments, local and global layers picked inside the scan, and the gradient."""
+    config = dataclasses.replace(
+        CONFIGS["windows"],
+        attention_implementation="splash",
+        compute_dtype="bfloat16",
+    )
+    graphdef, params = abstract_decoder(config)
+
+    def loss(params, tokens, positions, segments):
+        decoder = nnx.merge(graphdef, params)
+        hidden = decoder(tokens, positions, segments)
+        return jnp.square(logits(hidden, decoder.head())).mean()
+
+    def on_tpu(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=SingleDeviceSharding(tpu))
+
+    row = on_tpu(jax.ShapeDtypeStruct((2, 128), jnp.int32))
+    compiled = jax.jit(jax.grad(loss)).lower(jax.tree.map(on_tpu, params), row, row, row).compile()
+    text = compiled.as_text()
+    assert "tpu_custom_call" in text and "splash" in text
+    # One scores matrix of XLA's path would be [2, 4, 128, 128] floats.
+    assert "f32[2,4,128,128]" not in text and "f32[2,2,2,128,128]" not in text
