@@ -47,8 +47,10 @@ def _starts_with_bracket(path: epath.Path) -> bool:
     return False
 
 
-def _not_json(error: json.JSONDecodeError) -> str:
-    return f"not valid JSON: {error.msg} at column {error.colno}"
+def _not_json(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON: {error.msg} at column {error.colno}"
+    return f"not valid JSON: {error}"  # a number of too many digits, or too many brackets
 
 
 def _read_json_lines(path: epath.Path, name: str) -> Iterator[RawRow]:
@@ -62,7 +64,7 @@ def _read_json_lines(path: epath.Path, name: str) -> Iterator[RawRow]:
                 yield RawRow(origin, json.loads(line.decode().strip()))
             except UnicodeDecodeError as error:
                 yield RawRow(origin, None, f"not valid UTF-8 at byte {error.start}")
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 yield RawRow(origin, None, _not_json(error))
 
 
@@ -83,9 +85,10 @@ def _read_json_list(path: epath.Path, name: str) -> Iterator[RawRow]:
             after = _skip_blank(text, place)
             if text[after : after + 1] not in (",", "]"):
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, after)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             reason = f"{_not_json(error)}; the rest of the file is not read"
-            yield RawRow(f"{name}:{error.lineno}", None, reason)
+            place = error.lineno if isinstance(error, json.JSONDecodeError) else line
+            yield RawRow(f"{name}:{place}", None, reason)
             return
         yield RawRow(f"{name}:{line}", content)
         place = _skip_blank(text, after + 1) if text[after] == "," else after

@@ -96,7 +96,7 @@ def _text(raw: Mapping, column: str) -> str:
         return ""
     if not isinstance(value, str):
         raise RowError(f"column {column!r} must be a text, found {_kind(value)}")
-    return value if value.strip() else ""
+    return _unicode(value, f"column {column!r}") if value.strip() else ""
 
 
 def _texts(raw: Mapping, column: str) -> list[str]:
@@ -107,7 +107,7 @@ def _texts(raw: Mapping, column: str) -> list[str]:
         value = [value]
     if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
         raise RowError(f"column {column!r} must be a text or a list of texts, found {_kind(value)}")
-    return [text for text in value if text.strip()]
+    return [_unicode(text, f"column {column!r}") for text in value if text.strip()]
 
 
 def _messages(value: Any, column: str) -> list[Message]:
@@ -128,4 +128,13 @@ def _message(value: Any, where: str) -> Message:
         raise RowError(f"{where}.role is {role!r}; valid: {', '.join(ROLES)}")
     if not isinstance(content, str):
         raise RowError(f"{where}.content must be a text, found {_kind(content)}")
-    return Message(role=role, content=content)
+    return Message(role=role, content=_unicode(content, f"{where}.content"))
+
+
+def _unicode(text: str, where: str) -> str:
+    """JSON may hold half of a surrogate pair, which no tokenizer and no file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(f"{where} is not valid Unicode at character {error.start}") from error
+    return text

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from adakd_jax.data import examples as examples_module
-from adakd_jax.data.examples import encode_prompts, encode_rows, tokenizer_digest
+from adakd_jax.data.examples import encode_rows, tokenizer_digest
 from adakd_jax.data.sources import EmptyDataError
 from adakd_jax.data.tokenize import Encoder
 
@@ -91,10 +91,3 @@ def test_a_tokenizer_is_named_by_what_its_tokens_depend_on(tokenizer_with):
 def test_rows_of_which_none_can_be_used_are_an_error(rows, tokenizer, tmp_path):
     with pytest.raises(EmptyDataError, match=r"rows\.jsonl gives an example:(.|\n)*needs a text"):
         encode(rows.select([0, 2]), tokenizer, tmp_path, template="text")
-
-
-def test_prompts_that_do_not_fit_are_left_out_and_counted(rows, tokenizer):
-    prompts, dropped = encode_prompts(rows, Encoder("alpaca", tokenizer, 230, 300))
-    assert [prompt.references for prompt in prompts] == [["first"], ["second"], ["t" * 200]]
-    assert all(len(prompt.tokens) <= 230 for prompt in prompts)
-    assert list(dropped.values()) == [1]

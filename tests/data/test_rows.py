@@ -39,6 +39,10 @@ def test_a_conversation_keeps_role_and_content_only():
         ({"instruction": "q"}, "column 'output' is missing"),
         ({"instruction": "q", "output": ""}, "column 'output' is empty"),
         ({"instruction": "q", "output": ["a", 1]}, "text or a list of texts, found list"),
+        (
+            {"instruction": "q\ud800", "output": "a"},
+            "'instruction' is not valid Unicode at character 1",
+        ),
         ({"messages": "hello"}, "'messages' must be a list of {role, content}, found str"),
         ({"messages": ["hello"]}, r"messages\[0\] must be an object"),
         ({"messages": [{"role": "bot", "content": "x"}]}, r"messages\[0\].role is 'bot'; valid"),

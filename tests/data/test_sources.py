@@ -92,6 +92,14 @@ def test_text_that_is_not_unicode_is_malformed(tmp_path, open_file):
     assert rows.report.reasons == ("rows.jsonl:2: not valid UTF-8 at byte 0",)
 
 
+@pytest.mark.parametrize("line", ["[" * 100_000, "1" * 5000])
+def test_json_that_only_the_parser_refuses_is_malformed(write_lines, open_file, line):
+    rows = open_file(write_lines(ROWS[0], line), on_error="skip")
+    assert rows.report.reasons[0].startswith("rows.jsonl:2: not valid JSON: ")
+    rows = open_file(write_lines("[", line, "]", json.dumps(ROWS[0])), on_error="skip")
+    assert (len(rows), rows.report.skipped) == (1, 3)
+
+
 def test_an_error_inside_a_json_list_names_its_line(write_lines, open_file):
     path = write_lines("[", json.dumps(ROWS[0]), ",", "{bad}", "]", name="rows.json")
     rows = open_file(path, on_error="skip")

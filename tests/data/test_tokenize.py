@@ -166,6 +166,15 @@ def test_the_prompt_has_the_same_tokens_as_in_generation(
         assert learned == answer + "<|end|>"
 
 
+@pytest.mark.parametrize("name", ["alpaca", "chat"])
+def test_the_prompt_of_an_example_is_the_generation_prompt(chat_tokenizer, make_row, name):
+    for answer in ("x", "\nx"):
+        row = make_row("q\n", "ab", [answer])
+        example = encode_example(row, name, chat_tokenizer, 400, 500)
+        prompt = encode_prompt(row, name, chat_tokenizer, 400)
+        assert example.tokens[~example.targets].tolist() == prompt.tokens.tolist()
+
+
 def test_later_turns_keep_white_space_out_of_the_targets(tokenizer_with, make_row):
     """White space has no extent in a tokenizer that trims it; it must not slip into the answer."""
     source = (
