@@ -24,12 +24,14 @@ DivergenceRule = Callable[..., Array]
 def _kl(a: LogProbs, b: LogProbs) -> PerToken:
     """KL of exp(a) from exp(b): Σ e^a (a − b) + (e^b − e^a).
 
-    The second term is zero for probabilities; it keeps the rounding of the two normalisations out
-    of the value. The derivative is written out because automatic differentiation sums terms that
-    cancel only up to rounding: here both are exactly 0 where a = b.
+    The second term is zero for probabilities. With it every summand is ≥ 0 and of second order in
+    a − b, so that the rounding of the two normalisations does not drown the value of easy tokens.
+    The derivative is written out because automatic differentiation sums terms that cancel only up
+    to rounding: here it is exactly 0 where a = b.
     """
-    mass_a, mass_b = jnp.exp(a), jnp.exp(b)
-    return jnp.sum(mass_a * (a - b) + (mass_b - mass_a), axis=-1)
+    mass_a, mass_b, gap = jnp.exp(a), jnp.exp(b), a - b
+    mass_change = jnp.where(gap > 0.0, mass_a, -mass_b) * jnp.expm1(-jnp.abs(gap))  # e^b − e^a
+    return jnp.sum(mass_a * gap + mass_change, axis=-1)
 
 
 @_kl.defjvp

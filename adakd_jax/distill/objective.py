@@ -197,8 +197,10 @@ def _monitored(
 
 def _cross_entropy_sum(student: Array, labels: Labels, mask: TokenMask) -> Array:
     """Σ −log q_label over response tokens."""
-    valid = jnp.where(mask, labels, 0)[..., None]
-    return _masked_sum(-jnp.take_along_axis(student, valid, axis=-1)[..., 0], mask)
+    # Not a gather: its gradient is a scatter, which needs arrays of [..., V] of its own.
+    ids = jax.lax.broadcasted_iota(labels.dtype, student.shape, student.ndim - 1)
+    of_label = jnp.sum(jnp.where(ids == labels[..., None], student, 0.0), axis=-1)
+    return _masked_sum(-of_label, mask)
 
 
 def _masked_sum(values: PerToken, mask: TokenMask) -> Array:
@@ -206,6 +208,5 @@ def _masked_sum(values: PerToken, mask: TokenMask) -> Array:
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Quotient, or 0 with zero gradient where there is nothing to divide by."""
-    safe = jnp.where(denominator > 0, denominator, 1.0).astype(numerator.dtype)
-    return jnp.where(denominator > 0, numerator / safe, 0.0)
+    """Quotient of a sum by its number of tokens; a sum over no tokens is 0 and stays 0."""
+    return numerator / jnp.maximum(denominator, 1.0).astype(numerator.dtype)

@@ -14,7 +14,7 @@ from adakd_jax.distill import FOCI, Signals, select_top_ratio
 from adakd_jax.distill.focus import kept_count, token_weights, weight_total
 from tests.distill import oracle
 
-select = jax.jit(select_top_ratio)
+select, keep = jax.jit(select_top_ratio), jax.jit(kept_count)
 SIZE = 24
 
 
@@ -40,10 +40,16 @@ def test_count(tokens, ratio, expected):
     assert int(select(scores, mask, np.float32(ratio)).sum()) == expected
 
 
+@pytest.mark.parametrize(("tokens", "percent"), [(10, 90), (300, 21), (900, 13), (450, 26)])
+def test_count_tolerates_the_rounding_of_the_ratio(tokens, percent):
+    # In float32, .21·300 is less than 63, and .13·900 less than 117.
+    assert int(keep(np.int32(tokens), np.float32(percent / 100))) == tokens * percent // 100
+
+
 @pytest.mark.parametrize("tokens", [1_000, 10_000, 100_000, 1_000_000])
 @pytest.mark.parametrize("percent", [10, 35, 70, 90, 95])
 def test_count_of_round_shares_is_exact(tokens, percent):
-    count = jax.jit(kept_count)(np.int32(tokens), np.float32(percent / 100))
+    count = keep(np.int32(tokens), np.float32(percent / 100))
     assert int(count) == tokens * percent // 100
 
 
