@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
@@ -63,7 +64,8 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     if kind not in builders:
         raise ValueError(f"tokenizer.ggml.model is {kind!r}; supported: {', '.join(builders)}")
     tokenizer, add_bos = builders[kind](metadata)
-    tokens = metadata["tokenizer.ggml.tokens"]
+    # As the vocabulary spells them, which for runs of spaces is not how the file does.
+    tokens = [tokenizer.id_to_token(i) for i in range(len(metadata["tokenizer.ggml.tokens"]))]
     _mark_added_tokens(tokenizer, tokens, metadata["tokenizer.ggml.token_type"])
     special = {
         role: tokens[metadata[f"tokenizer.ggml.{key}_token_id"]]
@@ -126,7 +128,14 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
         for token in metadata["tokenizer.ggml.tokens"]
     ]
     vocabulary = _vocabulary(tokens)
-    merges = _merges_from_scores(vocabulary, metadata["tokenizer.ggml.scores"])
+    # SentencePiece keeps user-defined pieces whole before it looks at any score.
+    scores = [
+        np.inf if kind == _USER_DEFINED else score
+        for score, kind in zip(
+            metadata["tokenizer.ggml.scores"], metadata["tokenizer.ggml.token_type"], strict=True
+        )
+    ]
+    merges = _merges_from_scores(vocabulary, scores)
     unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
     tokenizer = Tokenizer(
         models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)

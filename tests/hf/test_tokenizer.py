@@ -142,6 +142,24 @@ def test_sentencepiece_without_leading_space():
     assert tokenizer.decode(ids) == "ab a"
 
 
+def test_gemmas_runs_of_spaces_stay_whole():
+    """Its files spell them as spaces, score them last, and mark them user-defined."""
+    plain = sentencepiece_metadata()
+    tokenizer = gguf_tokenizer(
+        plain
+        | {
+            "tokenizer.ggml.add_space_prefix": False,
+            "tokenizer.ggml.tokens": plain["tokenizer.ggml.tokens"] + ["  ", "   "],
+            "tokenizer.ggml.scores": plain["tokenizer.ggml.scores"] + [-1000.0, -1000.0],
+            "tokenizer.ggml.token_type": plain["tokenizer.ggml.token_type"] + [4, 4],
+        }
+    )
+    assert len(tokenizer) == len(plain["tokenizer.ggml.tokens"]) + 2
+    ids = tokenizer("c   ab", add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["c", "▁▁▁", "ab"]
+    assert tokenizer.decode(ids) == "c   ab"
+
+
 def test_what_is_not_supported_is_named(metadata):
     with pytest.raises(ValueError, match=r"ggml\.model is 't5'; supported: gpt2, llama"):
         gguf_tokenizer(metadata | {"tokenizer.ggml.model": "t5"})
