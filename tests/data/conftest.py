@@ -17,13 +17,13 @@ CHATML = (
 )
 
 
-def make_tokenizer(chat_template=None, begin=False, trim=False):
+def make_tokenizer(chat_template=None, begin=False, trim=False, regex=False):
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("Ċ", "Ċ"), ("a", "b")]
     words = [*letters, *("".join(pair) for pair in merges)]
     model = models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=merges)
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex)
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|begin|>", "<|end|>", "<|start|>", "<|stop|>"]
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in special])

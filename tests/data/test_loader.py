@@ -171,10 +171,12 @@ def test_length_of_a_run():
             run.batch(step)
 
 
-def test_seeds_give_different_orders():
+def test_seeds_and_epochs_give_different_orders():
     examples = examples_of([5] * 50)
-    orders = {tuple(batches(examples, seed, batch_rows=50).info(0).examples) for seed in range(3)}
-    assert len(orders) == 3
+    runs = [batches(examples, seed, batch_rows=50) for seed in range(2)]
+    assert runs[0].steps_per_epoch == 1
+    orders = {tuple(run.info(epoch).examples) for run in runs for epoch in range(2)}
+    assert len(orders) == 4
 
 
 def test_fill_is_the_share_of_positions_that_hold_tokens():

@@ -175,11 +175,25 @@ def test_the_prompt_of_an_example_is_the_generation_prompt(chat_tokenizer, make_
         assert example.tokens[~example.targets].tolist() == prompt.tokens.tolist()
 
 
+def test_white_space_before_an_answer_keeps_its_tokens(tokenizer_with, make_row):
+    """GPT-2's rule cuts white space in two before a word: an answer changes what it follows."""
+
+    class Paragraphs(Brackets):
+        def prompt(self, row):
+            return Formatted((Segment(row["instruction"] + "\n\n", Part.INSTRUCTION),), True)
+
+    tokenizer = tokenizer_with(regex=True)
+    assert len(tokenizer("\n\n")["input_ids"]) == 1
+    assert len(tokenizer("\n\nx")["input_ids"]) == 3
+    example = encode_example(make_row("q", "", ["x"]), Paragraphs(), tokenizer, 99, 99)
+    assert example.tokens[~example.targets].tolist() == tokenizer("q\n\n")["input_ids"]
+
+
 def test_later_turns_keep_white_space_out_of_the_targets(tokenizer_with, make_row):
     """White space has no extent in a tokenizer that trims it; it must not slip into the answer."""
     source = (
-        "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|stop|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+        "{% for m in messages %}<|start|>{{ m['role'] }} {{ m['content'] }}<|stop|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant {% endif %}"
     )
     tokenizer = tokenizer_with(source, trim=True)
     talk = [("user", "q"), ("assistant", "one"), ("user", "\nr"), ("assistant", "\ntwo")]
