@@ -163,7 +163,8 @@ def _total_steps(config: TrainingConfig, steps_per_epoch: int) -> int:
     if config.steps is not None:
         return config.steps
     assert config.epochs is not None
-    return math.ceil(config.epochs * steps_per_epoch)
+    # Less a little, or 0.1 epochs of 30 steps would be 4: the product is 3.0000000000000004.
+    return max(1, math.ceil(config.epochs * steps_per_epoch - 1e-6))
 
 
 def _layout(rows: int, micro_batch_rows: int | None, multiple: int) -> tuple[int, int]:

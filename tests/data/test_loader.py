@@ -164,6 +164,7 @@ def test_length_of_a_run():
     assert batches(examples, batch_rows=3).steps_per_epoch == 4
     assert batches(examples, batch_rows=3, epochs=0.5).total_steps == 2
     assert batches(examples, batch_rows=3, epochs=0.01).total_steps == 1
+    assert batches(examples_of([ROW] * 30), batch_rows=1, epochs=0.1).total_steps == 3
     assert batches(examples, batch_examples=5, epochs=None, steps=7).total_steps == 7
     run = batches(examples, batch_rows=3)
     for step in (-1, run.total_steps):
