@@ -16,14 +16,15 @@ from jax.typing import DTypeLike
 from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
-from adakd_jax.hf.locate import locate
+from adakd_jax.hf.locate import MODEL_FILES, locate
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.tokenizer import load_tokenizer
 from adakd_jax.hf.weights import SAFETENSORS_INDEX, Place, params_from_tensors
-from adakd_jax.models.config import Remat
+from adakd_jax.models.config import DecoderConfig, Remat
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
 
+MODEL_CARD = "README.md"
 Rules = Callable[[str], PartitionSpec] | Mapping[str, PartitionSpec]
 
 
@@ -57,7 +58,7 @@ def load_pretrained(
         ValueError: its configuration is not supported, before any weight is read.
         WeightsError: missing, extra and mis-shaped tensors, all together.
     """
-    path = locate(path_or_repo, revision)
+    path = locate(path_or_repo, revision, files=(*MODEL_FILES, MODEL_CARD))
     place = None if mesh is None else _placement(mesh, rules)
     options = {"dtype": dtype, "compute_dtype": compute_dtype, "place": place, "remat": remat}
     if path.suffix == ".gguf":
@@ -82,21 +83,7 @@ def _load_folder(
         raise ValueError(f"{folder} has no config.json; files there: {_listing(folder)}")
     computed_in = jnp.dtype(dtype if compute_dtype is None else compute_dtype).name
     config = dataclasses.replace(decoder_config(hf_config), compute_dtype=computed_in, remat=remat)
-    with ExitStack() as stack:
-        files = {
-            tensor: file
-            for path in safetensors_files(folder)
-            for file in [stack.enter_context(safe_open(path, framework="numpy"))]
-            for tensor in file.keys()  # noqa: SIM118 - not a dict
-        }
-        params = params_from_tensors(
-            config,
-            {tensor: tuple(file.get_slice(tensor).get_shape()) for tensor, file in files.items()},
-            lambda tensor: files[tensor].get_tensor(tensor),
-            dtype=dtype,
-            place=place,
-            source=name,
-        )
+    params = _read_params(folder, config, dtype=dtype, place=place, source=name)
     graphdef, _ = abstract_decoder(config)
     has_tokenizer = any(
         (folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json")
@@ -105,11 +92,31 @@ def _load_folder(
     source = ModelSource(
         name=name,
         hf_config=hf_config,
-        licence=_licence(folder / "README.md"),
+        licence=_licence(folder / MODEL_CARD),
         generation_config=_read_json(folder / "generation_config.json") or {},
         chat_template=_chat_template(tokenizer),
     )
     return Pretrained(config, graphdef, params, tokenizer, source)
+
+
+def _read_params(
+    folder: Path, config: DecoderConfig, *, dtype: DTypeLike, place: Place | None, source: str
+) -> dict[str, Any]:
+    with ExitStack() as stack:
+        files = {
+            tensor: file
+            for path in safetensors_files(folder)
+            for file in [stack.enter_context(safe_open(path, framework="numpy"))]
+            for tensor in file.keys()  # noqa: SIM118 - not a dict
+        }
+        return params_from_tensors(
+            config,
+            {tensor: tuple(file.get_slice(tensor).get_shape()) for tensor, file in files.items()},
+            lambda tensor: files[tensor].get_tensor(tensor),
+            dtype=dtype,
+            place=place,
+            source=source,
+        )
 
 
 def safetensors_files(folder: Path) -> list[Path]:

@@ -57,25 +57,12 @@ def attention(
     Raises:
         ValueError: the named implementation does not support the case.
     """
-    whole = query_offset is None
-    chosen = (implementation or _choose(query, soft_cap)) if whole else "xla"
-    if chosen == "splash":
-        return attention_splash(
-            query,
-            key,
-            value,
-            segments=query_segments,
-            window=window,
-            soft_cap=soft_cap,
-            scale=scale,
-        )
-    if chosen == "cudnn":
-        obstacle = cudnn_obstacle(query, soft_cap)
-        if obstacle is not None:
-            raise ValueError(f"attention implementation 'cudnn': {obstacle}; valid: 'xla'")
-        return attention_cudnn(
-            query, key, value, segments=query_segments, window=window, scale=scale
-        )
+    if query_offset is None:
+        fused = {"splash": attention_splash, "cudnn": attention_cudnn}
+        chosen = implementation or _choose(query, soft_cap)
+        if chosen in fused:
+            options = dict(window=window, soft_cap=soft_cap, scale=scale)
+            return fused[chosen](query, key, value, segments=query_segments, **options)
     return attention_xla(
         query,
         key,

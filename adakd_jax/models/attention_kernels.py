@@ -87,13 +87,20 @@ def attention_cudnn(
     *,
     segments: Int[Array, "B T"],
     window: Window,
+    soft_cap: float | None,
     scale: float,
     backend: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B T N H"]:
     """`attention` by cuDNN's flash attention; skips what causality and window exclude.
 
     Documents go in as a mask [B, 1, T, T]. `backend="xla"` runs the same call on any platform.
+
+    Raises:
+        ValueError: cuDNN does not support the case.
     """
+    obstacle = cudnn_obstacle(query, soft_cap) if backend == "cudnn" else None
+    if obstacle is not None:
+        raise ValueError(f"attention implementation 'cudnn': {obstacle}; valid: 'xla'")
     mask = attention_mask(segments, segments)[:, None]
 
     def run(window: int | None) -> Array:

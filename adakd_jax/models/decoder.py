@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,14 @@ REMAT_POLICIES: dict[str, Callable[..., Any]] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+
+
+class LayerPlace(NamedTuple):
+    """What a layer is told besides its parameters: its number, its window and its rotations."""
+
+    index: Array
+    window: Window
+    rotary: Rotary | None
 
 
 class OutputEmbedding(Embedding):
@@ -94,15 +102,11 @@ class Decoder(nnx.Module):
         Returns:
             [B, T, D] in the compute dtype.
         """
-        attend_segments = functools.partial(
-            self._attend, query_segments=segments, key_segments=segments
-        )
+        attend = functools.partial(self._attend, query_segments=segments, key_segments=segments)
 
-        def apply(layer: Layer, x: Array, rotary: Rotary | None, window: Window, _: Array) -> Array:
-            def attend(query: Array, key: Array, value: Array) -> tuple[Array, None]:
-                return attend_segments(query, key, value, window=window), None
-
-            return layer(x, rotary, attend)[0]
+        def apply(layer: Layer, x: Array, place: LayerPlace) -> Array:
+            queries_keys_values = layer.queries_keys_values(x, place.rotary)
+            return layer.finish(x, attend(*queries_keys_values, window=place.window))
 
         x = self._embed(tokens, positions)
         return self.final_norm(self._scan_layers(apply, x, positions))
@@ -128,32 +132,20 @@ class Decoder(nnx.Module):
             place.
         """
         filled = jax.lax.dynamic_update_slice(cache.valid, valid, (0, cache.index))
-        attend_slots = functools.partial(
+        attend = functools.partial(
             self._attend,
             query_segments=valid.astype(jnp.int32),
             key_segments=filled.astype(jnp.int32),
             query_offset=cache.index,
         )
 
-        def apply(
-            layer: Layer, carry: DecodeCarry, rotary: Rotary | None, window: Window, index: Array
-        ) -> DecodeCarry:
+        def apply(layer: Layer, carry: DecodeCarry, place: LayerPlace) -> DecodeCarry:
             x, keys, values = carry
-
-            def attend(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, Array]]:
-                new_keys = _write(keys, key, index, cache.index)
-                new_values = _write(values, value, index, cache.index)
-                layer_key, layer_value = (
-                    jnp.swapaxes(stored[index], 1, 2).astype(query.dtype)
-                    for stored in (new_keys, new_values)
-                )
-                return attend_slots(query, layer_key, layer_value, window=window), (
-                    new_keys,
-                    new_values,
-                )
-
-            x, (keys, values) = layer(x, rotary, attend)
-            return x, keys, values
+            query, key, value = layer.queries_keys_values(x, place.rotary)
+            keys = _write(keys, key, place.index, cache.index)
+            values = _write(values, value, place.index, cache.index)
+            seen = (_read(stored, place.index, query.dtype) for stored in (keys, values))
+            return layer.finish(x, attend(query, *seen, window=place.window)), keys, values
 
         carry = (self._embed(tokens, positions), cache.keys, cache.values)
         x, keys, values = self._scan_layers(apply, carry, positions)
@@ -186,27 +178,23 @@ class Decoder(nnx.Module):
     def _scan_layers(
         self, apply: Callable[..., Any], carry: Any, positions: Int[Array, "B T"]
     ) -> Any:
-        """Run `apply(layer, carry, rotary, window, index) -> carry` over the stacked layers."""
+        """Run `apply(layer, carry, place) -> carry` over the stacked layers."""
         config = self.config
         graphdef, stacked = nnx.split(self.layers)
         tables = rotary_table(config.ropes, config.head_dim, positions) if config.ropes else None
 
         def body(carry: Any, xs: tuple[Any, ...]) -> tuple[Any, None]:
-            params, index, window_index, rope_index = xs
-            layer = nnx.merge(graphdef, params)
-            rotary = (
-                None if tables is None else Rotary(tables[0][rope_index], tables[1][rope_index])
-            )
-            return apply(layer, carry, rotary, self._window(window_index), index), None
+            params, index, window, rope = xs
+            rotary = None if tables is None else Rotary(tables[0][rope], tables[1][rope])
+            place = LayerPlace(index, self._window(window), rotary)
+            return apply(nnx.merge(graphdef, params), carry, place), None
 
         if config.remat != "none":
             body = jax.checkpoint(body, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
         windows = [config.window_choices.index(window) for window in config.windows]
         ropes = config.layer_ropes or (0,) * config.num_layers
-        kinds = (
-            np.asarray(column, np.int32) for column in (range(config.num_layers), windows, ropes)
-        )
-        return jax.lax.scan(body, carry, (stacked, *kinds))[0]
+        columns = np.array([range(config.num_layers), windows, ropes], np.int32)
+        return jax.lax.scan(body, carry, (stacked, *columns))[0]
 
     def _window(self, index: Array) -> Window:
         choices = self.config.window_choices
@@ -217,6 +205,11 @@ def _write(stored: Array, new: Array, layer: Array, slot: Array) -> Array:
     """Put [B, T, K, H] into the slots from `slot` of one layer of [L, B, K, S, H]."""
     block = jnp.swapaxes(new, 1, 2)[None].astype(stored.dtype)
     return jax.lax.dynamic_update_slice(stored, block, (layer, 0, 0, slot, 0))
+
+
+def _read(stored: Array, layer: Array, dtype: DTypeLike) -> Array:
+    """Keys or values of one layer, [B, S, K, H]."""
+    return jnp.swapaxes(stored[layer], 1, 2).astype(dtype)
 
 
 def logits(hidden: Float[Array, "*lead D"], head: Head) -> Float[Array, "*lead V"]:

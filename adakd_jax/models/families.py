@@ -17,6 +17,14 @@ ACTIVATION_NAMES: dict[str, Activation] = {
     "relu": "relu",
 }
 ROPE_TYPES = ("default", "linear", "llama3")
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
 GLOBAL, LOCAL = LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
@@ -177,15 +185,7 @@ def _common(
     default_activation: str = "silu",
 ) -> DecoderConfig:
     """What families after GPT-2 write alike; the keywords are the family's own defaults."""
-    _require(
-        hf,
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "max_position_embeddings",
-    )
+    _require(hf, *SIZES)
     layers, heads = hf["num_hidden_layers"], hf["num_attention_heads"]
     head_dim = hf.get("head_dim", default_head_dim) or hf["hidden_size"] // heads
     scaling = hf.get("rope_parameters") or hf.get("rope_scaling") or {}

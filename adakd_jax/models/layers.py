@@ -1,7 +1,6 @@
 """The parts of one transformer layer; the decoder stacks and scans them."""
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,6 @@ from jaxtyping import Array, Float
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.rope import Rotary, apply_rope
 
-Extra = TypeVar("Extra")
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -151,7 +149,7 @@ class FeedForward(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """One pre-norm layer; the caller supplies attention: training and decoding share the rest."""
+    """One pre-norm layer, in two halves: attention between them is the caller's."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         stddev = config.initializer_range
@@ -164,16 +162,17 @@ class Layer(nnx.Module):
         self.post_attn_norm = Norm(config, config.embed_dim, dtype) if config.post_norms else None
         self.post_ffw_norm = Norm(config, config.embed_dim, dtype) if config.post_norms else None
 
-    def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        rotary: Rotary | None,
-        attend: Callable[[Array, Array, Array], tuple[Array, Extra]],
-    ) -> tuple[Float[Array, "B T D"], Extra]:
-        """Add attention and feed-forward to the residual stream; also return `attend`'s second."""
-        attended, extra = attend(*self.attn.project(self.attn_norm(x), rotary))
+    def queries_keys_values(
+        self, x: Float[Array, "B T D"], rotary: Rotary | None
+    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
+        """What attention needs of every position."""
+        return self.attn.project(self.attn_norm(x), rotary)
+
+    def finish(
+        self, x: Float[Array, "B T D"], attended: Float[Array, "B T N H"]
+    ) -> Float[Array, "B T D"]:
+        """Add what was attended to, then the feed-forward, to the residual stream."""
         branch = self.attn.merge_heads(attended)
         x = x + (branch if self.post_attn_norm is None else self.post_attn_norm(branch))
         branch = self.ffw(self.ffw_norm(x))
-        x = x + (branch if self.post_ffw_norm is None else self.post_ffw_norm(branch))
-        return x, extra
+        return x + (branch if self.post_ffw_norm is None else self.post_ffw_norm(branch))
