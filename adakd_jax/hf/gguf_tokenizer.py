@@ -65,7 +65,8 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
         raise ValueError(f"tokenizer.ggml.model is {kind!r}; supported: {', '.join(builders)}")
     tokenizer, add_bos = builders[kind](metadata)
     # As the vocabulary spells them, which for runs of spaces is not how the file does.
-    tokens = [tokenizer.id_to_token(i) for i in range(len(metadata["tokenizer.ggml.tokens"]))]
+    ids = tokenizer.get_vocab()
+    tokens = sorted(ids, key=ids.__getitem__)
     _mark_added_tokens(tokenizer, tokens, metadata["tokenizer.ggml.token_type"])
     special = {
         role: tokens[metadata[f"tokenizer.ggml.{key}_token_id"]]
