@@ -1,4 +1,6 @@
-"""`python -m adakd_jax.train --config X.yaml`: distil a student from a teacher, measure it, export it."""
+"""`python -m adakd_jax.train --config X.yaml`: distil a student from a teacher, measure it, export
+it.
+"""
 
 import os
 import sys
@@ -11,13 +13,16 @@ from adakd_jax.config.parse import parse
 
 PROG = "python -m adakd_jax.train"
 DESCRIPTION = """\
-Distils a student from a teacher with token-adaptive knowledge distillation, measures it on held-out rows before and after,
-and leaves a folder that transformers and vLLM load. Start the same command again to continue a run that was stopped."""
+Distils a student from a teacher with token-adaptive knowledge distillation, measures it on
+held-out rows before and after, and leaves a folder that transformers and vLLM load.
+Start the same command again to continue a run that was stopped."""
 COMPILATION_CACHE = "~/.cache/adakd_jax/xla"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, check, run. Exit codes: 0 done or stopped by a signal with everything saved, 2 wrong settings or files."""
+    """Parse, check, run. Exit codes: 0 done or stopped by a signal with everything saved, 2 wrong
+    settings or files.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     config, flags = parse(
         RunConfig,
@@ -25,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog=PROG,
         description=DESCRIPTION,
         extra_flags={
-            "dry_run": "check the settings, compile the step from shapes alone, show sizes and memory; no weights"
+            "dry_run": "check the settings, compile the step from shapes alone, show its memory"
         },
     )
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(COMPILATION_CACHE))

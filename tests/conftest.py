@@ -4,7 +4,7 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Compiling is what these tests spend their time on: the programs are tiny, so optimising them does not pay.
+# Compiling is what these tests spend their time on: optimising tiny programs does not pay.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )

@@ -41,7 +41,7 @@ def init_student(source: Student, teacher: Pretrained | None, key: Array) -> Pre
         return load_pretrained(
             source.path,
             dtype=jnp.float32,
-            compute_dtype=_compute_dtype(source),
+            compute_dtype=compute_dtype(source),
             remat=source.remat,
             revision=source.revision,
         )
@@ -151,14 +151,14 @@ def _assemble(
     origin: ModelSource,
 ) -> Pretrained:
     config = dataclasses.replace(
-        decoder_config(hf_config), compute_dtype=_compute_dtype(source), remat=source.remat
+        decoder_config(hf_config), compute_dtype=compute_dtype(source), remat=source.remat
     )
     graphdef, _ = abstract_decoder(config)
     return Pretrained(config, graphdef, params, tokenizer, origin)
 
 
-def _compute_dtype(source: Student) -> ComputeDtype:
-    """The given one, or the one that the platform is fast in."""
+def compute_dtype(source: Student) -> ComputeDtype:
+    """Precision that a student computes in: the given one, or the one the platform is fast in."""
     if source.compute_dtype is not None:
         return source.compute_dtype
     return "bfloat16" if jax.default_backend() in ("tpu", "gpu") else "float32"

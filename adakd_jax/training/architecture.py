@@ -1,4 +1,6 @@
-"""A model's config.json without its weights, and the check that a loaded model is the one that was meant."""
+"""A model's config.json without its weights, and the check that a loaded model is the one that was
+meant.
+"""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +26,8 @@ def check_architecture(expected: Mapping[str, Any] | None, model: Pretrained, fi
     ]
     if differing:
         raise ValueError(
-            f"{model.source.name} is not the model that {field}.architecture describes: {'; '.join(differing)}"
+            f"{model.source.name} is not the model that {field}.architecture describes: "
+            + "; ".join(differing)
         )
 
 

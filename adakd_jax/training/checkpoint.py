@@ -1,4 +1,4 @@
-"""Training state on disk: asynchronous, atomic, the last few and the best few. Never the teacher."""
+"""Training state on disk: asynchronous, atomic, the last and the best few. Never the teacher."""
 
 import json
 import logging
@@ -29,8 +29,8 @@ logging.getLogger("absl").addFilter(
 class Checkpoints:
     """The checkpoints of one run folder.
 
-    A save copies the state to the host and goes on in the background; the folder of a checkpoint gets its name only when
-    everything is in it, so that one cut short by a kill is never picked up.
+    A save copies the state to the host and goes on in the background; the folder of a checkpoint
+    gets its name only when everything is in it, so that one cut short by a kill is never picked up.
     """
 
     def __init__(self, run_dir: str, config: CheckpointConfig | None = None):
@@ -56,7 +56,9 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState, *, reverse_kl: float | None = None) -> None:
-        """Save `state` under its step, in the background; `reverse_kl` (held-out, nats) ranks it for keep-best."""
+        """Save `state` under its step, in the background; `reverse_kl` (held-out, nats) ranks it
+        for keep-best.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -64,7 +66,9 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
     def restore(self, like: Any, step: int | None = None) -> TrainState | None:
-        """The checkpoint of `step`, by default the newest, in the structure, shapes and dtypes of `like`; None if there is none."""
+        """The checkpoint of `step`, by default the newest, in the structure, shapes and dtypes of
+        `like`; None if there is none.
+        """
         step = self.latest_step if step is None else step
         if step is None:
             return None
@@ -91,7 +95,7 @@ class Checkpoints:
 
 
 def describe_student(run_dir: str, student: Pretrained) -> None:
-    """Write beside the checkpoints what they lack: the student's config.json, tokenizer and origin."""
+    """Write beside the checkpoints what they lack: the student's config, tokenizer, origin."""
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
     folder.mkdir(parents=True, exist_ok=True)
     if student.tokenizer is not None:
@@ -107,7 +111,8 @@ def describe_student(run_dir: str, student: Pretrained) -> None:
 
 
 def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
-    """The student of a run as one of its checkpoints holds it: the averaged weights where they are kept.
+    """The student of a run as one of its checkpoints holds it: the averaged weights where they are
+    kept.
 
     Args:
         run_dir: folder of the run.
@@ -120,14 +125,18 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
     manager = ocp.CheckpointManager(
         epath.Path(run_dir).expanduser().absolute() / FOLDER,
         options=ocp.CheckpointManagerOptions(
-            best_fn=lambda metrics: metrics[METRIC], best_mode="min", step_prefix="step", read_only=True
+            best_fn=lambda metrics: metrics[METRIC],
+            best_mode="min",
+            step_prefix="step",
+            read_only=True,
         ),
     )
     named = {None: manager.latest_step, "latest": manager.latest_step, "best": manager.best_step}
     chosen = named[step]() if step in named else int(step)
     if chosen not in manager.all_steps():
         raise FileNotFoundError(
-            f"{run_dir} has no checkpoint {step or 'latest'!r}; valid: {sorted(manager.all_steps())}, latest, best"
+            f"{run_dir} has no checkpoint {step or 'latest'!r}; "
+            f"valid: {sorted(manager.all_steps())}, latest, best"
         )
     source = ModelSource(**json.loads((folder / "source.json").read_text()))
     config = decoder_config(source.hf_config)

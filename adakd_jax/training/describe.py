@@ -31,8 +31,9 @@ def run_card(run: Run, measured: Mapping[str, Mapping[str, Any]], argv: Sequence
             method=f"{method_text(run.config.distill)} {batches.total_steps} optimizer steps of "
             f"{micro_batches * rows} packed rows of {length} tokens; AdamW, peak learning rate "
             f"{run.config.optimizer.learning_rate:g}, {run.config.optimizer.schedule} schedule.",
-            data=f"{report.examples:,} examples, {report.tokens:,} tokens, of which {report.response_tokens:,} response "
-            f"tokens; prompt format: {run.config.data.template}.",
+            data=f"{report.examples:,} examples of {report.tokens:,} tokens, "
+            f"{report.response_tokens:,} of them response tokens; "
+            f"prompt format: {run.config.data.template}.",
             command=argv,
             parameters=sum(leaf.size for leaf in jax.tree.leaves(run.student.params)),
             metrics=card_metrics(measured) if measured else None,

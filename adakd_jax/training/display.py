@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a live bar on a terminal, one line every few seconds elsewhere."""
+"""What a run shows while it trains: a live bar on a terminal, a line now and then elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -50,7 +50,9 @@ class TrainingDisplay:
         if not self._console.is_terminal and due:
             self._last_line = now
             left = (now - self._began) / (step - self._start) * (self._total - step)
-            self._console.print(f"step {step}/{self._total}  {status}  {duration(left)} left")
+            self._console.print(
+                f"step {step}/{self._total}  {status}  {duration(left)} left", soft_wrap=True
+            )
 
     def note(self, message: str) -> None:
         """Print a line above the bar."""

@@ -1,4 +1,6 @@
-"""Everything of a run but its weights: settings, shapes, and the train step compiled from shapes alone."""
+"""Everything of a run but its weights: settings, shapes, and the train step compiled from shapes
+alone.
+"""
 
 import dataclasses
 import math
@@ -41,7 +43,8 @@ class Shapes(NamedTuple):
 
 
 def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]:
-    """Check a run without weights or data: build both models as shapes, compile the train step, print sizes.
+    """Check a run without weights or data: build both models as shapes, compile the train step,
+    print sizes.
 
     Args:
         config: all settings.
@@ -73,7 +76,9 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
         shapes.student_params,
     )
     with console.status("compiling the train step from shapes"):
-        compiled = make_train_step(parts).lower(state, shapes.teacher_params, shapes.batch).compile()
+        compiled = (
+            make_train_step(parts).lower(state, shapes.teacher_params, shapes.batch).compile()
+        )
     memory = compiled.memory_analysis()
     sizes = {
         "teacher": _bytes(shapes.teacher_params),
@@ -113,23 +118,37 @@ def _shapes(config: RunConfig) -> Shapes:
 def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str, int]) -> None:
     micro_batches, rows, length = shapes.batch.tokens.shape
     for name, model in (("teacher", shapes.teacher), ("student", shapes.student)):
-        parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(getattr(shapes, f"{name}_params")))
-        console.print(
-            f"{name}  {model.family}, {parameters / 1e6:,.1f}M parameters, {model.num_layers} layers, width "
-            f"{model.embed_dim}, vocabulary {model.vocab_size:,}, computes in {model.compute_dtype}"
+        parameters = sum(
+            math.prod(leaf.shape) for leaf in jax.tree.leaves(getattr(shapes, f"{name}_params"))
         )
-    bound = " at most: examples are packed, so that fewer rows will do" if config.training.batch_examples else ""
+        console.print(
+            f"{name}  {model.family}, {parameters / 1e6:,.1f}M parameters, {model.num_layers} "
+            f"layers, width {model.embed_dim}, vocabulary {model.vocab_size:,}, "
+            f"computes in {model.compute_dtype}",
+            soft_wrap=True,
+        )
+    bound = (
+        " at most: examples are packed, so that fewer rows will do"
+        if config.training.batch_examples
+        else ""
+    )
     console.print(
         f"step     {micro_batches} micro-batches of {rows} rows of {length} tokens{bound}"
     )
-    table = Table(title=f"memory on one {jax.default_backend()} device, as compiled", title_justify="left")
+    table = Table(
+        title=f"memory on one {jax.default_backend()} device, as compiled", title_justify="left"
+    )
     table.add_column("")
     table.add_column("GiB", justify="right")
     for name, size in sizes.items():
         table.add_row(name, f"{size / GIB:,.3f}", style="bold" if name == "total" else None)
     console.print(table)
-    console.print("dry run: settings, models and train step are in order; no weights or data were read")
+    console.print(
+        "dry run: settings, models and train step are in order; no weights or data were read"
+    )
 
 
 def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+    return sum(
+        math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)
+    )

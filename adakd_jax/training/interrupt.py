@@ -8,7 +8,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Within the context, the first SIGTERM or SIGINT only sets `name`; a second SIGINT interrupts at once."""
+    """Within the context, the first SIGTERM or SIGINT only sets `name`; a second SIGINT interrupts
+    at once.
+    """
 
     def __init__(self) -> None:
         self.name: str | None = None

@@ -1,10 +1,13 @@
-"""The train loop: all that is not arithmetic. Feeds batches, records metrics, saves, evaluates and stops."""
+"""The train loop: all that is not arithmetic. Feeds batches, records metrics, saves, evaluates and
+stops.
+"""
 
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from adakd_jax.axes import TokenBatch
@@ -16,6 +19,7 @@ from adakd_jax.training.records import MetricsLog
 from adakd_jax.training.state import TrainState
 from adakd_jax.training.step import Metrics, TrainStep
 
+ROWS_NAMED = 20
 HeldOut = Callable[[TrainState], dict[str, float]]
 
 
@@ -34,7 +38,9 @@ class Schedule(NamedTuple):
 
 
 class Recorder:
-    """Reads the metrics of a step only when the next one is under way, so that the device never waits for the host."""
+    """Reads the metrics of a step only when the next one is under way, so that the device never
+    waits for the host.
+    """
 
     def __init__(self, log: MetricsLog, display: TrainingDisplay, schedule: Schedule):
         self._log, self._display, self._schedule = log, display, schedule
@@ -42,7 +48,9 @@ class Recorder:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leave what happened since the last record (an evaluation, a save) out of the next step's time."""
+        """Leave what happened since the last record (an evaluation, a save) out of the next step's
+        time.
+        """
         self._clock = time.perf_counter()
 
     def push(self, step: int, metrics: Metrics, info: StepInfo) -> None:
@@ -54,7 +62,8 @@ class Recorder:
         """Wait for the pending step and record it.
 
         Raises:
-            TrainingDivergedError: after `max_bad_steps` non-finite updates in a row; names step and batch.
+            TrainingDivergedError: after `max_bad_steps` non-finite updates in a row; names step and
+            batch.
         """
         if self._pending is None:
             return
@@ -69,17 +78,20 @@ class Recorder:
             self._log.write(step, values)
         if values["bad_streak"] >= self._schedule.max_bad_steps:
             raise TrainingDivergedError(
-                f"{values['bad_streak']:.0f} updates in a row had a non-finite loss or gradient, the last at step {step} "
-                f"(loss {values['loss']}, gradient norm {values['grad_norm']}; epoch {info.epoch}, rows of the training "
-                f"source: {', '.join(map(str, info.rows[:20]))}{' …' if len(info.rows) > 20 else ''}). "
-                "Weights are those of the last good step. Try a lower optimizer.learning_rate, or look at these rows."
+                f"{values['bad_streak']:.0f} updates in a row had a non-finite loss or gradient, "
+                f"the last at step {step} (loss {values['loss']}, gradient norm "
+                f"{values['grad_norm']}; epoch {info.epoch}, training rows {_listed(info.rows)}). "
+                "Weights are those of the last good step. "
+                "Try a lower optimizer.learning_rate, or look at these rows."
             )
 
 
 def compile_step(
     step: TrainStep, state: TrainState, teacher_params: Any, batch: TokenBatch, console: Console
 ) -> TrainStep:
-    """Compile the train step ahead of its first call; the result accepts these shapes only, so it never recompiles."""
+    """Compile the train step ahead of its first call; the result accepts these shapes only, so it
+    never recompiles.
+    """
     began = time.perf_counter()
     with console.status("compiling the train step"):
         compiled = step.lower(state, teacher_params, batch).compile()
@@ -144,6 +156,11 @@ def fit(
                 recorder.restart_clock()
         checkpoints.wait()
     return state, stop.name
+
+
+def _listed(rows: np.ndarray) -> str:
+    more = " …" if len(rows) > ROWS_NAMED else ""
+    return ", ".join(map(str, rows[:ROWS_NAMED])) + more
 
 
 def _held_out_line(step: int, scores: dict[str, float]) -> str:

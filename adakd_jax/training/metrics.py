@@ -1,4 +1,6 @@
-"""What a train step reports: scalars computed inside the jitted step from the loss's per-token report."""
+"""What a train step reports: scalars computed inside the jitted step from the loss's per-token
+report.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -21,10 +23,11 @@ def step_metrics(
         ratio: [], share of response tokens that was asked for.
 
     Returns:
-        float32 []: `loss`, `kd_loss` and `ce_loss` (nats per token), `forward_kl` and `reverse_kl` at τ = 1 over response
-        tokens, `monitored_loss` (what LATF sees), `keep_ratio`, quantiles of `score` over response tokens and of
-        `temperature` over kept ones (NaN if there are none), counts `tokens` (padding not counted), `response_tokens`,
-        `selected_tokens`, and `response_share`.
+        float32 []: `loss`, `kd_loss` and `ce_loss` (nats per token), `forward_kl` and `reverse_kl`
+        at τ = 1 over response tokens, `monitored_loss` (what LATF sees), `keep_ratio`, quantiles of
+        `score` over response tokens and of `temperature` over kept ones (NaN if there are none),
+        counts `tokens` (padding not counted), `response_tokens`, `selected_tokens`, and
+        `response_share`.
     """
     responses = report.response_tokens.sum()
     tokens = (batch.segments > 0).sum()
@@ -34,7 +37,8 @@ def step_metrics(
         "ce_loss": report.ce.sum(),
         "forward_kl": report.forward_kl_sum.sum() / jnp.maximum(responses, 1),
         "reverse_kl": report.reverse_kl_sum.sum() / jnp.maximum(responses, 1),
-        "monitored_loss": report.monitored_sum.sum() / jnp.maximum(report.monitored_tokens.sum(), 1),
+        "monitored_loss": report.monitored_sum.sum()
+        / jnp.maximum(report.monitored_tokens.sum(), 1),
         "keep_ratio": ratio,
         "tokens": tokens,
         "response_tokens": responses,

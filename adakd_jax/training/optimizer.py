@@ -1,4 +1,6 @@
-"""AdamW with its schedule, gradient clipping, and LATF's controller as a last link of the optax chain."""
+"""AdamW with its schedule, gradient clipping, and LATF's controller as a last link of the optax
+chain.
+"""
 
 import jax
 import optax
@@ -12,8 +14,8 @@ NOT_DECAYED = ("scale", "bias")
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Learning rate of optimizer step k = 0, 1, …: linear warm-up, then the configured shape.
 
-    During warm-up the rate is peak·(k+1)/(warmup_steps+1), so that the first step already learns; the last of
-    `total_steps` steps runs at `final_learning_rate` (constant: at the peak).
+    During warm-up the rate is peak·(k+1)/(warmup_steps+1), so that the first step already learns;
+    the last of `total_steps` steps runs at `final_learning_rate` (constant: at the peak).
     """
     peak, final, warmup = config.learning_rate, config.final_learning_rate, config.warmup_steps
     remaining = max(1, total_steps - warmup - 1)
@@ -34,7 +36,9 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
 
 
 def decayed(params: optax.Params) -> optax.Params:
-    """Mark the weights that weight decay shrinks: all but norm scales and biases. Same tree, of bools."""
+    """Mark the weights that weight decay shrinks: all but norm scales and biases. Same tree, of
+    bools.
+    """
     return jax.tree_util.tree_map_with_path(
         lambda path, _: jax.tree_util.keystr(path[-1:], simple=True) not in NOT_DECAYED, params
     )
@@ -51,8 +55,8 @@ def build_optimizer(
         total_steps: T, optimizer steps of the whole run.
 
     Returns:
-        A transformation whose update takes `kd_loss` and `tokens` by keyword (see `distill.latf`). Gradients must be
-        summed over the global batch already.
+        A transformation whose update takes `kd_loss` and `tokens` by keyword (see `distill.latf`).
+        Gradients must be summed over the global batch already.
     """
     links = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     links.append(

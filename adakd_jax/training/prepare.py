@@ -1,6 +1,5 @@
 """From settings to everything a run computes with: models, held-out rows and training batches."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -52,7 +51,8 @@ def prepare(config: RunConfig, console: Console) -> Run:
     """Load the models and prepare the data, saying what was found.
 
     Raises:
-        ModelNotFoundError, WeightsError, MalformedRowsError, EmptyDataError, ValueError: what is wrong, and what would
+        ModelNotFoundError, WeightsError, MalformedRowsError, EmptyDataError, ValueError: what is
+        wrong, and what would
             be valid.
     """
     with console.status("loading the teacher"):
@@ -61,7 +61,7 @@ def prepare(config: RunConfig, console: Console) -> Run:
         student = init_student(config.student, teacher, jax.random.key(config.seed))
     if isinstance(config.student, StudentCheckpoint):
         check_architecture(config.student.architecture, student, "student")
-    console.print(f"teacher  {describe(teacher)}\nstudent  {describe(student)}")
+    console.print(f"teacher  {describe(teacher)}\nstudent  {describe(student)}", soft_wrap=True)
     examples, held_out = _read_data(config.data, student, config.seed, console)
     batches = TrainingBatches(examples, config.data, config.training, config.seed)
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
@@ -82,7 +82,9 @@ def load_teacher(config: TeacherConfig) -> Pretrained:
 
 
 def teacher_dtype(config: TeacherConfig) -> ComputeDtype:
-    """Precision of the teacher's weights and compute: the given one, or the one the platform is fast in."""
+    """Precision of the teacher's weights and compute: the given one, or the one the platform is
+    fast in.
+    """
     return config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
 
 
@@ -103,8 +105,12 @@ def _read_data(
     if student.tokenizer is None:
         raise ValueError(f"{student.source.name} has no tokenizer; add its tokenizer.json")
     if warning := template_warning(config.template, student.tokenizer):
-        console.print(f"[yellow]warning:[/] {warning}")
-    options = {"columns": config.columns, "on_error": config.on_error, "cache_dir": config.cache_dir}
+        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+    options = {
+        "columns": config.columns,
+        "on_error": config.on_error,
+        "cache_dir": config.cache_dir,
+    }
     rows = open_rows(config.train, max_rows=config.max_rows, **options)
     held_out = None
     if config.validation is not None:
@@ -120,7 +126,9 @@ def _read_data(
         max_length=config.max_length,
         cache_dir=config.cache_dir,
     )
-    console.print(f"data     {rows.report.summary()}\n         {examples.report.summary()}")
+    console.print(
+        f"data     {rows.report.summary()}\n         {examples.report.summary()}", soft_wrap=True
+    )
     if held_out is not None:
         console.print(f"held out {len(held_out)} rows of {held_out.report.name}")
     return examples, held_out

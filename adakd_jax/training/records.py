@@ -13,7 +13,7 @@ FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends one record a step; after a restart, records past the restored step are dropped first."""
+    """Appends one record a step; after a restart, drops the records past the restored step."""
 
     def __init__(self, run_dir: str, config: LoggingConfig, *, start_step: int, name: str = ""):
         self._path = epath.Path(run_dir) / FILE
@@ -25,7 +25,9 @@ class MetricsLog:
         self._wandb = _wandb(config.wandb_project, run_dir, name) if config.wandb_project else None
 
     def write(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
-        """Record `values` after `step` steps; `kind` is "train" or "eval". Non-finite values become null."""
+        """Record `values` after `step` steps; `kind` is "train" or "eval". Non-finite values become
+        null.
+        """
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._file.write(json.dumps({"step": step, "kind": kind, **clean}) + "\n")
         self._file.flush()

@@ -1,4 +1,6 @@
-"""The whole job: prepare, measure, train, measure again, export. Every part picks up where it was stopped."""
+"""The whole job: prepare, measure, train, measure again, export. Every part picks up where it was
+stopped.
+"""
 
 import dataclasses
 import json
@@ -27,13 +29,14 @@ from adakd_jax.training.state import TrainState, evaluated_params, init_state
 from adakd_jax.training.step import make_train_step
 
 EVALUATION = "evaluation"
+LINE_WIDTH = 120  # where the output is not a terminal
 
 
 def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = None) -> None:
     """Distil as configured, or go on with what an earlier start of the same run left.
 
-    Leaves in `run_dir`: config.yaml, run.json, metrics.jsonl, TensorBoard files, checkpoints, evaluation/*.json and
-    (unless `export.path` says otherwise) export/.
+    Leaves in `run_dir`: config.yaml, run.json, metrics.jsonl, TensorBoard files, checkpoints,
+    evaluation/*.json and (unless `export.path` says otherwise) export/.
 
     Args:
         config: all settings.
@@ -45,7 +48,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
         OtherRunError: `run_dir` holds a run with other settings.
         TrainingDivergedError: too many non-finite updates in a row.
     """
-    console = console or Console()
+    console = console or Console(width=None if sys.stdout.isatty() else LINE_WIDTH)
     check_same_run(config.run_dir, config)
     refuse_to_overwrite(epath.Path(_export_path(config)))
     signal.signal(signal.SIGTERM, _terminated)
@@ -104,7 +107,9 @@ def _train(run: Run, held_out: HeldOut | None, console: Console) -> TrainState:
     checkpoints.close()
     if stopped:
         console.print(
-            f"{stopped}: saved after step {int(state.step)} of {parts.total_steps}; the same command continues"
+            f"{stopped}: saved after step {int(state.step)} of {parts.total_steps}; "
+            "the same command continues",
+            soft_wrap=True,
         )
         raise SystemExit(0)
     return state
@@ -195,7 +200,10 @@ def _export(
     student = dataclasses.replace(run.student, params=evaluated_params(state))
     card = run_card(run, measured, argv)
     path = save_pretrained(
-        student, _export_path(run.config), max_shard_size=run.config.export.max_shard_size, card=card
+        student,
+        _export_path(run.config),
+        max_shard_size=run.config.export.max_shard_size,
+        card=card,
     )
     if measured:
         console.print(metrics_table(measured, title="held-out rows"))
@@ -212,9 +220,7 @@ def _show_answers(run: Run, results: Mapping[str, Any], console: Console) -> Non
     for index in range(len(results["teacher"]["answers"])):
         prompt = results["after"]["answers"][index]["prompt"]
         titles = {"teacher": "teacher", "before": "student before", "after": "student after"}
-        texts = {
-            title: results[name]["answers"][index]["answer"] for name, title in titles.items()
-        }
+        texts = {title: results[name]["answers"][index]["answer"] for name, title in titles.items()}
         console.print(answers_table(prompt, texts))
 
 

@@ -1,6 +1,7 @@
 """The train step: one pure function of pytrees, compiled once per run.
 
-teacher forward → scores → selection → temperatures → divergence → gradients → optimizer (LATF inside) → metrics.
+teacher forward → scores → selection → temperatures → divergence → gradients → optimizer (LATF
+inside) → metrics.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,9 @@ class StepParts(NamedTuple):
 
 
 def keep_ratio(config: DistillConfig, opt_state: optax.OptState) -> Array:
-    """Share r of response tokens to keep in this step: LATF's state before its update, a constant, or 1."""
+    """Share r of response tokens to keep in this step: LATF's state before its update, a constant,
+    or 1.
+    """
     ratio = optax.tree.get(opt_state, "keep_ratio")
     if ratio is not None:
         return ratio
@@ -46,10 +49,11 @@ def keep_ratio(config: DistillConfig, opt_state: optax.OptState) -> Array:
 def make_train_step(parts: StepParts) -> TrainStep:
     """Build the jitted step `(state, teacher_params, batch) → (state, metrics)`.
 
-    The batch is [A, B, T]: A micro-batches whose numerators and denominators are summed over the step before any
-    division. The state is donated; the teacher's weights are an argument and are not. The kept ratio is traced, so its
-    changes never recompile. An update whose loss or gradient is not finite, or whose batch has no response token, leaves
-    params, optimizer (LATF included) and average untouched; step count and data position still advance.
+    The batch is [A, B, T]: A micro-batches whose numerators and denominators are summed over the
+    step before any division. The state is donated; the teacher's weights are an argument and are
+    not. The kept ratio is traced, so its changes never recompile. An update whose loss or gradient
+    is not finite, or whose batch has no response token, leaves params, optimizer (LATF included)
+    and average untouched; step count and data position still advance.
     """
 
     def train_step(state: TrainState, teacher_params: Any, batch: TokenBatch):
@@ -58,7 +62,9 @@ def make_train_step(parts: StepParts) -> TrainStep:
             progress=state.step / parts.total_steps,
             rng=jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step),
         )
-        loss, report, grads = _loss_and_gradients(parts, state.params, teacher_params, batch, signals)
+        loss, report, grads = _loss_and_gradients(
+            parts, state.params, teacher_params, batch, signals
+        )
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         accepted = finite & (report.response_tokens.sum() > 0)
@@ -72,7 +78,7 @@ def make_train_step(parts: StepParts) -> TrainStep:
 def _loss_and_gradients(
     parts: StepParts, params: Any, teacher_params: Any, batch: TokenBatch, signals: Signals
 ) -> tuple[Array, LossReport, Any]:
-    """Loss, its per-token report [A, …] and the gradients of one step, micro-batch by micro-batch."""
+    """Loss, its per-token report [A, …] and the gradients of one step."""
     totals = denominators(parts.distill, batch.labels, signals)
 
     def micro_batch_loss(params: Any, rows: TokenBatch, signals: Signals):
@@ -104,7 +110,12 @@ def _loss_and_gradients(
 
 
 def _update(
-    parts: StepParts, state: TrainState, grads: Any, metrics: Metrics, accepted: Array, finite: Array
+    parts: StepParts,
+    state: TrainState,
+    grads: Any,
+    metrics: Metrics,
+    accepted: Array,
+    finite: Array,
 ) -> TrainState:
     """Apply an accepted update; otherwise keep everything but the counters."""
     updates, opt_state = parts.optimizer.update(

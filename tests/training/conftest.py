@@ -59,9 +59,7 @@ class Pair(NamedTuple):
 
     def state(self, parts: StepParts) -> TrainState:
         params = jax.tree.map(lambda x: x.copy(), self.student_params)
-        return init_state(
-            params, parts.optimizer, seed=0, average=parts.average_decay is not None
-        )
+        return init_state(params, parts.optimizer, seed=0, average=parts.average_decay is not None)
 
 
 @pytest.fixture(scope="session")

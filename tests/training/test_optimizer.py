@@ -52,7 +52,10 @@ def test_weight_decay_leaves_norms_and_biases_alone():
     optimizer = build_optimizer(
         OptimizerConfig(weight_decay=0.5), DistillConfig(focus=AllTokens()), 10
     )
-    zeros = {"norm": {"scale": jnp.zeros(2), "bias": jnp.zeros(2)}, "query": {"kernel": jnp.zeros(2)}}
+    zeros = {
+        "norm": {"scale": jnp.zeros(2), "bias": jnp.zeros(2)},
+        "query": {"kernel": jnp.zeros(2)},
+    }
     updates, _ = optimizer.update(
         zeros, optimizer.init(params), params, kd_loss=jnp.float32(1), tokens=jnp.float32(1)
     )
