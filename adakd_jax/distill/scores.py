@@ -44,7 +44,7 @@ def _uniform(statistics: Statistics, mask: TokenMask, rng: Array | None) -> PerT
 
 def _squared_hellinger(student: LogProbs, teacher: LogProbs, labels: Labels) -> Statistics:
     # 1 − Σ√(pq) is the same number, but cancels to noise where p ≈ q.
-    difference = jnp.exp(0.5 * student) - jnp.exp(0.5 * teacher)
+    difference = jnp.sqrt(jnp.exp(student)) - jnp.sqrt(jnp.exp(teacher))
     return 0.5 * jnp.sum(difference * difference, axis=-1, keepdims=True)
 
 
