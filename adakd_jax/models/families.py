@@ -232,12 +232,15 @@ def _rope(scaling: HFConfig, theta: float, max_positions: int) -> Rope:
     )
     if kind == "linear":
         return Rope(theta, kind, float(scaling["factor"]))
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    if low >= high:
+        raise ValueError(f"low_freq_factor {low} must be below high_freq_factor {high}")
     return Rope(
         theta,
         kind,
         float(scaling["factor"]),
-        float(scaling["low_freq_factor"]),
-        float(scaling["high_freq_factor"]),
+        low,
+        high,
         scaling.get("original_max_position_embeddings", max_positions),
     )
 

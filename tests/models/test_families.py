@@ -108,6 +108,10 @@ def test_defaults_are_those_of_the_family():
         (dict(hidden_act="mish"), r"activation 'mish' .*valid: silu, swish, gelu"),
         (dict(rope_scaling=dict(rope_type="yarn")), r"'yarn' .*valid: default, linear, llama3"),
         (dict(rope_scaling=dict(type="linear")), r"lacks factor"),
+        (
+            dict(rope_scaling=SCALING | dict(rope_type="llama3", low_freq_factor=4.0)),
+            r"low_freq_factor 4\.0 must be below high_freq_factor 4\.0",
+        ),
         (dict(rope_parameters=dict(partial_rotary_factor=0.5)), r"partial_rotary_factor 0\.5"),
         (dict(hidden_size=None, vocab_size=None), r"lacks vocab_size, hidden_size"),
         (
