@@ -111,21 +111,14 @@ def distillation_loss(
     loss = config.kd_weight * kd
     if config.ce_weight > 0:
         loss = loss + config.ce_weight * ce
-    monitored = _monitored(config, models, mask, kd_sum, weights)
-    forward_kl_sum, reverse_kl_sum = _kl_sums(models, mask)
     report = LossReport(
         kd=kd,
         ce=ce,
-        monitored_sum=monitored[0],
-        monitored_tokens=monitored[1],
-        forward_kl_sum=forward_kl_sum,
-        reverse_kl_sum=reverse_kl_sum,
-        response_tokens=mask.sum(dtype=jnp.float32),
-        selected_tokens=(weights > 0).sum(dtype=jnp.float32),
         scores=scores,
         response=mask,
         selected=weights > 0,
         temperature=taus[0],
+        **_report_sums(config, models, mask, weights, kd_sum),
     )
     return loss, jax.lax.stop_gradient(report)
 
@@ -177,8 +170,24 @@ def _divergence(config: DistillConfig, student: Array, teacher: Array) -> PerTok
     return rule(student, teacher, **options_of(config.divergence))
 
 
+def _report_sums(
+    config: DistillConfig, models: _Models, mask: TokenMask, weights: PerToken, kd_sum: Array
+) -> dict[str, Array]:
+    """The sums of a `LossReport` that the loss itself does not need."""
+    monitored = _monitored(config, models, mask, weights, kd_sum)
+    kl_sums = _kl_sums(models, mask)
+    return {
+        "monitored_sum": monitored[0],
+        "monitored_tokens": monitored[1],
+        "forward_kl_sum": kl_sums[0],
+        "reverse_kl_sum": kl_sums[1],
+        "response_tokens": mask.sum(dtype=jnp.float32),
+        "selected_tokens": (weights > 0).sum(dtype=jnp.float32),
+    }
+
+
 def _monitored(
-    config: DistillConfig, models: _Models, mask: TokenMask, kd_sum: Array, weights: PerToken
+    config: DistillConfig, models: _Models, mask: TokenMask, weights: PerToken, kd_sum: Array
 ) -> tuple[Array, Array]:
     """Numerator and denominator of the loss that LATF watches.
 

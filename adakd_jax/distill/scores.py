@@ -88,7 +88,7 @@ def token_scores(
     """Difficulty of each token, at temperature 1.
 
     `hellinger`: s = sqrt(½ Σ_v (√p_v − √q_v)²) ∈ [0, 1], exactly 0 where the logits are equal.
-    `uniform`: s = 1; it ranks nothing, so every token is kept, at τ_base, whatever the other slots.
+    `uniform`: s = 1; it ranks nothing, so every token is kept, at τ_base.
 
     Args:
         rule: a key of `SCORES`.
