@@ -74,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     # Imported late: help and mistakes in flags do not wait for JAX.
     from adakd_jax.data.sources import open_rows
-    from adakd_jax.eval.command import user_errors
+    from adakd_jax.eval.command import keep_compilations, user_errors
     from adakd_jax.eval.model import open_model
 
+    keep_compilations()
     with user_errors(PROG):
         rows = open_rows(
             FileSource(path=config.data), columns=config.columns, cache_dir=config.cache_dir

@@ -122,8 +122,10 @@ def _answer_file(config: GenerateCommand, prompts: str, output: str) -> None:
 def _open(config: GenerateCommand) -> "tuple[Pretrained, Encoder]":
     from adakd_jax.data.templates import template_warning
     from adakd_jax.data.tokenize import Encoder
+    from adakd_jax.eval.command import keep_compilations
     from adakd_jax.eval.model import open_model, prompt_settings
 
+    keep_compilations()
     settings = prompt_settings(
         config.model, config.template, max_prompt_length=config.max_prompt_length
     )

@@ -1,8 +1,13 @@
-"""What the commands of this package share: mistakes of the user end them without a traceback."""
+"""What the commands share: how mistakes of the user end them, and where compilations are kept."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
+
+import jax
+
+COMPILATION_CACHE = "~/.cache/adakd_jax/xla"
 
 
 @contextlib.contextmanager
@@ -17,3 +22,9 @@ def user_errors(prog: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def keep_compilations() -> None:
+    """Has JAX keep compiled programs for later starts, unless it was told where already."""
+    if jax.config.values.get("jax_compilation_cache_dir") is None:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(COMPILATION_CACHE))

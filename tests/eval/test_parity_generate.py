@@ -1,18 +1,17 @@
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from adakd_jax.config import GenerationConfig
 from adakd_jax.eval.generate import generate
 from adakd_jax.hf.export import save_pretrained
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.parity
 
 
 def test_greedy_answers_are_those_of_transformers(tiny_pretrained, tmp_path):
     folder = save_pretrained(tiny_pretrained, tmp_path / "model")
-    reference = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    reference = AutoModelForCausalLM.from_pretrained(folder)
     settings = GenerationConfig(max_new_tokens=18, batch_size=3)
     prompts = [[5, 17, 40], [301, 9, 88, 120, 7, 64, 30], [200]]
     ends = (tiny_pretrained.tokenizer.eos_token_id, 77)
