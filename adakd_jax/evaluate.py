@@ -110,6 +110,11 @@ def _measure(
     settings = prompt_settings(
         config.model, config.template, config.max_length, config.max_prompt_length
     )
+    if settings.max_prompt_length >= settings.max_length:
+        raise ValueError(
+            f"max_prompt_length {settings.max_prompt_length} leaves no room for an answer in "
+            f"max_length {settings.max_length}; valid: a smaller --max_prompt_length"
+        )
     held_out = hold_ready(
         rows,
         model.tokenizer,

@@ -118,12 +118,17 @@ def other_teacher(folder, model, tiny_pretrained):
 
 
 @pytest.mark.parametrize(
-    ("flag", "message"), [("--step", "run folders only"), ("--teacher", "different vocabularies")]
+    ("flag", "message"),
+    [
+        ("--step", "run folders only"),
+        ("--teacher", "different vocabularies"),
+        ("--max_length", "256 leaves no room"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(
     folder, model, other_teacher, common, flag, message, capsys
 ):
-    value = other_teacher if flag == "--teacher" else "best"
+    value = {"--step": "best", "--teacher": other_teacher, "--max_length": "128"}[flag]
     with pytest.raises(SystemExit):
         evaluate(["--model", model, "--data", str(folder / "rows.jsonl"), flag, value, *common])
     assert message in capsys.readouterr().err
