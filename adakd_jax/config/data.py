@@ -60,6 +60,10 @@ class Columns(Stage):
         default="messages", description="column of a conversation: [{role, content}, …]"
     )
     text: str = Field(default="text", description="column of plain text")
+    finish: str = Field(
+        default="finish",
+        description="column of what ended the answer; one that 'length' ended gets no EOS target",
+    )
 
 
 class DataConfig(Stage):

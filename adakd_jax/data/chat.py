@@ -17,9 +17,10 @@ class ChatTemplate:
     """Formats rows with the tokenizer's chat template.
 
     In a conversation every assistant turn is a target, with the end-of-turn token that a model must
-    write to end it. An instruction with its input becomes one user turn. The targets are found by
-    comparing what the template writes up to each turn with what it writes in all, which works for
-    any template that does not rewrite earlier turns.
+    write to end it; the last one of a row that was cut has no such end. An instruction with its
+    input becomes one user turn. The targets are found by comparing what the template writes up to
+    each turn with what it writes in all, which works for any template that does not rewrite earlier
+    turns.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
@@ -51,10 +52,13 @@ class ChatTemplate:
             marks += self._user_marks(text, row, messages[:turn], after)
             marks.append((start, end, Part.ANSWER))
             after = turn + 1
+        if row["cut"]:
+            end -= len(self._end_of_turn)
+            marks[-1] = (start, end, Part.ANSWER)
         text = text[:end]
-        if not self._end_of_turn:
+        if not self._end_of_turn and not row["cut"]:
             text, marks = self._with_eos(text, marks)
-        return Formatted(_segments(text, marks), bare=False)
+        return Formatted(_segments(text, marks), bare=False, cut=row["cut"])
 
     def prompt(self, row: Row) -> Formatted:
         """Formats everything before the last assistant turn, and the opening of the next answer."""
@@ -91,13 +95,14 @@ class ChatTemplate:
 
     def _start_of_answer(self, messages: Sequence[Message], turn: int, text: str) -> int:
         """Where a model begins to write: after what the template writes to ask for an answer."""
-        asking = self._render(messages[:turn], add_generation_prompt=True)
+        asked = _asked(messages[: turn + 1])
+        asking = self._render(asked, add_generation_prompt=True)
         if text.startswith(asking):
             return len(asking)
         common = _common_length(asking, text)
         # Some templates open an answer with more than they keep of it (an open thought): then what
         # comes before the answer must agree.
-        if common < len(self._render(messages[:turn])):
+        if common < len(self._render(asked)):
             raise RowError(
                 f"the chat template writes what comes before messages[{turn}] otherwise once more "
                 "follows, so its answer cannot be found; split it into rows of one answer each"

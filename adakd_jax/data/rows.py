@@ -22,8 +22,8 @@ class Message(TypedDict):
 class Row(TypedDict):
     """What every source yields; parts that a row does not have are empty.
 
-    `outputs` are the accepted answers, the first of them the one to train on; `origin` is
-    'file:line'.
+    `outputs` are the accepted answers, the first of them the one to train on; `cut` says that a
+    limit of length ended the answer (or the last one, or the text); `origin` is 'file:line'.
     """
 
     instruction: str
@@ -31,6 +31,7 @@ class Row(TypedDict):
     outputs: list[str]
     messages: list[Message]
     text: str
+    cut: bool
     origin: str
 
 
@@ -58,6 +59,7 @@ def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bo
         outputs=_texts(raw, columns.output),
         messages=_messages(raw.get(columns.messages), columns.messages),
         text=_text(raw, columns.text),
+        cut=raw.get(columns.finish) == "length",
         origin=origin,
     )
     if not (row["instruction"] or row["messages"] or row["text"]):

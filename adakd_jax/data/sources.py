@@ -15,7 +15,7 @@ from adakd_jax.data.row_source import ReadReport, RowSource
 from adakd_jax.data.rows import Row, RowError, normalize_row
 
 # Changes whenever the same files would give other rows.
-_FORMAT = 1
+_FORMAT = 2
 _REASONS_KEPT = 100
 
 

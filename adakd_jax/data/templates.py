@@ -41,11 +41,12 @@ class Formatted(NamedTuple):
 
     `bare` says that the text is without the special tokens around it: tokenization then puts the
     tokenizer's own in front, and EOS, a target, after an answer that was not cut. A chat template
-    writes its special tokens itself.
+    writes its special tokens itself. `cut` says that the answer lacks its end already.
     """
 
     segments: tuple[Segment, ...]
     bare: bool
+    cut: bool = False
 
 
 @runtime_checkable
@@ -91,7 +92,8 @@ class AlpacaTemplate:
         prompt = self.prompt(row)
         if not row["outputs"]:
             raise RowError("no answer to learn from")
-        return Formatted((*prompt.segments, Segment(row["outputs"][0], Part.ANSWER)), bare=True)
+        answer = Segment(row["outputs"][0], Part.ANSWER)
+        return Formatted((*prompt.segments, answer), bare=True, cut=row["cut"])
 
     def references(self, row: Row) -> list[str]:
         """All accepted answers."""
@@ -105,7 +107,7 @@ class TextTemplate:
         """Takes the row's text as it is."""
         if not row["text"]:
             raise RowError("template 'text' needs a text column; name it in data.columns.text")
-        return Formatted((Segment(row["text"], Part.ANSWER),), bare=True)
+        return Formatted((Segment(row["text"], Part.ANSWER),), bare=True, cut=row["cut"])
 
     def prompt(self, row: Row) -> Formatted:
         """Raises `RowError`: plain text has no prompt."""

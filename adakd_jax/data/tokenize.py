@@ -155,10 +155,11 @@ class Encoder:
         return join([Pieces(self._opening, np.zeros(len(self._opening), np.int8)), pieces])
 
     def _fit_example(self, formatted: Formatted, whole: Pieces, prompt: list[int]) -> Example:
-        pieces = self._keep_prompt_tokens(formatted, whole, prompt)
-        if formatted.bare:
+        kept = self._keep_prompt_tokens(formatted, whole, prompt)
+        pieces = self._with_opening(formatted, kept)
+        if formatted.bare and not formatted.cut:
             eos = Pieces(np.array([self._eos], np.int32), np.array([ANSWER], np.int8))
-            pieces = join([self._with_opening(formatted, pieces), eos])
+            pieces = join([pieces, eos])
         pieces, cuts = fit_prompt(pieces, self.max_prompt_length, self.max_length)
         room = min(len(pieces.tokens), self.max_length)
         is_answer = pieces.parts == ANSWER

@@ -55,14 +55,15 @@ def chat_tokenizer():
     return make_tokenizer(CHATML)
 
 
-def row(instruction="", input="", outputs=(), messages=(), text="", origin="rows.jsonl:1"):
+def row(instruction="", input="", outputs=(), messages=(), text="", cut=False):
     return Row(
         instruction=instruction,
         input=input,
         outputs=list(outputs),
         messages=[{"role": role, "content": content} for role, content in messages],
         text=text,
-        origin=origin,
+        cut=cut,
+        origin="rows.jsonl:1",
     )
 
 

@@ -113,6 +113,18 @@ def test_a_template_without_an_end_of_turn_gets_eos_at_the_last(template_of, mak
     assert answers(formatted) == ["Hello.", "No.<|end|>"]
 
 
+@pytest.mark.parametrize(
+    ("source", "first"),
+    [(TRIMMING, "Hello.<|stop|>"), (OPEN_THOUGHT, "Hello.<|stop|>"), (NO_END, "Hello.")],
+)
+def test_a_cut_conversation_ends_with_the_words_of_its_last_answer(
+    template_of, make_row, source, first
+):
+    formatted = template_of(source).example(make_row(messages=[*TALK, ("user", "?")], cut=True))
+    assert answers(formatted) == [first, "No."]
+    assert whole(formatted).endswith("No.")
+
+
 def test_a_template_that_rewrites_earlier_turns_is_refused(template_of, make_row):
     with pytest.raises(RowError, match=r"before messages\[2\] otherwise once more follows"):
         template_of(REWRITING).example(make_row(messages=TALK))
@@ -136,3 +148,11 @@ def test_an_answer_that_contains_the_end_of_turn_is_refused(chat_tokenizer, make
 def test_a_conversation_that_starts_with_its_only_answer_has_no_prompt(chat_tokenizer, make_row):
     with pytest.raises(RowError, match="no turn before the answer"):
         make_template("chat", chat_tokenizer).prompt(make_row(messages=[("assistant", "a")]))
+
+
+@pytest.mark.parametrize("after", [[], [("user", "q"), ("assistant", "b")]])
+def test_a_conversation_that_starts_with_an_answer_is_refused(chat_tokenizer, make_row, after):
+    with pytest.raises(RowError, match="no turn before the answer"):
+        make_template("chat", chat_tokenizer).example(
+            make_row(messages=[("assistant", "a"), *after])
+        )

@@ -37,6 +37,13 @@ def test_examples_are_what_the_encoder_gives(rows, tokenizer, tmp_path):
     assert examples.lengths.tolist() == [len(example.tokens) for example in examples]
 
 
+def test_an_answer_that_length_ended_gets_no_end(write_lines, open_file, tokenizer, tmp_path):
+    answered = [{"instruction": "q", "output": "a", "finish": end} for end in ("eos", "length")]
+    whole, cut = encode(open_file(write_lines(*answered)), tokenizer, tmp_path)
+    assert tokenizer.decode(whole.tokens[whole.targets]) == "a<|end|>"
+    assert tokenizer.decode(cut.tokens[cut.targets]) == "a"
+
+
 def test_the_report_counts_cuts_and_drops(rows, tokenizer, tmp_path):
     report = encode(rows, tokenizer, tmp_path).report
     encoder = Encoder("alpaca", tokenizer, 999, 999)

@@ -29,6 +29,22 @@ def test_a_conversation_keeps_role_and_content_only():
 
 
 @pytest.mark.parametrize(
+    ("finish", "cut"),
+    [
+        ({}, False),
+        ({"finish": "eos"}, False),
+        ({"finish": None}, False),
+        ({"finish": "length"}, True),
+    ],
+)
+def test_an_answer_that_length_ended_is_cut(finish, cut):
+    assert normalize({"instruction": "a", "output": "b"} | finish)["cut"] is cut
+    renamed = {"instruction": "a", "output": "b", "ended_by": finish.get("finish")}
+    assert normalize(renamed, Columns(finish="ended_by"))["cut"] is cut
+    assert normalize(renamed)["cut"] is False
+
+
+@pytest.mark.parametrize(
     ("raw", "reason"),
     [
         ([1], "expected an object with named columns, found list"),

@@ -125,9 +125,37 @@ def test_plain_text_is_learned_whole_and_loses_its_end(tokenizer, make_row):
     assert short.cuts == Cuts(answer=3)
 
 
+@pytest.mark.parametrize(
+    ("template", "parts", "learned", "end"),
+    [
+        ("alpaca", {"instruction": "q", "outputs": ["two"]}, "two", "<|end|>"),
+        ("text", {"text": "words"}, "words", "<|end|>"),
+        ("chat", {"instruction": "q", "outputs": ["two"]}, "two", "<|stop|>"),
+        (
+            "chat",
+            {"messages": [(role, role[0]) for role in ("user", "assistant") * 2]},
+            "a<|stop|>a",
+            "<|stop|>",
+        ),
+    ],
+)
+def test_a_cut_answer_lacks_its_end_and_nothing_else(
+    chat_tokenizer, make_row, template, parts, learned, end
+):
+    whole = encode_example(make_row(**parts), template, chat_tokenizer, 400, 500)
+    cut = encode_example(make_row(**parts, cut=True), template, chat_tokenizer, 400, 500)
+    assert chat_tokenizer.decode(whole.tokens[whole.targets]) == learned + end
+    assert chat_tokenizer.decode(cut.tokens[cut.targets]) == learned
+    assert cut.tokens.tolist() == whole.tokens[:-1].tolist()
+    assert cut.targets.tolist() == whole.targets[:-1].tolist()
+    assert cut.cuts == Cuts()
+
+
 def test_begin_tokens_stand_in_front_and_are_no_target(tokenizer_with, make_row):
     tokenizer = tokenizer_with(begin=True)
-    for row, template in ((make_row(text="words"), "text"), (make_row("q", "", ["a"]), "alpaca")):
+    cut = make_row(text="words", cut=True)
+    whole = make_row(text="words"), make_row("q", "", ["a"])
+    for row, template in zip((cut, *whole), ("text", "text", "alpaca"), strict=True):
         example = encode_example(row, template, tokenizer, 400, 500)
         assert example.tokens[0] == tokenizer.bos_token_id
         assert not example.targets[0]
