@@ -16,6 +16,7 @@ from adakd_jax.config.schema import all_keys, closest, in_words
 from adakd_jax.config.stage import Stage
 
 COMMAND_LINE = "command line"
+NULL = "null"
 
 
 class Arguments(NamedTuple):
@@ -135,6 +136,10 @@ def _parse(
     problems = []
     # Stages given as JSON come before flags inside them, which are closer to what is meant.
     for name, texts in sorted(given.items(), key=lambda item: item[0].count(".")):
+        if texts[-1] == NULL:
+            # pydantic-settings cannot read it where the key holds a mapping.
+            values = overlay(model, values, _nested(name, None))
+            continue
         try:
             # A value that starts with a dash is safe only behind an equals sign.
             read = _source(model)(args=[f"--{name}={text}" for text in texts])
@@ -159,8 +164,14 @@ def _source(model: type[Stage]) -> CliSettingsSource:
     return CliSettingsSource(
         settings,
         root_parser=argparse.ArgumentParser(allow_abbrev=False, add_help=False),
-        cli_parse_none_str="null",
+        cli_parse_none_str=NULL,
     )
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    """Returns the value under its dotted name: {'a': {'b': value}} for 'a.b'."""
+    first, _, rest = name.partition(".")
+    return {first: _nested(rest, value) if rest else value}
 
 
 def _origins(values: Mapping[str, Any], flags: set[str], prefix: Path = ()) -> dict[Path, str]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -89,7 +90,10 @@ class Checkpoints:
         """Return when every save that was started is complete on disk."""
         self._manager.wait_until_finished()
 
-    def close(self) -> None:
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Finish what was started and release the folder."""
         self._manager.close()
 
@@ -99,7 +103,7 @@ def describe_student(run_dir: str, student: Pretrained) -> None:
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
     folder.mkdir(parents=True, exist_ok=True)
     if student.tokenizer is not None:
-        save_tokenizer(student.tokenizer, folder)
+        save_tokenizer(student.tokenizer, Path(folder))
     source = {
         "name": student.source.name,
         "hf_config": export_config(student),
@@ -124,6 +128,7 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
     manager = ocp.CheckpointManager(
         epath.Path(run_dir).expanduser().absolute() / FOLDER,
+        item_handlers=ocp.PyTreeCheckpointHandler(),
         options=ocp.CheckpointManagerOptions(
             best_fn=lambda metrics: metrics[METRIC],
             best_mode="min",
@@ -143,8 +148,12 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
     graphdef, params = abstract_decoder(config)
     has_average = bool(manager.item_metadata(chosen)["average"])
     name = "average" if has_average else "params"
+    # On whatever device this process has, not on those that the run was saved from.
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    how = jax.tree.map(lambda _: ocp.ArrayRestoreArgs(sharding=place), params)
     restored = manager.restore(
-        chosen, args=ocp.args.PyTreeRestore({name: params}, partial_restore=True)
+        chosen,
+        args=ocp.args.PyTreeRestore({name: params}, restore_args={name: how}, partial_restore=True),
     )
     has_tokenizer = (folder / "tokenizer.json").exists()
     tokenizer = load_tokenizer(str(folder)) if has_tokenizer else None

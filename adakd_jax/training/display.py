@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,7 +28,7 @@ class TrainingDisplay:
         )
         self._task = self._bar.add_task("train", total=total_steps, completed=start_step, status="")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TrainingDisplay":
         self._bar.start()
         return self
 

@@ -2,7 +2,6 @@
 
 import signal
 from types import FrameType, TracebackType
-from typing import Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -16,7 +15,7 @@ class StopRequest:
         self.name: str | None = None
         self._previous: dict[int, object] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StopRequest":
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
         return self

@@ -38,7 +38,10 @@ class MetricsLog:
         if self._wandb is not None:
             self._wandb.log(finite, step=step)
 
-    def close(self) -> None:
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Flush and close every sink."""
         self._file.close()
         for sink, end in ((self._board, "close"), (self._wandb, "finish")):

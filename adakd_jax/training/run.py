@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,7 +27,7 @@ from adakd_jax.training.loop import Schedule, compile_step, fit
 from adakd_jax.training.prepare import Run, prepare
 from adakd_jax.training.records import MetricsLog
 from adakd_jax.training.state import TrainState, evaluated_params, init_state
-from adakd_jax.training.step import make_train_step
+from adakd_jax.training.step import StepParts, make_train_step
 
 EVALUATION = "evaluation"
 LINE_WIDTH = 120  # where the output is not a terminal
@@ -50,7 +51,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     """
     console = console or Console(width=None if sys.stdout.isatty() else LINE_WIDTH)
     check_same_run(config.run_dir, config)
-    refuse_to_overwrite(epath.Path(_export_path(config)))
+    refuse_to_overwrite(Path(_export_path(config)).expanduser().absolute())
     signal.signal(signal.SIGTERM, _terminated)
     run = prepare(config, console)
     write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
@@ -64,47 +65,12 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
 
 def _train(run: Run, held_out: HeldOut | None, console: Console) -> TrainState:
     """Train to the end and return the last state; leaves the program after a signal."""
-    config = run.config
     parts = run.parts()
-    checkpoints = Checkpoints(config.run_dir, config.checkpoint)
-    average = config.optimizer.average_decay is not None
-    state = init_state(run.student.params, parts.optimizer, seed=config.seed, average=average)
-    if (restored := checkpoints.restore(state)) is not None:
-        state = restored
-        console.print(f"continuing after step {int(state.step)} of {parts.total_steps}")
-    start = int(state.step)
-    if start == parts.total_steps:
-        return state
-    step = compile_step(
-        make_train_step(parts), state, run.teacher.params, run.batches.batch(start), console
-    )
-    log = MetricsLog(config.run_dir, config.logging, start_step=start)
-    schedule = Schedule(
-        total_steps=parts.total_steps,
-        save_every=config.checkpoint.every_steps,
-        log_every=config.logging.every_steps,
-        evaluate_every=config.evaluation.every_steps,
-        max_bad_steps=config.training.max_bad_steps,
-    )
-
-    def measure(state: TrainState) -> dict[str, float]:
-        params = evaluated_params(state)
-        result = _evaluate(run, held_out, params, console, answer=False) if held_out else {}
-        return {name: value for name, value in result.items() if isinstance(value, int | float)}
-
-    state, stopped = fit(
-        step,
-        state,
-        run.teacher.params,
-        run.batches,
-        schedule=schedule,
-        checkpoints=checkpoints,
-        log=log,
-        console=console,
-        held_out=measure if held_out else None,
-    )
-    log.close()
-    checkpoints.close()
+    with Checkpoints(run.config.run_dir, run.config.checkpoint) as checkpoints:
+        state = _start(run, parts, checkpoints, console)
+        if int(state.step) == parts.total_steps:
+            return state
+        state, stopped = _fit(run, parts, state, checkpoints, held_out, console)
     if stopped:
         console.print(
             f"{stopped}: saved after step {int(state.step)} of {parts.total_steps}; "
@@ -113,6 +79,54 @@ def _train(run: Run, held_out: HeldOut | None, console: Console) -> TrainState:
         )
         raise SystemExit(0)
     return state
+
+
+def _start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Console) -> TrainState:
+    """The newest checkpoint, or the first state of a new run."""
+    average = parts.average_decay is not None
+    state = init_state(run.student.params, parts.optimizer, seed=run.config.seed, average=average)
+    restored = checkpoints.restore(state)
+    if restored is None:
+        return state
+    console.print(f"continuing after step {int(restored.step)} of {parts.total_steps}")
+    return restored
+
+
+def _fit(
+    run: Run,
+    parts: StepParts,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    held_out: HeldOut | None,
+    console: Console,
+) -> tuple[TrainState, str | None]:
+    config, start = run.config, int(state.step)
+    batch = run.batches.batch(start)
+    step = compile_step(make_train_step(parts), state, run.teacher.params, batch, console)
+
+    def measure(state: TrainState) -> dict[str, float]:
+        params = evaluated_params(state)
+        result = _evaluate(run, held_out, params, console, answer=False) if held_out else {}
+        return {name: float(x) for name, x in result.items() if isinstance(x, int | float)}
+
+    with MetricsLog(config.run_dir, config.logging, start_step=start) as log:
+        return fit(
+            step,
+            state,
+            run.teacher.params,
+            run.batches,
+            schedule=Schedule(
+                total_steps=parts.total_steps,
+                save_every=config.checkpoint.every_steps,
+                log_every=config.logging.every_steps,
+                evaluate_every=config.evaluation.every_steps,
+                max_bad_steps=config.training.max_bad_steps,
+            ),
+            checkpoints=checkpoints,
+            log=log,
+            console=console,
+            held_out=measure if held_out else None,
+        )
 
 
 def _hold_ready(run: Run) -> HeldOut | None:

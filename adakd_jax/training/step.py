@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
-from adakd_jax.axes import TokenBatch
+from adakd_jax.axes import Head, TokenBatch
 from adakd_jax.config import DistillConfig, TopRatio
 from adakd_jax.distill import LossReport, Signals, denominators, distillation_loss
 from adakd_jax.models import logits
@@ -75,6 +75,12 @@ def make_train_step(parts: StepParts) -> TrainStep:
     return jax.jit(train_step, donate_argnums=0)
 
 
+def common_tokens(student: Head, teacher: Head) -> tuple[Head, Head]:
+    """Both heads cut to the tokens that both have: one tokenizer, embeddings padded differently."""
+    size = min(student.size, teacher.size)
+    return student._replace(size=size), teacher._replace(size=size)
+
+
 def _loss_and_gradients(
     parts: StepParts, params: Any, teacher_params: Any, batch: TokenBatch, signals: Signals
 ) -> tuple[Array, LossReport, Any]:
@@ -84,9 +90,10 @@ def _loss_and_gradients(
     def micro_batch_loss(params: Any, rows: TokenBatch, signals: Signals):
         inputs = (rows.tokens, rows.positions, rows.segments)
         teacher = nnx.merge(parts.teacher, teacher_params)
-        teacher_logits = jax.lax.stop_gradient(logits(teacher(*inputs), teacher.head()))
         student = nnx.merge(parts.student, params)
-        student_logits = logits(student(*inputs), student.head())
+        heads = common_tokens(student.head(), teacher.head())
+        student_logits = logits(student(*inputs), heads[0])
+        teacher_logits = jax.lax.stop_gradient(logits(teacher(*inputs), heads[1]))
         return distillation_loss(
             parts.distill, student_logits, teacher_logits, rows.labels, signals, denominators=totals
         )

@@ -37,11 +37,10 @@ def run_dir(tmp_path_factory, tiny_pretrained):
     write_provenance(folder, config, ["python", "-m", "adakd_jax.train", "--config", "a b.yaml"])
     describe_student(folder, tiny_pretrained)
     state = init_state(tiny_pretrained.params, optax.sgd(0.1), seed=0)
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(state._replace(step=np.int32(1)), reverse_kl=0.5)
     changed = jax.tree.map(lambda leaf: leaf + 1.0, state.params)
-    checkpoints.save(state._replace(step=np.int32(2), params=changed), reverse_kl=0.7)
-    checkpoints.close()
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(state._replace(step=np.int32(1)), reverse_kl=0.5)
+        checkpoints.save(state._replace(step=np.int32(2), params=changed), reverse_kl=0.7)
     return folder
 
 

@@ -1,0 +1,250 @@
+"""Whole runs on a tiny model: from settings to the exported student, through every kind of stop."""
+
+import io
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+from transformers import PreTrainedTokenizerFast
+
+from adakd_jax.config import RunConfig
+from adakd_jax.config.provenance import OtherRunError
+from adakd_jax.hf.export import save_pretrained
+from adakd_jax.hf.load import load_pretrained
+from adakd_jax.training.checkpoint import Checkpoints, load_student
+from adakd_jax.training.dry_run import dry_run
+from adakd_jax.training.loop import TrainingDivergedError
+from adakd_jax.training.records import MetricsLog, read_records
+from adakd_jax.training.run import run_job
+from tests.hf.tiny import (
+    CHAT_TEMPLATE,
+    SENTENCES,
+    SPECIAL,
+    TINY_LLAMA,
+    make_pretrained,
+    make_tokenizer,
+)
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=make_tokenizer(),
+        bos_token=SPECIAL[1],
+        eos_token=SPECIAL[2],
+        pad_token=SPECIAL[2],
+        chat_template=CHAT_TEMPLATE,
+    )
+    return save_pretrained(
+        make_pretrained(TINY_LLAMA | {"max_position_embeddings": 128}, tokenizer),
+        tmp_path_factory.mktemp("teacher") / "model",
+    )
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    lines = [
+        {"instruction": f"Say it {n} times.", "output": SENTENCES[n % 3][: 10 + n]}
+        for n in range(24)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.fixture
+def settings(teacher, rows, tmp_path, tmp_path_factory):
+    cache = tmp_path_factory.getbasetemp() / "data_cache"
+
+    def make(run_dir="run", **changes):
+        values = {
+            "run_dir": str(tmp_path / run_dir),
+            "seed": 3,
+            "data": {
+                "train": {"kind": "file", "path": str(rows)},
+                "validation_fraction": 0.25,
+                "template": "chat",
+                "max_length": 64,
+                "max_prompt_length": 48,
+                "cache_dir": str(cache),
+            },
+            "teacher": {"path": str(teacher)},
+            "student": {"kind": "layers", "layers": [0, 2]},
+            "distill": {"focus": {"kind": "latf", "ema": 0.5, "tolerance": 0.01}},
+            "optimizer": {"learning_rate": 5e-3, "average_decay": 0.5},
+            "training": {"steps": STEPS, "batch_rows": 2, "max_bad_steps": 2},
+            "checkpoint": {"every_steps": 2},
+            "evaluation": {
+                "every_steps": 3,
+                "batch_rows": 2,
+                "generate_examples": 2,
+                "show_examples": 1,
+                "generation": {"max_new_tokens": 4, "batch_size": 2},
+            },
+            "logging": {"tensorboard": False},
+        }
+        return RunConfig.model_validate(values | changes)
+
+    return make
+
+
+def run(config):
+    console = Console(record=True, width=120, file=io.StringIO())
+    run_job(config, ["python", "-m", "adakd_jax.train"], console)
+    return console.export_text()
+
+
+def weights(config):
+    return jax.tree.leaves(load_student(config.run_dir).params)
+
+
+def latest(config):
+    with Checkpoints(config.run_dir) as checkpoints:
+        return checkpoints.latest_step
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Sends this process a signal while it records a step, once."""
+
+    def stop(step, number):
+        write, sent = MetricsLog.write, []
+
+        def write_and_stop(self, done, values, kind="train"):
+            write(self, done, values, kind)
+            if done == step and not sent:
+                sent.append(done)
+                signal.raise_signal(number)
+
+        monkeypatch.setattr(MetricsLog, "write", write_and_stop)
+
+    return stop
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_continues_bit_for_bit(settings, stop_after, number):
+    whole, parts = settings("whole"), settings("parts")
+    shown = run(whole)
+    assert "exported" in shown and "student after" in shown
+    stop_after(2, number)
+    with pytest.raises(SystemExit) as stopped:
+        run(parts)
+    assert stopped.value.code == 0
+    assert latest(parts) in (2, 3)
+    assert "continuing after step" in run(parts)
+    for one, other in zip(weights(whole), weights(parts), strict=True):
+        assert np.array_equal(one, other)
+    told = ("step", "kind", "loss", "keep_ratio", "latf_ema", "reverse_kl", "grad_norm")
+    first, second = (
+        [{key: record.get(key) for key in told} for record in read_records(config.run_dir)]
+        for config in (whole, parts)
+    )
+    assert first == second and len(first) == STEPS + 2
+
+
+def test_a_finished_run_leaves_a_student_that_loads(settings, tmp_path):
+    config = settings()
+    run(config)
+    exported = load_pretrained(tmp_path / "run" / "export")
+    assert exported.config.num_layers == 2
+    for one, other in zip(jax.tree.leaves(exported.params), weights(config), strict=True):
+        assert np.array_equal(one, other)
+    card = (tmp_path / "run" / "export" / "README.md").read_text()
+    assert "reverse KL" in card and "license: mit" not in card
+    before, after = (
+        json.loads((tmp_path / "run" / "evaluation" / f"{name}.json").read_text())
+        for name in ("before", "after")
+    )
+    assert after["reverse_kl"] < before["reverse_kl"]
+    again = run(config)
+    assert "step 1/" not in again and "exported" in again
+
+
+def test_a_half_written_checkpoint_is_not_picked_up(settings, stop_after, tmp_path):
+    config = settings()
+    stop_after(2, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(config)
+    folder = tmp_path / "run" / "checkpoints"
+    step = latest(config)
+    half = folder / f"step_{STEPS}.orbax-checkpoint-tmp-7"
+    half.mkdir()
+    (half / "default").mkdir()
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "kind": "tr')
+    assert f"continuing after step {step} of {STEPS}" in run(config)
+    assert latest(config) == STEPS
+    steps = [record["step"] for record in read_records(config.run_dir) if record["kind"] == "train"]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def test_other_settings_do_not_continue_a_run(settings):
+    run(settings())
+    with pytest.raises(OtherRunError, match=r"optimizer\.learning_rate: 0\.005 -> 0\.1"):
+        run(settings(optimizer={"learning_rate": 0.1, "average_decay": 0.5}))
+
+
+def test_a_run_that_diverges_stops_with_step_and_rows(settings, teacher, tmp_path):
+    broken = load_pretrained(teacher)
+    params = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), broken.params)
+    path = save_pretrained(
+        type(broken)(broken.config, broken.graphdef, params, broken.tokenizer, broken.source),
+        tmp_path / "broken",
+    )
+    config = settings(
+        teacher={"path": str(path)},
+        student={"kind": "checkpoint", "path": str(teacher)},
+        evaluation={"before": False, "generate_examples": 0},
+    )
+    with pytest.raises(TrainingDivergedError, match=r"2 updates in a row .* step 2 .* rows \d+"):
+        run(config)
+    records = read_records(config.run_dir)
+    assert [record["skipped_steps"] for record in records] == [1, 2]
+    assert records[0]["loss"] is None
+
+
+def test_checkpoints_keep_the_last_and_the_best(settings, tmp_path):
+    config = settings(
+        training={"steps": 12, "batch_rows": 2},
+        checkpoint={"every_steps": 2, "keep_last": 2, "keep_best": 1},
+    )
+    run(config)
+    kept = {
+        int(path.name.removeprefix("step_")) for path in (tmp_path / "run/checkpoints").iterdir()
+    }
+    scores = {
+        r["step"]: r["reverse_kl"] for r in read_records(config.run_dir) if r["kind"] == "eval"
+    }
+    best = min(scores, key=scores.__getitem__)
+    assert kept == {10, 12, best}
+    with Checkpoints(config.run_dir) as checkpoints:
+        assert checkpoints.best_step == best
+    for step, expected in (("best", best), ("latest", 12), (10, 10)):
+        like = load_student(config.run_dir, step).params
+        assert np.array_equal(
+            jax.tree.leaves(like)[0],
+            jax.tree.leaves(load_student(config.run_dir, expected).params)[0],
+        )
+    with pytest.raises(FileNotFoundError, match="no checkpoint 7; valid: "):
+        load_student(config.run_dir, 7)
+
+
+def test_a_dry_run_knows_sizes_without_weights(settings, teacher, tmp_path):
+    sizes = dry_run(settings(), Console(quiet=True))
+    count = sum(leaf.size for leaf in jax.tree.leaves(load_pretrained(teacher).params))
+    assert sizes["teacher"] == 4 * count
+    assert sizes["optimizer and averages"] > 3 * sizes["student"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_a_model_out_of_reach_uses_its_described_architecture(settings):
+    described = TINY_LLAMA | {"num_hidden_layers": 4}
+    config = settings(teacher={"path": "nobody/nothing", "architecture": described})
+    sizes = dry_run(config, Console(quiet=True))
+    assert sizes["teacher"] > sizes["student"] > 0
