@@ -153,4 +153,5 @@ def _again(error: ErrorDetails) -> InitErrorDetails:
 @cache
 def _adapter(stage: type[Stage], name: str) -> TypeAdapter[Any]:
     field = stage.model_fields[name]
-    return TypeAdapter(Annotated[field.annotation, field])
+    kind: Any = Annotated[field.annotation, field]  # pyright: ignore[reportInvalidTypeForm]
+    return TypeAdapter(kind)

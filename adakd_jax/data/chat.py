@@ -95,7 +95,7 @@ class ChatTemplate:
 
     def _start_of_answer(self, messages: Sequence[Message], turn: int, text: str) -> int:
         """Where a model begins to write: after what the template writes to ask for an answer."""
-        asked = _asked(messages[: turn + 1])
+        asked = _asked(list(messages[: turn + 1]))
         asking = self._render(asked, add_generation_prompt=True)
         if text.startswith(asking):
             return len(asking)

@@ -92,9 +92,9 @@ class _Batch(NamedTuple):
     """
 
     tokens: Int[np.ndarray, "B T"]
-    lengths: Int[np.ndarray, "B"]
-    keys: Key[Array, "B"]
-    eos_ids: Int[np.ndarray, "E"]
+    lengths: Int[np.ndarray, " B"]
+    keys: Key[Array, " B"]
+    eos_ids: Int[np.ndarray, " E"]
 
 
 class _State(NamedTuple):
@@ -102,8 +102,8 @@ class _State(NamedTuple):
 
     cache: KVCache
     answers: Int[Array, "B max_new_tokens"]
-    answer_lengths: Int[Array, "B"]
-    ended: Bool[Array, "B"]
+    answer_lengths: Int[Array, " B"]
+    ended: Bool[Array, " B"]
     step: Int[Array, ""]  # columns of `answers` written
 
 
@@ -214,7 +214,7 @@ def _by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[li
 
 def _pad_left(
     prompts: Sequence[Sequence[int]], rows: int, pad_id: int
-) -> tuple[Int[np.ndarray, "B T"], Int[np.ndarray, "B"]]:
+) -> tuple[Int[np.ndarray, "B T"], Int[np.ndarray, " B"]]:
     width = _rounded(max(len(prompt) for prompt in prompts))
     tokens = np.full((rows, width), pad_id, np.int32)
     lengths = np.zeros(rows, np.int32)
@@ -229,7 +229,7 @@ def _rounded(length: int) -> int:
     return max(16, 1 << (length - 1).bit_length()) if length <= 64 else -(-length // 64) * 64
 
 
-def _sample_keys(seed: int, ids: Sequence[int], rows: int) -> Key[Array, "B"]:
+def _sample_keys(seed: int, ids: Sequence[int], rows: int) -> Key[Array, " B"]:
     numbers = np.zeros(rows, np.uint32)
     numbers[: len(ids)] = ids
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)

@@ -125,7 +125,7 @@ def _flat_hidden(model: Decoder, batch: TokenBatch) -> Float[Array, "tokens D"]:
 
 
 def _per_token(
-    student: Float[Array, "C V"], teacher: Float[Array, "C W"], labels: Int[Array, "C"]
+    student: Float[Array, "C V"], teacher: Float[Array, "C W"], labels: Int[Array, " C"]
 ) -> Float[Array, "5 C"]:
     """Both negative log-likelihoods, both divergences, and whether the likeliest tokens agree."""
     common = min(student.shape[-1], teacher.shape[-1])
@@ -143,7 +143,7 @@ def _per_token(
 
 
 def _negative_log_likelihood(
-    scores: Float[Array, "C V"], labels: Int[Array, "C"]
-) -> Float[Array, "C"]:
+    scores: Float[Array, "C V"], labels: Int[Array, " C"]
+) -> Float[Array, " C"]:
     chosen = jnp.take_along_axis(scores, labels[:, None], axis=-1)[:, 0]
     return jax.nn.logsumexp(scores, axis=-1) - chosen

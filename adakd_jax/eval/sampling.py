@@ -10,12 +10,12 @@ _BLOCK = 256  # tokens of a block in the two-level search of `_inverse_cdf`
 
 def next_tokens(
     logits: Float[Array, "B V"],
-    keys: Key[Array, "B"],
+    keys: Key[Array, " B"],
     *,
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
-) -> Int[Array, "B"]:
+) -> Int[Array, " B"]:
     """Picks one token per row.
 
     Row b's token depends on `logits[b]` and `keys[b]` alone.
@@ -50,7 +50,7 @@ def kept_mass(
 
 
 def _largest(
-    mass: Float[Array, "B V"], weights: Float[Array, "B V"], wanted: Float[Array, "B"]
+    mass: Float[Array, "B V"], weights: Float[Array, "B V"], wanted: Float[Array, " B"]
 ) -> Float[Array, "B V"]:
     """Zeroes all but the largest entries of `mass`, as few as hold `wanted` of the summed weights.
 
@@ -73,7 +73,7 @@ def _largest(
     return jnp.where(bits >= threshold[:, None], mass, 0.0)
 
 
-def _inverse_cdf(mass: Float[Array, "B V"], keys: Key[Array, "B"]) -> Int[Array, "B"]:
+def _inverse_cdf(mass: Float[Array, "B V"], keys: Key[Array, " B"]) -> Int[Array, " B"]:
     """Draws index i with probability mass_i / Σ mass from one uniform number per row.
 
     First the block, then the token in it: one number and one short sum instead of a Gumbel variate

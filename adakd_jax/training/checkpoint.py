@@ -74,7 +74,8 @@ class Checkpoints:
         if step is None:
             return None
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        return restored
 
     @property
     def latest_step(self) -> int | None:
@@ -136,12 +137,12 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
             read_only=True,
         ),
     )
-    named = {None: manager.latest_step, "latest": manager.latest_step, "best": manager.best_step}
-    chosen = named[step]() if step in named else int(step)
-    if chosen not in manager.all_steps():
+    saved = sorted(manager.all_steps())
+    named = {"latest": manager.latest_step(), "best": manager.best_step()}
+    chosen = named.get(str(step or "latest"), next((s for s in saved if str(s) == str(step)), None))
+    if chosen is None:
         raise FileNotFoundError(
-            f"{run_dir} has no checkpoint {step or 'latest'!r}; "
-            f"valid: {sorted(manager.all_steps())}, latest, best"
+            f"{run_dir} has no checkpoint {step or 'latest'!r}; valid: {saved}, latest, best"
         )
     source = ModelSource(**json.loads((folder / "source.json").read_text()))
     config = decoder_config(source.hf_config)

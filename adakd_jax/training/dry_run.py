@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from rich.console import Console
 from rich.table import Table
@@ -105,7 +104,7 @@ def _shapes(config: RunConfig) -> Shapes:
     rows = training.batch_rows or training.batch_examples or 1
     micro = training.micro_batch_rows or rows
     size = (math.ceil(rows / micro), micro, config.data.max_length)
-    batch = TokenBatch(*[jax.ShapeDtypeStruct(size, np.int32)] * 4)
+    batch = jax.eval_shape(lambda: TokenBatch(*[jnp.zeros(size, jnp.int32)] * 4))
     return Shapes(
         teacher,
         *abstract_decoder(teacher, jnp.dtype(teacher_precision)),

@@ -149,7 +149,7 @@ def fit(
                 display.note(_held_out_line(done, scores))
             if last or done % schedule.save_every == 0 or scores is not None:
                 recorder.flush()
-                checkpoints.save(state, reverse_kl=scores and scores["reverse_kl"])
+                checkpoints.save(state, reverse_kl=None if scores is None else scores["reverse_kl"])
             if last:
                 break
             if scores is not None or done % schedule.save_every == 0:

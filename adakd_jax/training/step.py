@@ -57,10 +57,11 @@ def make_train_step(parts: StepParts) -> TrainStep:
     """
 
     def train_step(state: TrainState, teacher_params: Any, batch: TokenBatch):
+        step_key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         signals = Signals(
             keep_ratio=keep_ratio(parts.distill, state.opt_state),
             progress=state.step / parts.total_steps,
-            rng=jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step),
+            rng=step_key,
         )
         loss, report, grads = _loss_and_gradients(
             parts, state.params, teacher_params, batch, signals
@@ -99,7 +100,8 @@ def _loss_and_gradients(
         )
 
     def gradients(index: Array, rows: TokenBatch):
-        micro_signals = signals._replace(rng=jax.random.fold_in(signals.rng, index))
+        key = None if signals.rng is None else jax.random.fold_in(signals.rng, index)
+        micro_signals = signals._replace(rng=key)
         return jax.value_and_grad(micro_batch_loss, has_aux=True)(params, rows, micro_signals)
 
     def accumulate(total: Any, index_and_rows: tuple[Array, TokenBatch]):
