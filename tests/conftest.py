@@ -1,5 +1,6 @@
 """Every test runs on the CPU, with shapes checked and warnings as errors."""
 
+import importlib.util
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -20,3 +21,7 @@ import jax
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/adakd_jax/tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+if importlib.util.find_spec("torch") is None:
+    # The parity extra; .ci/run installs it and runs these files.
+    collect_ignore_glob = ["*/test_parity_*.py"]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -14,8 +15,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.weights import save_weights
 from adakd_jax.models import init_cache, logits
-
-torch = pytest.importorskip("torch", reason="the parity extra is not installed")
 
 pytestmark = pytest.mark.parity
 LENGTH = 20
