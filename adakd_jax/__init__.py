@@ -1,6 +1,10 @@
 """Token-adaptive knowledge distillation of large language models in JAX."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# transformers advises to install PyTorch, which nothing here needs.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 if TYPE_CHECKING:
     from adakd_jax.hf.export import save_pretrained
