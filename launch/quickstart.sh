@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a distilled student: makes .venv, has a small teacher answer the prompts in
 # launch/quickstart_prompts.jsonl, distils half of its layers from those answers, and exports the result.
-# Needs Python ≥ 3.11 and a package registry; about 10 minutes on two cores after installation. Run again to resume.
+# Needs Python ≥ 3.11 and a package registry. Time: see the header of configs/quickstart.yaml. Run again to resume.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
