@@ -104,6 +104,11 @@ def _rule(config: DistillConfig) -> FocusRule:
     return choose(FOCI, "focus", config.focus.kind)
 
 
+def keeps_every_token(config: DistillConfig) -> bool:
+    """Whether each response token has weight 1 whatever its score."""
+    return _rule(config) is FOCI["all"]
+
+
 def token_weights(
     config: DistillConfig, scores: PerToken, mask: TokenMask, signals: Signals
 ) -> PerToken:

@@ -28,10 +28,12 @@ class ScoreRule(NamedTuple):
         statistics: (student [..., V], teacher [..., V], labels [...], **options) → [..., S]; labels
             of masked tokens are valid ids that mean nothing.
         finish: (statistics [n, S], mask [n], rng) → scores [n]; called once with all tokens.
+        sees_vocabulary: whether the statistics need the distributions.
     """
 
     statistics: Callable[..., Array]
     finish: Callable[[Array, Array, Array | None], Array]
+    sees_vocabulary: bool = True
 
 
 def _no_statistics(student: LogProbs, teacher: LogProbs, labels: Labels) -> Statistics:
@@ -54,25 +56,8 @@ def _square_root(statistics: Statistics, mask: TokenMask, rng: Array | None) -> 
 
 SCORES: Mapping[str, ScoreRule] = {
     "hellinger": ScoreRule(_squared_hellinger, _square_root),
-    "uniform": ScoreRule(_no_statistics, _uniform),
+    "uniform": ScoreRule(_no_statistics, _uniform, sees_vocabulary=False),
 }
-
-
-def scores_from_log_probabilities(
-    rule: ScoreRule,
-    student: LogProbs,
-    teacher: LogProbs,
-    labels: Labels,
-    mask: TokenMask,
-    rng: Array | None,
-    options: Mapping[str, Any],
-) -> PerToken:
-    """Both halves of a rule on a whole micro-batch; 0 where masked, no gradient."""
-    student, teacher = jax.lax.stop_gradient((student, teacher))
-    statistics = rule.statistics(student, teacher, jnp.where(mask, labels, 0), **options)
-    flat = statistics.reshape(mask.size, statistics.shape[-1])
-    scores = rule.finish(flat, mask.reshape(-1), rng).reshape(mask.shape)
-    return jnp.where(mask, scores, 0.0)
 
 
 def token_scores(
@@ -118,6 +103,9 @@ def token_scores(
         mask = labels != IGNORE
     student, teacher = (
         log_probabilities(jnp.where(mask[..., None], logits, jnp.zeros_like(logits)))
-        for logits in (student_logits, teacher_logits)
+        for logits in jax.lax.stop_gradient((student_logits, teacher_logits))
     )
-    return scores_from_log_probabilities(chosen, student, teacher, labels, mask, rng, options)
+    statistics = chosen.statistics(student, teacher, jnp.where(mask, labels, 0), **options)
+    flat = statistics.reshape(mask.size, statistics.shape[-1])
+    scores = chosen.finish(flat, mask.reshape(-1), rng).reshape(mask.shape)
+    return jnp.where(mask, scores, 0.0)

@@ -1,6 +1,7 @@
 """Slot 3: how soft the two distributions of a token are made before they are compared."""
 
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,39 @@ from adakd_jax.distill.registry import choose
 from adakd_jax.distill.signals import Signals
 
 Temperatures = tuple[PerToken, PerToken]  # student, teacher
-TemperatureRule = Callable[..., Temperatures]
+
+
+def _as_assigned(
+    config: Any, tau: PerToken, student: Any, teacher: Any, signals: Signals
+) -> Temperatures:
+    return tau, tau
+
+
+def _product(config: Any, student_tau: PerToken, teacher_tau: PerToken) -> PerToken:
+    return student_tau * teacher_tau
+
+
+def _never(config: Any) -> bool:
+    return False
+
+
+class TemperatureRule(NamedTuple):
+    """A temperature for each token, decided in two halves.
+
+    Attributes:
+        assign: (its config, scores [...], selected [...], signals) → τ [...]; sees all tokens of
+            the global micro-batch, and no vocabulary. No gradient.
+        see: (its config, τ [...], student logits [..., V], teacher logits [..., V], signals) →
+            (τ_student, τ_teacher); sees the vocabulary of a slice of tokens. A gradient may flow.
+        factor: (its config, τ_student, τ_teacher) → what D is multiplied by where the other methods
+            say τ². No gradient.
+        is_one: (its config) → whether τ is 1 everywhere, so that nothing needs dividing.
+    """
+
+    assign: Callable[[Any, Array, Array, Signals], Array]
+    see: Callable[[Any, Array, Any, Any, Signals], Temperatures] = _as_assigned
+    factor: Callable[[Any, Array, Array], Array] = _product
+    is_one: Callable[[Any], bool] = _never
 
 
 def lower_median(values: PerToken, selected: Bool[Array, "*tokens"]) -> Float[Array, ""]:
@@ -72,27 +105,25 @@ def _fixed(
     config: FixedTemperature,
     scores: PerToken,
     selected: Bool[Array, "*tokens"],
-    student_logits: Logits | None,
-    teacher_logits: Logits | None,
     signals: Signals,
-) -> Temperatures:
-    tau = jnp.full(scores.shape, config.base, scores.dtype)
-    return tau, tau
+) -> PerToken:
+    return jnp.full(scores.shape, config.base, scores.dtype)
+
+
+def _fixed_is_one(config: FixedTemperature) -> bool:
+    return config.base == 1.0
 
 
 def _idts(
-    config: Idts,
-    scores: PerToken,
-    selected: Bool[Array, "*tokens"],
-    student_logits: Logits | None,
-    teacher_logits: Logits | None,
-    signals: Signals,
-) -> Temperatures:
-    tau = idts_temperature(scores, selected, config.base, config.strength, config.inverse)
-    return tau, tau
+    config: Idts, scores: PerToken, selected: Bool[Array, "*tokens"], signals: Signals
+) -> PerToken:
+    return idts_temperature(scores, selected, config.base, config.strength, config.inverse)
 
 
-TEMPERATURES: Mapping[str, TemperatureRule] = {"fixed": _fixed, "idts": _idts}
+TEMPERATURES: Mapping[str, TemperatureRule] = {
+    "fixed": TemperatureRule(_fixed, is_one=_fixed_is_one),
+    "idts": TemperatureRule(_idts),
+}
 
 
 def token_temperature(
@@ -103,8 +134,7 @@ def token_temperature(
     teacher_logits: Logits | None,
     signals: Signals,
 ) -> Temperatures:
-    """Temperatures of student and teacher for each token; the divergence is multiplied by their
-    product.
+    """Temperatures of student and teacher for each token.
 
     Args:
         config: the loss; its `temperature` chooses the rule.
@@ -120,4 +150,5 @@ def token_temperature(
     Scope: see `idts_temperature`.
     """
     rule = choose(TEMPERATURES, "temperature", config.temperature.kind)
-    return rule(config.temperature, scores, selected, student_logits, teacher_logits, signals)
+    tau = rule.assign(config.temperature, scores, selected, signals)
+    return rule.see(config.temperature, tau, student_logits, teacher_logits, signals)

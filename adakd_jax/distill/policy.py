@@ -1,0 +1,164 @@
+"""A token policy in three stages: survey the tokens, assign weights and temperatures, compare.
+
+`survey` and `compare` look at tokens with their vocabulary, [..., V], one slice of tokens at a time
+if need be. `assign` looks at numbers per token, of the whole global micro-batch at once. So the
+loss on whole logits and the loss in chunks are the same three calls.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from adakd_jax.axes import Logits, PerToken, TokenMask
+from adakd_jax.config.distill import DistillConfig, Latf
+from adakd_jax.distill.divergence import DIVERGENCES
+from adakd_jax.distill.focus import keeps_every_token, token_weights
+from adakd_jax.distill.log_probability import log_probabilities
+from adakd_jax.distill.registry import choose, options_of
+from adakd_jax.distill.scores import SCORES, ScoreRule
+from adakd_jax.distill.signals import Signals
+from adakd_jax.distill.temperature import TEMPERATURES
+
+Labels = Int[Array, "*tokens"]
+LogProbs = Float[Array, "*tokens V"]
+
+
+class Survey(NamedTuple):
+    """What is known of each token before any is chosen. Temperature 1, no gradient.
+
+    Attributes:
+        statistics: [..., S], what the score is made of.
+        watched: [...], divergence at τ_base, if LATF watches all tokens; else None.
+        cross_entropy: [...], −log q of the label. Nats.
+        forward_kl: [...], KL(p‖q). Nats.
+        reverse_kl: [...], KL(q‖p). Nats.
+    """
+
+    statistics: Array
+    watched: Array | None
+    cross_entropy: Array
+    forward_kl: Array
+    reverse_kl: Array
+
+
+class Assignment(NamedTuple):
+    """What the policy decided for each token of a global micro-batch. No gradient.
+
+    Attributes:
+        scores: [...], difficulty of response tokens, else 0.
+        weights: [...], w ≥ 0; 0 is a token that is not kept.
+        temperature: [...], what slot 3 decides from the scores; τ_base where not kept.
+    """
+
+    scores: Array
+    weights: Array
+    temperature: Array
+
+
+def score_rule(config: DistillConfig) -> ScoreRule:
+    """The rule of slot 1."""
+    return choose(SCORES, "score", config.score.kind)
+
+
+def watches_all_tokens(config: DistillConfig) -> bool:
+    """Whether LATF's loss is that of all response tokens.
+
+    Lowering the ratio raises the loss of the kept tokens by itself; the loss of all tokens does not
+    move with it.
+    """
+    return isinstance(config.focus, Latf) and config.focus.monitor == "all_tokens"
+
+
+def needs_survey(config: DistillConfig) -> bool:
+    """Whether tokens must be seen once before the loss: to rank them, or to watch all of them."""
+    return not keeps_every_token(config) or score_rule(config).sees_vocabulary
+
+
+def survey(
+    config: DistillConfig, student_logits: Logits, teacher_logits: Logits, labels: Labels
+) -> Survey:
+    """Look at tokens. `labels` are valid ids, at masked tokens too; logits there must be finite."""
+    student_logits, teacher_logits = jax.lax.stop_gradient((student_logits, teacher_logits))
+    student, teacher = log_probabilities(student_logits), log_probabilities(teacher_logits)
+    statistics = score_rule(config).statistics(student, teacher, labels, **options_of(config.score))
+    watched = None
+    if watches_all_tokens(config):
+        base = getattr(config.temperature, "base", 1.0)
+        if base != 1.0:
+            tau = jnp.full(labels.shape, base, student.dtype)
+            student_at, teacher_at = (
+                log_probabilities(z, tau) for z in (student_logits, teacher_logits)
+            )
+        else:
+            student_at, teacher_at = student, teacher
+        watched = _divergence(config, student_at, teacher_at)
+    forward_kl, reverse_kl = _both_kl(student, teacher)
+    return Survey(statistics, watched, cross_entropy(student, labels), forward_kl, reverse_kl)
+
+
+def assign(
+    config: DistillConfig, statistics: Array, mask: TokenMask, signals: Signals
+) -> Assignment:
+    """Decide from the statistics [..., S] of a global micro-batch what every token is worth."""
+    flat = statistics.reshape(mask.size, statistics.shape[-1])
+    scores = score_rule(config).finish(flat, mask.reshape(-1), signals.rng).reshape(mask.shape)
+    scores = jax.lax.stop_gradient(jnp.where(mask, scores, 0.0))
+    weights = token_weights(config, scores, mask, signals)
+    rule = choose(TEMPERATURES, "temperature", config.temperature.kind)
+    tau = rule.assign(config.temperature, scores, weights > 0, signals)
+    return Assignment(scores, weights, jax.lax.stop_gradient(tau))
+
+
+def compare(
+    config: DistillConfig,
+    student_logits: Logits,
+    teacher_logits: Logits,
+    temperature: PerToken,
+    signals: Signals,
+) -> tuple[PerToken, PerToken]:
+    """τ²·D(p^τ, q^τ) of each token, and the student's temperature. The gradient is wanted here.
+
+    Args:
+        config: the loss.
+        student_logits: [..., V].
+        teacher_logits: [..., V], no gradient.
+        temperature: [...], as assigned.
+        signals: of this optimizer step.
+    """
+    rule = choose(TEMPERATURES, "temperature", config.temperature.kind)
+    if rule.is_one(config.temperature):
+        student, teacher = log_probabilities(student_logits), log_probabilities(teacher_logits)
+        return _divergence(config, student, teacher), temperature
+    taus = rule.see(config.temperature, temperature, student_logits, teacher_logits, signals)
+    losses = _divergence(
+        config,
+        log_probabilities(student_logits, taus[0]),
+        log_probabilities(teacher_logits, taus[1]),
+    )
+    if config.scale_by_squared_temperature:
+        losses = losses * jax.lax.stop_gradient(rule.factor(config.temperature, *taus))
+    return losses, taus[0]
+
+
+def cross_entropy(student: LogProbs, labels: Labels) -> PerToken:
+    """−log q of each label, from log-probabilities."""
+    # Not a gather: its gradient is a scatter, which needs arrays of [..., V] of its own.
+    ids = jax.lax.broadcasted_iota(labels.dtype, student.shape, student.ndim - 1)
+    return -jnp.sum(jnp.where(ids == labels[..., None], student, 0.0), axis=-1)
+
+
+def _divergence(config: DistillConfig, student: LogProbs, teacher: LogProbs) -> PerToken:
+    rule: Any = choose(DIVERGENCES, "divergence", config.divergence.kind)
+    return rule(student, teacher, **options_of(config.divergence))
+
+
+def _both_kl(student: LogProbs, teacher: LogProbs) -> tuple[PerToken, PerToken]:
+    """KL(p‖q) and KL(q‖p), for the report.
+
+    By the definition: the care that a gradient or a single token needs is lost in a sum over many
+    tokens, and costs a pass over the vocabulary each.
+    """
+    gap = teacher - student
+    return jnp.sum(jnp.exp(teacher) * gap, axis=-1), -jnp.sum(jnp.exp(student) * gap, axis=-1)
