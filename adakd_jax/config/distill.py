@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from adakd_jax.config.stage import NonNegative, Probability, Ratio, Stage
 
@@ -113,4 +113,9 @@ class DistillConfig(Stage):
     kd_weight: NonNegative = Field(default=1.0, description="weight of the distillation loss")
     ce_weight: NonNegative = Field(
         default=0.0, description="weight of the cross-entropy with the labels"
+    )
+    chunk_size: PositiveInt | None = Field(
+        default=None,
+        description="response tokens whose logits exist at a time, per device; default: as many as "
+        "fit into 1 GiB",
     )

@@ -12,6 +12,7 @@ from adakd_jax.distill.objective import denominators, distillation_loss
 from adakd_jax.distill.scores import SCORES, token_scores
 from adakd_jax.distill.signals import Denominators, Features, LossReport, Signals
 from adakd_jax.distill.temperature import TEMPERATURES, idts_temperature, token_temperature
+from adakd_jax.distill.vocab_loss import vocab_distillation_loss
 
 __all__ = [
     "DIVERGENCES",
@@ -32,4 +33,5 @@ __all__ = [
     "select_top_ratio",
     "token_scores",
     "token_temperature",
+    "vocab_distillation_loss",
 ]

@@ -15,7 +15,14 @@ from jaxtyping import Array
 
 from adakd_jax.axes import Head, TokenBatch
 from adakd_jax.config import DistillConfig, TopRatio
-from adakd_jax.distill import LossReport, Signals, denominators, distillation_loss
+from adakd_jax.distill import (
+    Denominators,
+    LossReport,
+    Signals,
+    denominators,
+    distillation_loss,
+    vocab_distillation_loss,
+)
 from adakd_jax.models import logits
 from adakd_jax.training.metrics import step_metrics
 from adakd_jax.training.state import TrainState
@@ -34,6 +41,7 @@ class StepParts(NamedTuple):
     teacher: nnx.GraphDef
     total_steps: int
     average_decay: float | None = None
+    whole_logits: bool = False  # only to be compared with: see `whole_logits_loss`
 
 
 def keep_ratio(config: DistillConfig, opt_state: optax.OptState) -> Array:
@@ -76,10 +84,24 @@ def make_train_step(parts: StepParts) -> TrainStep:
     return jax.jit(train_step, donate_argnums=0)
 
 
-def common_tokens(student: Head, teacher: Head) -> tuple[Head, Head]:
-    """Both heads cut to the tokens that both have: one tokenizer, embeddings padded differently."""
-    size = min(student.size, teacher.size)
-    return student._replace(size=size), teacher._replace(size=size)
+def whole_logits_loss(
+    config: DistillConfig,
+    student_hidden: Array,
+    student_head: Head,
+    teacher_hidden: Array,
+    teacher_head: Head,
+    labels: Array,
+    signals: Signals,
+    *,
+    denominators: Denominators | None = None,
+) -> tuple[Array, LossReport]:
+    """`vocab_distillation_loss` by way of [B, T, V]: what benchmarks compare with."""
+    size = min(student_head.size, teacher_head.size)
+    student_logits = logits(student_hidden, student_head._replace(size=size))
+    teacher_logits = logits(teacher_hidden, teacher_head._replace(size=size))
+    return distillation_loss(
+        config, student_logits, teacher_logits, labels, signals, denominators=denominators
+    )
 
 
 def _loss_and_gradients(
@@ -92,11 +114,18 @@ def _loss_and_gradients(
         inputs = (rows.tokens, rows.positions, rows.segments)
         teacher = nnx.merge(parts.teacher, teacher_params)
         student = nnx.merge(parts.student, params)
-        heads = common_tokens(student.head(), teacher.head())
-        student_logits = logits(student(*inputs), heads[0])
-        teacher_logits = jax.lax.stop_gradient(logits(teacher(*inputs), heads[1]))
-        return distillation_loss(
-            parts.distill, student_logits, teacher_logits, rows.labels, signals, denominators=totals
+        hidden = student(*inputs), jax.lax.stop_gradient(teacher(*inputs))
+        heads = student.head(), teacher.head()
+        loss = whole_logits_loss if parts.whole_logits else vocab_distillation_loss
+        return loss(
+            parts.distill,
+            hidden[0],
+            heads[0],
+            hidden[1],
+            heads[1],
+            rows.labels,
+            signals,
+            denominators=totals,
         )
 
     def gradients(index: Array, rows: TokenBatch):

@@ -1,0 +1,78 @@
+"""Visiting some tokens of many in chunks of one size: shapes are static, the count is data."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+BUDGET = 2**30  # bytes for the arrays [C, V] that are alive together
+_ARRAYS = 6  # about how many of them, float32, pass 2 keeps alive
+_MULTIPLE = 128  # rows of a TPU's matrix unit; a chunk is a multiple of it where possible
+
+
+def chunk_size_for(vocabulary: int, tokens: int, budget: int = BUDGET) -> int:
+    """Tokens C whose logits [C, V] exist at a time: as many as fit into `budget` bytes.
+
+    A larger chunk reads and writes the gradient of the output embedding, [V, D], less often; past
+    some hundreds of tokens nothing is gained.
+
+    Args:
+        vocabulary: V.
+        tokens: of the micro-batch on this device; more than those are never needed.
+        budget: bytes for about six float32 arrays [C, V].
+
+    Returns:
+        A multiple of 128 up to `tokens` rounded up, at least 128, or `tokens` if there are fewer.
+    """
+    fitting = budget // (_ARRAYS * 4 * vocabulary)
+    rounded = max(fitting // _MULTIPLE, 1) * _MULTIPLE
+    return max(1, min(rounded, tokens))
+
+
+class Chunks(NamedTuple):
+    """Some tokens in their order, cut into chunks.
+
+    Attributes:
+        order: int32 [M·C]; places of the tokens to visit, then the number of all tokens as a place
+            that does not exist: a gather there gives zeros, a scatter does nothing.
+        count: int32 [], chunks that hold a token (on any device along `axes`).
+    """
+
+    order: Int[Array, " places"]
+    count: Int[Array, ""]
+
+    def places(self, index: Array, size: int) -> Int[Array, " C"]:
+        """Places of the chunk `index`, int32 [C]."""
+        return jax.lax.dynamic_slice_in_dim(self.order, index * size, size)
+
+
+def chunks_of(marked: Bool[Array, " tokens"], size: int, axes: tuple[str, ...] = ()) -> Chunks:
+    """Cut the marked tokens into chunks of `size`.
+
+    Along the mesh axes `axes` the count is the largest of any device's: all make the same number of
+    rounds, so that a collective inside a round finds all its partners.
+    """
+    capacity = -(-marked.size // size) * size
+    order = jnp.nonzero(marked, size=capacity, fill_value=marked.size)[0].astype(jnp.int32)
+    count = (marked.sum(dtype=jnp.int32) + (size - 1)) // size
+    return Chunks(order, jax.lax.pmax(count, axes) if axes else count)
+
+
+def take(values: Array, places: Int[Array, " C"]) -> Array:
+    """Rows of `values` at `places`; zeros at a place that does not exist."""
+    return values.at[places].get(mode="fill", fill_value=0)
+
+
+def put(buffers: Any, places: Int[Array, " C"], rows: Any) -> Any:
+    """Write rows [C, …] into buffers [tokens, …], leaf by leaf."""
+    return jax.tree.map(
+        lambda buffer, row: buffer.at[places].set(row.astype(buffer.dtype), mode="drop"),
+        buffers,
+        rows,
+    )
+
+
+def buffers_like(rows: Any, tokens: int) -> Any:
+    """Zeros [tokens, …] for rows [C, …] given as shapes."""
+    return jax.tree.map(lambda row: jnp.zeros((tokens, *row.shape[1:]), row.dtype), rows)

@@ -1,0 +1,167 @@
+"""The distillation loss from hidden states and output embeddings: [B, T, V] never exists.
+
+Response tokens are visited in chunks, twice: pass 1 surveys them, which gives scores, selection and
+temperatures; pass 2 visits the kept ones, computes the loss and, while a chunk's logits are there,
+its gradients.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from adakd_jax.axes import Head
+from adakd_jax.config.distill import DistillConfig
+from adakd_jax.distill.chunks import chunk_size_for
+from adakd_jax.distill.objective import denominators as step_denominators
+from adakd_jax.distill.signals import Denominators, Features, LossReport, Signals
+from adakd_jax.distill.vocab_passes import Layout, Student, Teacher, two_passes
+
+_PER_TOKEN = ("scores", "response", "selected", "temperature")
+
+
+def vocab_distillation_loss(
+    config: DistillConfig,
+    student_hidden: Float[Array, "*tokens Ds"],
+    student_head: Head,
+    teacher_hidden: Float[Array, "*tokens Dt"],
+    teacher_head: Head,
+    labels: Int[Array, "*tokens"],
+    signals: Signals,
+    *,
+    features: Features | None = None,
+    denominators: Denominators | None = None,
+    chunk_size: int | None = None,
+    batch_axes: tuple[str, ...] = (),
+) -> tuple[Float[Array, ""], LossReport]:
+    """Distillation loss of one micro-batch, equal to `distillation_loss` of the two heads' logits.
+
+    Head products, counted in FLOPs: (2·Ds + 2·Dt)·V per response token if tokens must be ranked
+    first (pass 1), and (6·Ds + 2·Dt)·V per kept token (pass 2). Prompt and padding cost nothing.
+
+    Args:
+        config: one choice per slot, static.
+        student_hidden: [..., Ds], last hidden states, aligned with `labels`.
+        student_head: the student's output embedding.
+        teacher_hidden: [..., Dt].
+        teacher_head: the teacher's. Where the two differ in size (one tokenizer, embeddings padded
+            differently) both are cut to the tokens that both have.
+        labels: [...], next-token ids; −100 marks prompt and padding.
+        signals: of this optimizer step.
+        features: hidden states for a feature term; must be None, as no term uses them.
+        denominators: of the whole step (see `denominators`). Default: those of this micro-batch.
+        chunk_size: C, tokens whose logits [C, V] exist at a time, on each device. Default: the
+            configuration's, or by V and a budget of memory (`chunk_size_for`).
+        batch_axes: mesh axes over which the first dimension of the token arrays is sharded; the
+            mesh is the context's. Each device compacts its own tokens; scores are gathered once.
+
+    Returns:
+        The loss [] and a `LossReport`. A term without tokens is 0, with zero gradient.
+
+    Raises:
+        ValueError: features are given, the chunk size is not positive, or a rule is unknown.
+
+    Scope: the global micro-batch: ranks, medians and sums run over all tokens of all devices.
+    Gradient flows to the student's hidden states, its head's weight and bias, and to
+    `signals.learned`; any cotangent is right. The head's gradient is accumulated in float32.
+
+    References:
+        AdaKD (arXiv 2510.11615) eqs. 3-10; each rule's docstring names its deviations.
+    """
+    if features is not None:
+        raise ValueError("features: this configuration has no feature term; pass features=None")
+    if denominators is None:
+        denominators = step_denominators(config, labels.reshape(-1), signals)
+    layout = _layout(config, student_head, teacher_head, labels, chunk_size, batch_axes)
+    student = Student(student_hidden, student_head.weight, student_head.bias, signals.learned)
+    teacher = Teacher(teacher_hidden, teacher_head.weight, teacher_head.bias)
+    fixed = signals._replace(learned=None)
+    return _loss(layout, student, teacher, labels, fixed, denominators)
+
+
+def _layout(
+    config: DistillConfig,
+    student: Head,
+    teacher: Head,
+    labels: Array,
+    chunk_size: int | None,
+    batch_axes: tuple[str, ...],
+) -> Layout:
+    size = min(student.size, teacher.size)
+    shards = 1
+    if batch_axes:
+        mesh = jax.sharding.get_abstract_mesh()
+        for axis in batch_axes:
+            shards *= mesh.shape[axis]
+    chosen = chunk_size or config.chunk_size or chunk_size_for(size, max(1, labels.size // shards))
+    if chosen < 1:
+        raise ValueError(f"chunk_size = {chosen} must be at least 1 token")
+    return Layout(
+        config=config,
+        size=size,
+        student=(student.scale, student.soft_cap),
+        teacher=(teacher.scale, teacher.soft_cap),
+        chunk_size=chosen,
+        batch_axes=tuple(batch_axes),
+    )
+
+
+class _Operands(NamedTuple):
+    """Everything a loss is computed from, as one tree."""
+
+    student: Student
+    teacher: Teacher
+    labels: Array
+    signals: Signals
+    totals: Denominators
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loss(
+    layout: Layout,
+    student: Student,
+    teacher: Teacher,
+    labels: Array,
+    signals: Signals,
+    totals: Denominators,
+) -> tuple[Array, LossReport]:
+    operands = _Operands(student, teacher, labels, signals, totals)
+    loss, report, _ = _on_mesh(layout, operands, gradient=False)
+    return loss, report
+
+
+def _loss_forward(layout: Layout, *operands):
+    loss, report, gradient = _on_mesh(layout, _Operands(*operands), gradient=True)
+    return (loss, report), gradient
+
+
+def _loss_backward(layout: Layout, gradient: Student, cotangents: tuple[Array, LossReport]):
+    scale = cotangents[0]
+    scaled = jax.tree.map(lambda x: (x.astype(scale.dtype) * scale).astype(x.dtype), gradient)
+    return scaled, None, None, None, None
+
+
+_loss.defvjp(_loss_forward, _loss_backward)
+
+
+def _on_mesh(layout: Layout, operands: _Operands, *, gradient: bool):
+    """Run the passes on each device's own tokens; other mesh axes stay with the compiler."""
+    run = functools.partial(two_passes, layout, gradient=gradient)
+    if not layout.batch_axes:
+        return run(*operands)
+    batch: Any = P(layout.batch_axes)
+    whole: Any = P()
+    student = Student(batch, whole, whole, whole)
+    in_specs = _Operands(student, Teacher(batch, whole, whole), batch, whole, whole)
+    report = LossReport(
+        **{name: batch if name in _PER_TOKEN else whole for name in LossReport._fields}
+    )
+    return jax.shard_map(
+        lambda operands: run(*operands),
+        in_specs=(in_specs,),
+        out_specs=(whole, report, student if gradient else None),
+        axis_names=set(layout.batch_axes),
+        check_vma=False,
+    )(operands)

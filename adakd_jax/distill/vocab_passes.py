@@ -1,0 +1,311 @@
+"""The two passes of the chunked loss, on one device's tokens."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from adakd_jax.axes import IGNORE
+from adakd_jax.config.distill import DistillConfig
+from adakd_jax.distill.chunks import Chunks, buffers_like, chunks_of, put, take
+from adakd_jax.distill.log_probability import log_probabilities
+from adakd_jax.distill.objective import loss_report, masked_sum, quotient
+from adakd_jax.distill.policy import (
+    Assignment,
+    Survey,
+    assign,
+    compare,
+    cross_entropy,
+    needs_survey,
+    survey,
+)
+from adakd_jax.distill.signals import Denominators, LossReport, Signals
+
+
+class Layout(NamedTuple):
+    """The static half of a chunked loss.
+
+    Attributes:
+        config: the loss.
+        size: V, tokens that both vocabularies have.
+        student: the student's logit scale and soft cap.
+        teacher: the teacher's.
+        chunk_size: C.
+        batch_axes: mesh axes that shard the tokens.
+    """
+
+    config: DistillConfig
+    size: int
+    student: tuple[float, float | None]
+    teacher: tuple[float, float | None]
+    chunk_size: int
+    batch_axes: tuple[str, ...]
+
+
+class Student(NamedTuple):
+    """What the gradient is taken of: hidden states [..., D], head weight [V, D] and bias [V], and
+    what is learned with them.
+    """
+
+    hidden: Any
+    weight: Any
+    bias: Any
+    learned: Any
+
+
+class Teacher(NamedTuple):
+    """Hidden states [..., D], head weight [V, D] and bias [V]."""
+
+    hidden: Any
+    weight: Any
+    bias: Any
+
+
+class _Sums(NamedTuple):
+    """What pass 2 adds up: numerators, and the gradients of weight, bias and learned."""
+
+    kd: Array
+    ce: Array
+    weight: Any
+    bias: Any
+    learned: Any
+
+
+def two_passes(
+    layout: Layout,
+    student: Student,
+    teacher: Teacher,
+    labels: Array,
+    signals: Signals,
+    totals: Denominators,
+    *,
+    gradient: bool,
+) -> tuple[Array, LossReport, Student | None]:
+    """Loss, report and, if asked for, the gradient of the loss with respect to `student`.
+
+    The token arrays are this device's; the loss, the report's sums and the gradients of what is
+    replicated are added up over `layout.batch_axes`.
+    """
+    config, shape = layout.config, labels.shape
+    flat = labels.reshape(-1)
+    mask = flat != IGNORE
+    flat_student, flat_teacher = _flat(student, flat.size), _flat(teacher, flat.size)
+    tokens = _Tokens(layout, flat_student, flat_teacher, jnp.where(mask, flat, 0))
+
+    seen = _pass_one(tokens, mask) if needs_survey(config) else None
+    assigned = _assign_globally(layout, seen, mask, signals)
+    visited = (assigned.weights > 0) | (mask if config.ce_weight > 0 or seen is None else False)
+    sums, per_token = _pass_two(tokens, visited, assigned, signals, totals, seen is None, gradient)
+
+    seen = seen or per_token.seen
+    assert seen is not None  # one of the passes surveys
+    weights = assigned.weights
+    assigned = assigned._replace(
+        temperature=jnp.where(weights > 0, per_token.temperature, assigned.temperature)
+    )
+    report = loss_report(config, seen, assigned, mask, sums.kd, totals)
+    report = _add_up(layout, report, shape)
+    loss = config.kd_weight * quotient(sums.kd, totals.kd)
+    loss = loss + config.ce_weight * quotient(sums.ce, totals.ce)
+    loss, sums = _psum(layout, (loss, sums))
+    if not gradient:
+        return loss, report, None
+    grads = Student(
+        jnp.reshape(per_token.hidden, student.hidden.shape), sums.weight, sums.bias, sums.learned
+    )
+    return loss, report, jax.tree.map(lambda g, x: g.astype(x.dtype), grads, student)
+
+
+def _flat(model: Any, tokens: int) -> Any:
+    """Hidden states [n, D], and the weight in their dtype, converted once and not in each chunk."""
+    weight = model.weight.astype(model.hidden.dtype)
+    return model._replace(hidden=model.hidden.reshape(tokens, -1), weight=weight)
+
+
+class _Tokens(NamedTuple):
+    """One device's tokens, flat: hidden states [n, D], labels [n] (0 where there is none)."""
+
+    layout: Layout
+    student: Student
+    teacher: Teacher
+    labels: Array
+
+    def chunk(self, chunks: Chunks, index: Array) -> tuple[Array, Array, Array, Array]:
+        """Places, student hidden states, labels and teacher logits of a chunk."""
+        places = chunks.places(index, self.layout.chunk_size)
+        hidden = take(self.student.hidden, places)
+        product = _product(take(self.teacher.hidden, places), self.teacher.weight)
+        teacher = _shaped(product, self.teacher.bias, self.layout.size, *self.layout.teacher)
+        return places, hidden, take(self.labels, places), jax.lax.stop_gradient(teacher)
+
+    def student_logits(self, product: Array, bias: Array | None) -> Array:
+        """Logits from the product of hidden states and weight."""
+        return _shaped(product, bias, self.layout.size, *self.layout.student)
+
+
+def _product(hidden: Array, weight: Array) -> Array:
+    """[C, D] × [V, D] → float32 [C, V]."""
+    return jnp.einsum("CD,VD->CV", hidden, weight, preferred_element_type=jnp.float32)
+
+
+def _shaped(
+    product: Array, bias: Array | None, size: int, scale: float, soft_cap: float | None
+) -> Array:
+    """The rest of an output embedding: see `adakd_jax.axes.Head`."""
+    scores = product[:, :size]
+    if bias is not None:
+        scores = scores + bias[None, :size].astype(scores.dtype)
+    if scale != 1.0:
+        scores = scores * scale
+    return scores if soft_cap is None else soft_cap * jnp.tanh(scores / soft_cap)
+
+
+def _pass_one(tokens: _Tokens, mask: Array) -> Survey:
+    """Survey all response tokens; zeros elsewhere."""
+    config, size = tokens.layout.config, tokens.layout.chunk_size
+    chunks = chunks_of(mask, size, tokens.layout.batch_axes)
+
+    def look(index: Array) -> tuple[Array, Survey]:
+        places, hidden, labels, teacher = tokens.chunk(chunks, index)
+        student = tokens.student_logits(
+            _product(hidden, tokens.student.weight), tokens.student.bias
+        )
+        return places, survey(config, student, teacher, labels)
+
+    def visit(index: Array, buffers: Survey) -> Survey:
+        return put(buffers, *look(index))
+
+    rows = jax.eval_shape(look, jnp.int32(0))[1]
+    return jax.lax.fori_loop(0, chunks.count, visit, buffers_like(rows, mask.size))
+
+
+def _assign_globally(
+    layout: Layout, seen: Survey | None, mask: Array, signals: Signals
+) -> Assignment:
+    """Rank the tokens of all devices; return this device's."""
+    statistics = jnp.zeros((mask.size, 0), jnp.float32) if seen is None else seen.statistics
+    axes = layout.batch_axes
+    if not axes:
+        return assign(layout.config, statistics, mask, signals)
+    everyone: Any = jax.lax.all_gather((statistics, mask), axes, tiled=True)
+    assigned = assign(layout.config, everyone[0], everyone[1], signals)
+    first = jax.lax.axis_index(axes) * mask.size
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, mask.size), assigned)
+
+
+class _PerToken(NamedTuple):
+    """What pass 2 leaves at each token: gradient of the hidden state, temperature, survey."""
+
+    hidden: Any
+    temperature: Array
+    seen: Survey | None
+
+
+def _pass_two(
+    tokens: _Tokens,
+    visited: Array,
+    assigned: Assignment,
+    signals: Signals,
+    totals: Denominators,
+    with_survey: bool,
+    gradient: bool,
+) -> tuple[_Sums, _PerToken]:
+    """Loss and gradients over the visited tokens."""
+    layout, student = tokens.layout, tokens.student
+    chunks = chunks_of(visited, layout.chunk_size, layout.batch_axes)
+
+    def compute(index: Array):
+        places, hidden, labels, teacher = tokens.chunk(chunks, index)
+        weights, tau = take(assigned.weights, places), take(assigned.temperature, places)
+        tau = jnp.where(places < visited.size, tau, 1.0)
+        exists = places < visited.size
+        product = _product(hidden, student.weight)
+
+        def value(product: Array, bias: Array | None, learned: Any):
+            logits = tokens.student_logits(product, bias)
+            terms = _terms(
+                layout.config,
+                logits,
+                teacher,
+                labels,
+                weights,
+                tau,
+                exists,
+                signals._replace(learned=learned),
+            )
+            seen = survey(layout.config, logits, teacher, labels) if with_survey else None
+            return _objective(layout.config, terms, totals), (terms, seen)
+
+        if not gradient:
+            _, (terms, seen) = value(product, student.bias, student.learned)
+            sums = _Sums(terms.kd, terms.ce, None, None, None)
+            return places, sums, _PerToken(None, terms.temperature, seen)
+        _, pull, (terms, seen) = jax.vjp(
+            value, product, student.bias, student.learned, has_aux=True
+        )
+        to_product, to_bias, to_learned = pull(jnp.ones((), product.dtype))
+        narrow = to_product.astype(hidden.dtype)
+        to_weight = jnp.einsum("CV,CD->VD", narrow, hidden, preferred_element_type=jnp.float32)
+        to_hidden = jnp.einsum(
+            "CV,VD->CD",
+            narrow,
+            student.weight,
+            preferred_element_type=jnp.float32,
+        )
+        sums = _Sums(terms.kd, terms.ce, to_weight, to_bias, to_learned)
+        return places, sums, _PerToken(to_hidden, terms.temperature, seen)
+
+    def visit(index: Array, carry: tuple[_Sums, _PerToken]) -> tuple[_Sums, _PerToken]:
+        places, sums, rows = compute(index)
+        total = jax.tree.map(lambda a, b: a + b.astype(a.dtype), carry[0], sums)
+        return total, put(carry[1], places, rows)
+
+    _, sums, rows = jax.eval_shape(compute, jnp.int32(0))
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), sums
+    )
+    return jax.lax.fori_loop(0, chunks.count, visit, (zeros, buffers_like(rows, visited.size)))
+
+
+class _Terms(NamedTuple):
+    """Numerators of a chunk's terms, and its tokens' temperatures."""
+
+    kd: Array
+    ce: Array
+    temperature: Array
+
+
+def _terms(
+    config: DistillConfig,
+    student: Array,
+    teacher: Array,
+    labels: Array,
+    weights: Array,
+    tau: Array,
+    exists: Array,
+    signals: Signals,
+) -> _Terms:
+    losses, tau = compare(config, student, teacher, tau, signals)
+    kd = jnp.sum(jnp.where(weights > 0, weights * losses, 0.0))
+    ce = jnp.zeros_like(kd)
+    if config.ce_weight > 0:
+        ce = masked_sum(cross_entropy(log_probabilities(student), labels), exists)
+    return _Terms(kd, ce, jax.lax.stop_gradient(tau))
+
+
+def _objective(config: DistillConfig, terms: _Terms, totals: Denominators) -> Array:
+    kd, ce = quotient(terms.kd, totals.kd), quotient(terms.ce, totals.ce)
+    return config.kd_weight * kd + config.ce_weight * ce
+
+
+def _psum(layout: Layout, tree: Any) -> Any:
+    return jax.lax.psum(tree, layout.batch_axes) if layout.batch_axes else tree
+
+
+def _add_up(layout: Layout, report: LossReport, shape: tuple[int, ...]) -> LossReport:
+    """Sums over devices; numbers per token in the shape of the labels."""
+    sums, per_token = LossReport._fields[:8], LossReport._fields[8:]
+    added = _psum(layout, {name: getattr(report, name) for name in sums})
+    shaped = {name: getattr(report, name).reshape(shape) for name in per_token}
+    return LossReport(**added, **shaped)

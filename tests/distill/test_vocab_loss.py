@@ -1,0 +1,284 @@
+"""The chunked loss equals the dense one in value, report and gradient."""
+
+import itertools
+from functools import partial
+from typing import NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adakd_jax.axes import IGNORE
+from adakd_jax.config import distill as settings
+from adakd_jax.config.distill import DistillConfig
+from adakd_jax.distill import (
+    Features,
+    Head,
+    Signals,
+    distillation_loss,
+    vocab_distillation_loss,
+)
+
+SHAPE, VOCABULARY = (2, 9), 11
+
+
+class Case(NamedTuple):
+    """Hidden states [2, 9, D], heads' weights and biases, labels."""
+
+    student: np.ndarray
+    student_weight: np.ndarray
+    student_bias: np.ndarray
+    teacher: np.ndarray
+    teacher_weight: np.ndarray
+    teacher_bias: np.ndarray
+    labels: np.ndarray
+
+
+def a_case(seed=0, masked=0.35, rows=(VOCABULARY + 2, VOCABULARY + 5)):
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    labels = rng.integers(0, VOCABULARY, SHAPE).astype(np.int32)
+    labels[rng.random(SHAPE) < masked] = IGNORE
+    return Case(
+        draw(*SHAPE, 4), draw(rows[0], 4), draw(rows[0]),
+        draw(*SHAPE, 6), draw(rows[1], 6), draw(rows[1]),
+        labels,
+    )  # fmt: skip
+
+
+def heads(case, student=None, teacher=None, biased=True, scale=0.7, soft_cap=5.0):
+    weights = (
+        case.student_weight if student is None else student[0],
+        case.teacher_weight if teacher is None else teacher[0],
+    )
+    biases = (
+        case.student_bias if student is None else student[1],
+        case.teacher_bias if teacher is None else teacher[1],
+    )
+    return (
+        Head(weights[0], VOCABULARY, biases[0] if biased else None, scale, soft_cap),
+        Head(weights[1], VOCABULARY + 3, biases[1] if biased else None, 1.0, None),
+    )
+
+
+def head_logits(hidden, head, size):
+    z = (jnp.einsum("btd,vd->btv", hidden, head.weight))[..., :size]
+    if head.bias is not None:
+        z = z + head.bias[None, None, :size]
+    z = z * head.scale
+    return z if head.soft_cap is None else head.soft_cap * jnp.tanh(z / head.soft_cap)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def run(kind, config, options, case, ratio, cotangent=1.0):
+    chunk_size, biased, scale, soft_cap = options
+    signals = Signals(ratio, jnp.float32(0.3), jax.random.key(3), None)
+
+    def value(student, weight, bias):
+        student_head, teacher_head = heads(
+            case, (weight, bias), biased=biased, scale=scale, soft_cap=soft_cap
+        )
+        if kind == "chunked":
+            loss, report = vocab_distillation_loss(
+                config, student, student_head, case.teacher, teacher_head, case.labels, signals,
+                chunk_size=chunk_size,
+            )  # fmt: skip
+        else:
+            logits = (
+                head_logits(student, student_head, VOCABULARY),
+                head_logits(case.teacher, teacher_head, VOCABULARY),
+            )
+            loss, report = distillation_loss(config, *logits, case.labels, signals)
+        return cotangent * loss, report
+
+    arguments = case.student, case.student_weight, case.student_bias
+    return jax.value_and_grad(value, (0, 1, 2), has_aux=True)(*arguments)
+
+
+def agree(config, case, ratio, chunk_size=4, biased=True, scale=0.7, soft_cap=5.0, cotangent=1.0):
+    options = (chunk_size, biased, scale, soft_cap)
+    chunked = run("chunked", config, options, case, np.float32(ratio), cotangent)
+    dense = run("dense", config, options, case, np.float32(ratio), cotangent)
+    for ours, expected in zip(jax.tree.leaves(chunked), jax.tree.leaves(dense), strict=True):
+        expected = np.asarray(expected, np.float64)
+        assert np.isfinite(expected).all()
+        np.testing.assert_allclose(ours, expected, 1e-5, 1e-5 * np.abs(expected).max() + 1e-7)
+    return chunked
+
+
+def rules(slot):
+    return [kind() for kind in get_args(get_args(slot)[0])]
+
+
+SLOTS = {
+    "score": rules(settings.Score),
+    "focus": rules(settings.Focus),
+    "temperature": rules(settings.Temperature),
+    "divergence": rules(settings.Divergence),
+}
+EACH = [(slot, rule) for slot, found in SLOTS.items() for rule in found]
+
+
+@pytest.mark.parametrize(("slot", "rule"), EACH, ids=[f"{s}-{r.kind}" for s, r in EACH])
+def test_each_rule_against_defaults(slot, rule):
+    agree(DistillConfig(**{slot: rule}), a_case(), 0.6)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_combinations(seed):
+    rng = np.random.default_rng(seed)
+    pick = {slot: found[rng.integers(len(found))] for slot, found in SLOTS.items()}
+    config = DistillConfig(
+        **pick,
+        scale_by_squared_temperature=bool(rng.integers(2)),
+        ce_weight=float(rng.choice([0.0, 0.4])),
+        kd_weight=float(rng.choice([1.0, 0.6])),
+    )
+    agree(
+        config,
+        a_case(seed, masked=rng.choice([0.0, 0.3, 0.8])),
+        rng.uniform(0.1, 1.0),
+        chunk_size=int(rng.choice([1, 3, 5, 40])),
+        biased=bool(rng.integers(2)),
+        soft_cap=[None, 5.0][rng.integers(2)],
+    )
+
+
+@pytest.mark.parametrize("with_ce", [0.0, 0.5])
+def test_no_response_token(with_ce):
+    case = a_case()._replace(labels=np.full(SHAPE, IGNORE, np.int32))
+    (loss, _), gradient = agree(DistillConfig(ce_weight=with_ce), case, 0.5)
+    assert float(loss) == 0.0
+    assert all((np.asarray(g) == 0.0).all() for g in gradient)
+
+
+def test_one_response_token():
+    labels = np.full(SHAPE, IGNORE, np.int32)
+    labels[1, 3] = 2
+    (_, report), _ = agree(DistillConfig(), a_case()._replace(labels=labels), 0.1)
+    assert int(report.selected_tokens) == 1
+
+
+def test_any_cotangent():
+    agree(DistillConfig(ce_weight=0.3), a_case(), 0.5, cotangent=-37.5)
+
+
+def test_prompt_may_be_broken():
+    case = a_case()
+    prompt = (case.labels == IGNORE)[..., None]
+    spoiled = case._replace(
+        student=np.where(prompt, np.float32(np.nan), case.student),
+        teacher=np.where(prompt, np.float32(np.inf), case.teacher),
+    )
+    options = (4, True, 0.7, 5.0)
+    clean, other = (
+        run("chunked", DistillConfig(), options, c, np.float32(0.6)) for c in (case, spoiled)
+    )
+    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("divergence", SLOTS["divergence"], ids=lambda rule: rule.kind)
+def test_equal_models_have_no_loss_and_no_gradient(divergence):
+    case = a_case(rows=(VOCABULARY + 3, VOCABULARY + 3))
+    case = case._replace(
+        teacher=case.student, teacher_weight=case.student_weight, teacher_bias=case.student_bias
+    )
+    config = DistillConfig(divergence=divergence)
+    (loss, _), gradient = run("chunked", config, (4, True, 1.0, None), case, np.float32(0.6))
+    np.testing.assert_allclose(loss, 0.0, atol=1e-6)
+    for g in gradient:
+        np.testing.assert_allclose(g, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("divergence", SLOTS["divergence"], ids=lambda rule: rule.kind)
+def test_ruled_out_and_underflowing_tokens_are_finite(divergence):
+    case = a_case()
+    student_bias, teacher_bias = case.student_bias.copy(), case.teacher_bias.copy()
+    student_bias[0] = teacher_bias[0] = student_bias[1] = teacher_bias[2] = -np.inf
+    student_bias[3] = teacher_bias[4] = 300.0
+    case = case._replace(student_bias=student_bias, teacher_bias=teacher_bias)
+    config = DistillConfig(divergence=divergence)
+    found = run("chunked", config, (4, True, 1.0, None), case, np.float32(0.6))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+
+
+def test_tied_head_adds_up():
+    """A tied embedding gets the head's gradient and the body's."""
+    case = jax.tree.map(jnp.asarray, a_case(rows=(VOCABULARY, VOCABULARY + 5)))
+    ids = jnp.where(case.labels == IGNORE, 1, case.labels)
+
+    @partial(jax.jit, static_argnums=0)
+    def gradient(kind, table):
+        def value(table):
+            hidden = jnp.tanh(table[ids])
+            student_head, teacher_head = heads(case, (table, None), biased=True)
+            student_head = student_head._replace(bias=None)
+            signals = Signals(jnp.float32(0.5), jnp.float32(0.3))
+            rest = (case.labels, signals)
+            if kind == "chunked":
+                return vocab_distillation_loss(
+                    DistillConfig(), hidden, student_head, case.teacher, teacher_head, *rest,
+                    chunk_size=5,
+                )[0]  # fmt: skip
+            logits = (
+                head_logits(hidden, student_head, VOCABULARY),
+                head_logits(case.teacher, teacher_head, VOCABULARY),
+            )
+            return distillation_loss(DistillConfig(), *logits, *rest)[0]
+
+        return jax.grad(value)(table)
+
+    chunked, dense = (
+        gradient("chunked", case.student_weight),
+        gradient("dense", case.student_weight),
+    )
+    np.testing.assert_allclose(chunked, dense, 1e-5, 1e-5 * np.abs(dense).max())
+
+
+def test_bfloat16_hidden_states_give_float32_gradients_of_the_head():
+    case = a_case()
+    narrow = case._replace(
+        student=case.student.astype(jnp.bfloat16), teacher=case.teacher.astype(jnp.bfloat16)
+    )
+    options = (4, True, 0.7, None)
+    (loss, _), gradient = run("chunked", DistillConfig(), options, narrow, np.float32(0.6))
+    (expected, _), exact = run("chunked", DistillConfig(), options, case, np.float32(0.6))
+    assert gradient[0].dtype == jnp.bfloat16 and gradient[1].dtype == jnp.float32
+    np.testing.assert_allclose(loss, expected, rtol=0.05)
+    np.testing.assert_allclose(gradient[1], exact[1], atol=0.05 * np.abs(exact[1]).max())
+
+
+def test_compiles_once_however_ratio_and_mask_move():
+    traces = []
+
+    @jax.jit
+    def value(case, ratio):
+        traces.append(1)
+        student_head, teacher_head = heads(case)
+        signals = Signals(ratio, jnp.float32(0.0))
+        return vocab_distillation_loss(
+            DistillConfig(), case.student, student_head, case.teacher, teacher_head, case.labels,
+            signals, chunk_size=4,
+        )[1].selected_tokens  # fmt: skip
+
+    kept = [
+        int(value(a_case(0, masked), np.float32(ratio)))
+        for masked, ratio in itertools.product((0.0, 0.5), (1.0, 0.5))
+    ]
+    assert len(traces) == 1 and kept[0] == 18 and kept[1] == 9 and kept[2] > kept[3]
+
+
+def test_bad_chunk_size_and_features_are_refused():
+    case = jax.tree.map(jnp.asarray, a_case())
+    student_head, teacher_head = heads(case)
+    arguments = (
+        DistillConfig(), case.student, student_head, case.teacher,
+        teacher_head, case.labels, Signals(jnp.float32(1.0), jnp.float32(0.0)),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="chunk_size = -3 must be at least 1"):
+        vocab_distillation_loss(*arguments, chunk_size=-3)
+    features = Features(jnp.ones((1, 4)), jnp.ones((1, 4)))
+    with pytest.raises(ValueError, match="no feature term; pass features=None"):
+        vocab_distillation_loss(*arguments, features=features)
