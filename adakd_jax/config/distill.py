@@ -119,3 +119,8 @@ class DistillConfig(Stage):
         description="response tokens whose logits exist at a time, per device; default: as many as "
         "fit into 1 GiB",
     )
+    keep_logits: Literal["none", "bfloat16", "float32"] = Field(
+        default="none",
+        description="keep the logits that tokens are ranked by and compare them again, instead of "
+        "computing them twice: 2·tokens·V numbers of this type per device; bfloat16 rounds them",
+    )

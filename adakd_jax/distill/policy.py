@@ -94,8 +94,9 @@ def survey(
         else:
             student_at, teacher_at = student, teacher
         watched = _divergence(config, student_at, teacher_at)
+    of_label = jnp.take_along_axis(student, labels[..., None], axis=-1)[..., 0]
     forward_kl, reverse_kl = _both_kl(student, teacher)
-    return Survey(statistics, watched, cross_entropy(student, labels), forward_kl, reverse_kl)
+    return Survey(statistics, watched, -of_label, forward_kl, reverse_kl)
 
 
 def assign(

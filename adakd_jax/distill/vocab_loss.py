@@ -17,7 +17,8 @@ from adakd_jax.config.distill import DistillConfig
 from adakd_jax.distill.chunks import chunk_size_for
 from adakd_jax.distill.objective import denominators as step_denominators
 from adakd_jax.distill.signals import Denominators, Features, LossReport, Signals
-from adakd_jax.distill.vocab_passes import Layout, Student, Teacher, two_passes
+from adakd_jax.distill.vocab_logits import Layout, Student, Teacher
+from adakd_jax.distill.vocab_passes import two_passes
 
 _PER_TOKEN = ("scores", "response", "selected", "temperature")
 
@@ -40,6 +41,8 @@ def vocab_distillation_loss(
 
     Head products, counted in FLOPs: (2·Ds + 2·Dt)·V per response token if tokens must be ranked
     first (pass 1), and (6·Ds + 2·Dt)·V per kept token (pass 2). Prompt and padding cost nothing.
+    With `config.keep_logits`, pass 2 costs 4·Ds·V, and 2·tokens·V numbers of memory; in float32
+    with the same result, in bfloat16 with that of the rounded logits.
 
     Args:
         config: one choice per slot, static.

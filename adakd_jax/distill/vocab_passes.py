@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from adakd_jax.axes import IGNORE
 from adakd_jax.config.distill import DistillConfig
-from adakd_jax.distill.chunks import Chunks, buffers_like, chunks_of, put, take
+from adakd_jax.distill.chunks import buffers_like, chunks_of, put, take
 from adakd_jax.distill.log_probability import log_probabilities
 from adakd_jax.distill.objective import loss_report, masked_sum, quotient
 from adakd_jax.distill.policy import (
@@ -21,45 +21,7 @@ from adakd_jax.distill.policy import (
     survey,
 )
 from adakd_jax.distill.signals import Denominators, LossReport, Signals
-
-
-class Layout(NamedTuple):
-    """The static half of a chunked loss.
-
-    Attributes:
-        config: the loss.
-        size: V, tokens that both vocabularies have.
-        student: the student's logit scale and soft cap.
-        teacher: the teacher's.
-        chunk_size: C.
-        batch_axes: mesh axes that shard the tokens.
-    """
-
-    config: DistillConfig
-    size: int
-    student: tuple[float, float | None]
-    teacher: tuple[float, float | None]
-    chunk_size: int
-    batch_axes: tuple[str, ...]
-
-
-class Student(NamedTuple):
-    """What the gradient is taken of: hidden states [..., D], head weight [V, D] and bias [V], and
-    what is learned with them.
-    """
-
-    hidden: Any
-    weight: Any
-    bias: Any
-    learned: Any
-
-
-class Teacher(NamedTuple):
-    """Hidden states [..., D], head weight [V, D] and bias [V]."""
-
-    hidden: Any
-    weight: Any
-    bias: Any
+from adakd_jax.distill.vocab_logits import Kept, Layout, Student, Teacher, Tokens, flat
 
 
 class _Sums(NamedTuple):
@@ -88,12 +50,15 @@ def two_passes(
     replicated are added up over `layout.batch_axes`.
     """
     config, shape = layout.config, labels.shape
-    flat = labels.reshape(-1)
-    mask = flat != IGNORE
-    flat_student, flat_teacher = _flat(student, flat.size), _flat(teacher, flat.size)
-    tokens = _Tokens(layout, flat_student, flat_teacher, jnp.where(mask, flat, 0))
+    ids = labels.reshape(-1)
+    mask = ids != IGNORE
+    models = flat(student, ids.size), flat(teacher, ids.size)
+    tokens = Tokens(layout, models[0], models[1], jnp.where(mask, ids, 0))
 
-    seen = _pass_one(tokens, mask) if needs_survey(config) else None
+    seen = None
+    if needs_survey(config):
+        seen, kept = _pass_one(tokens, mask)
+        tokens = tokens._replace(kept=kept)
     assigned = _assign_globally(layout, seen, mask, signals)
     visited = (assigned.weights > 0) | (mask if config.ce_weight > 0 or seen is None else False)
     sums, per_token = _pass_two(tokens, visited, assigned, signals, totals, seen is None, gradient)
@@ -117,67 +82,23 @@ def two_passes(
     return loss, report, jax.tree.map(lambda g, x: g.astype(x.dtype), grads, student)
 
 
-def _flat(model: Any, tokens: int) -> Any:
-    """Hidden states [n, D], and the weight in their dtype, converted once and not in each chunk."""
-    weight = model.weight.astype(model.hidden.dtype)
-    return model._replace(hidden=model.hidden.reshape(tokens, -1), weight=weight)
-
-
-class _Tokens(NamedTuple):
-    """One device's tokens, flat: hidden states [n, D], labels [n] (0 where there is none)."""
-
-    layout: Layout
-    student: Student
-    teacher: Teacher
-    labels: Array
-
-    def chunk(self, chunks: Chunks, index: Array) -> tuple[Array, Array, Array, Array]:
-        """Places, student hidden states, labels and teacher logits of a chunk."""
-        places = chunks.places(index, self.layout.chunk_size)
-        hidden = take(self.student.hidden, places)
-        exists = places < self.labels.size
-        product = _product(take(self.teacher.hidden, places), self.teacher.weight, exists)
-        teacher = _shaped(product, self.teacher.bias, self.layout.size, *self.layout.teacher)
-        return places, hidden, take(self.labels, places), jax.lax.stop_gradient(teacher)
-
-    def student_logits(self, product: Array, bias: Array | None) -> Array:
-        """Logits from the product of hidden states and weight."""
-        return _shaped(product, bias, self.layout.size, *self.layout.student)
-
-
-def _product(hidden: Array, weight: Array, exists: Array) -> Array:
-    """[C, D] × [V, D] → float32 [C, V]; zeros in rows that do not exist."""
-    product = jnp.einsum("CD,VD->CV", hidden, weight, preferred_element_type=jnp.float32)
-    # The rows are zero already. But on CPU, XLA would fuse the reductions that follow into the
-    # product and run it at a third of its speed; it does not fuse across a select.
-    return jnp.where(exists[:, None], product, 0.0)
-
-
-def _shaped(
-    product: Array, bias: Array | None, size: int, scale: float, soft_cap: float | None
-) -> Array:
-    """The rest of an output embedding: see `adakd_jax.axes.Head`."""
-    scores = product[:, :size]
-    if bias is not None:
-        scores = scores + bias[None, :size].astype(scores.dtype)
-    if scale != 1.0:
-        scores = scores * scale
-    return scores if soft_cap is None else soft_cap * jnp.tanh(scores / soft_cap)
-
-
-def _pass_one(tokens: _Tokens, mask: Array) -> Survey:
-    """Survey all response tokens; zeros elsewhere."""
+def _pass_one(tokens: Tokens, mask: Array) -> tuple[Survey, Kept | None]:
+    """Survey all response tokens; zeros elsewhere. Keep the products if so configured."""
     config, size = tokens.layout.config, tokens.layout.chunk_size
     chunks = chunks_of(mask, size, tokens.layout.batch_axes)
 
-    def look(index: Array) -> tuple[Array, Survey]:
-        places, hidden, labels, teacher = tokens.chunk(chunks, index)
-        student = tokens.student_logits(
-            _product(hidden, tokens.student.weight, places < mask.size), tokens.student.bias
-        )
-        return places, survey(config, student, teacher, labels)
+    def look(index: Array) -> tuple[Array, tuple[Survey, Kept | None]]:
+        places = chunks.places(index, size)
+        products = tokens.products(places)
+        student = tokens.student_logits(products.student, tokens.student.bias)
+        teacher = tokens.teacher_logits(products.teacher)
+        seen = survey(config, student, teacher, take(tokens.labels, places))
+        if config.keep_logits == "none":
+            return places, (seen, None)
+        kept: Kept = jax.tree.map(lambda x: x.astype(config.keep_logits), products)
+        return places, (seen, kept)
 
-    def visit(index: Array, buffers: Survey) -> Survey:
+    def visit(index: Array, buffers: Any) -> Any:
         return put(buffers, *look(index))
 
     rows = jax.eval_shape(look, jnp.int32(0))[1]
@@ -207,7 +128,7 @@ class _PerToken(NamedTuple):
 
 
 def _pass_two(
-    tokens: _Tokens,
+    tokens: Tokens,
     visited: Array,
     assigned: Assignment,
     signals: Signals,
@@ -220,11 +141,12 @@ def _pass_two(
     chunks = chunks_of(visited, layout.chunk_size, layout.batch_axes)
 
     def compute(index: Array):
-        places, hidden, labels, teacher = tokens.chunk(chunks, index)
-        weights, tau = take(assigned.weights, places), take(assigned.temperature, places)
-        tau = jnp.where(places < visited.size, tau, 1.0)
+        places = chunks.places(index, layout.chunk_size)
+        labels, weights = take(tokens.labels, places), take(assigned.weights, places)
         exists = places < visited.size
-        product = _product(hidden, student.weight, exists)
+        tau = jnp.where(exists, take(assigned.temperature, places), 1.0)
+        products = tokens.products(places)
+        teacher = tokens.teacher_logits(products.teacher)
 
         def value(product: Array, bias: Array | None, learned: Any):
             logits = tokens.student_logits(product, bias)
@@ -242,13 +164,14 @@ def _pass_two(
             return _objective(layout.config, terms, totals), (terms, seen)
 
         if not gradient:
-            _, (terms, seen) = value(product, student.bias, student.learned)
+            _, (terms, seen) = value(products.student, student.bias, student.learned)
             sums = _Sums(terms.kd, terms.ce, None, None, None)
             return places, sums, _PerToken(None, terms.temperature, seen)
         _, pull, (terms, seen) = jax.vjp(
-            value, product, student.bias, student.learned, has_aux=True
+            value, products.student, student.bias, student.learned, has_aux=True
         )
-        to_product, to_bias, to_learned = pull(jnp.ones((), product.dtype))
+        to_product, to_bias, to_learned = pull(jnp.ones((), jnp.float32))
+        hidden = take(student.hidden, places)
         narrow = to_product.astype(hidden.dtype)
         to_weight = jnp.einsum("CV,CD->VD", narrow, hidden, preferred_element_type=jnp.float32)
         to_hidden = jnp.einsum(
@@ -258,7 +181,7 @@ def _pass_two(
             preferred_element_type=jnp.float32,
         )
         sums = _Sums(terms.kd, terms.ce, to_weight, to_bias, to_learned)
-        return places, sums, _PerToken(to_hidden, terms.temperature, seen)
+        return places, sums, _PerToken(to_hidden.astype(hidden.dtype), terms.temperature, seen)
 
     def visit(index: Array, carry: tuple[_Sums, _PerToken]) -> tuple[_Sums, _PerToken]:
         places, sums, rows = compute(index)

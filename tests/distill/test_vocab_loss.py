@@ -134,6 +134,7 @@ def test_random_combinations(seed):
         scale_by_squared_temperature=bool(rng.integers(2)),
         ce_weight=float(rng.choice([0.0, 0.4])),
         kd_weight=float(rng.choice([1.0, 0.6])),
+        keep_logits=str(rng.choice(["none", "float32"])),
     )
     agree(
         config,
@@ -282,3 +283,15 @@ def test_bad_chunk_size_and_features_are_refused():
     features = Features(jnp.ones((1, 4)), jnp.ones((1, 4)))
     with pytest.raises(ValueError, match="no feature term; pass features=None"):
         vocab_distillation_loss(*arguments, features=features)
+
+
+def test_logits_kept_in_bfloat16_are_near():
+    options = (4, True, 0.7, None)
+    (loss, _), gradient = run(
+        "chunked", DistillConfig(keep_logits="bfloat16"), options, a_case(), np.float32(0.6)
+    )
+    (expected, _), exact = run("dense", DistillConfig(), options, a_case(), np.float32(0.6))
+    assert float(loss) != float(expected)
+    np.testing.assert_allclose(loss, expected, rtol=0.02)
+    for ours, theirs in zip(gradient, exact, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.05 * np.abs(theirs).max())

@@ -1,0 +1,166 @@
+"""The chunked loss over several devices: the same numbers, and flat memory on a TPU."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from adakd_jax.config.distill import DistillConfig
+from adakd_jax.distill import Head, Signals, vocab_distillation_loss
+
+# Eight devices need a process of their own: the count is fixed when JAX starts.
+ON_EIGHT_DEVICES = """
+import json, os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from adakd_jax.config.distill import DistillConfig
+from adakd_jax.distill import Head, Signals, vocab_distillation_loss
+
+rng = np.random.default_rng(0)
+rows, length, vocabulary, width = 8, 12, 32, 8
+draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+arrays = (
+    draw(rows, length, width), draw(vocabulary, width),
+    draw(rows, length, width), draw(vocabulary, width),
+)
+labels = rng.integers(0, vocabulary, (rows, length)).astype(np.int32)
+labels[rng.random(labels.shape) < 0.3] = -100
+labels[:2] = -100  # a device without a response token
+config = DistillConfig(ce_weight=0.3)
+signals = Signals(jnp.float32(0.6), jnp.float32(0.5))
+traces = []
+
+
+def numbers(tree):
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+
+
+def loss_on(axes):
+    def value(student, weight, teacher, teacher_weight, labels):
+        traces.append(1)
+        return vocab_distillation_loss(
+            config, student, Head(weight, vocabulary), teacher, Head(teacher_weight, vocabulary),
+            labels, signals, chunk_size=4, batch_axes=axes,
+        )
+
+    return jax.value_and_grad(value, (0, 1), has_aux=True)
+
+
+expected = jax.jit(loss_on(()))(*arrays, labels)
+mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+found = {}
+with jax.set_mesh(mesh):
+    batch = NamedSharding(mesh, P(("data", "fsdp")))
+    for name, spec in {
+        "whole": P(),
+        "vocabulary": P("tensor"),
+        "embed": P("fsdp", "tensor"),
+        "both": P("tensor", "fsdp"),
+    }.items():
+        weight = NamedSharding(mesh, spec)
+        run = jax.jit(loss_on(("data", "fsdp")), in_shardings=(batch, weight, batch, weight, batch))
+        before = len(traces)
+        results = run(*arrays, labels)
+        run(*arrays, np.where(np.arange(rows)[:, None] % 2, labels, -100))
+        assert len(traces) == before + 1, "recompiled"
+        found[name] = max(
+            float(np.max(np.abs(a - b)) / (1e-6 + np.max(np.abs(b))))
+            for a, b in zip(numbers(results), numbers(expected), strict=True)
+        )
+print(json.dumps(found))
+"""
+
+
+def test_every_sharding_of_the_head_gives_the_loss_of_one_device():
+    done = subprocess.run(
+        [sys.executable, "-c", ON_EIGHT_DEVICES],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    errors = json.loads(done.stdout.splitlines()[-1])
+    assert set(errors) == {"whole", "vocabulary", "embed", "both"}
+    assert max(errors.values()) < 1e-5, errors
+
+
+@pytest.fixture(scope="module")
+def tpu_pod():
+    """Sixteen TPU v5e that are not there: enough to compile for."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    patch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # What is compiled for an absent device cannot be read back from the compilation cache.
+    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
+    yield topologies.get_topology_desc("v5e:4x4", platform="tpu").devices
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+    patch.undo()
+
+
+VOCABULARY, STUDENT, TEACHER = 151_936, 1536, 3584
+
+
+def compile_loss_stage(devices, tensor, tokens):
+    """Qwen2's heads in bfloat16, chunk 256, AdaKD, for `tokens` on each of 16 devices."""
+    shards = 16 // tensor
+    auto = (AxisType.Auto, AxisType.Auto)
+    mesh = Mesh(np.array(devices).reshape(shards, tensor), ("data", "tensor"), axis_types=auto)
+
+    def shape(dims, dtype, *spec):
+        return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(mesh, P(*spec)))
+
+    def value(student, weight, teacher, teacher_weight, labels, ratio):
+        return vocab_distillation_loss(
+            DistillConfig(),
+            student,
+            Head(weight, VOCABULARY),
+            teacher,
+            Head(teacher_weight, VOCABULARY),
+            labels,
+            Signals(ratio, jnp.float32(0.5)),
+            chunk_size=256,
+            batch_axes=("data",),
+        )
+
+    rows = "tensor" if tensor > 1 else "data"
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True)).lower(
+            shape((shards, tokens, STUDENT), jnp.bfloat16, "data"),
+            shape((VOCABULARY, STUDENT), jnp.bfloat16, rows),
+            shape((shards, tokens, TEACHER), jnp.bfloat16, "data"),
+            shape((VOCABULARY, TEACHER), jnp.bfloat16, rows),
+            shape((shards, tokens), jnp.int32, "data"),
+            shape((), jnp.float32),
+        )
+        return lowered.compile()
+
+
+@pytest.mark.parametrize(("tensor", "limit"), [(1, 2.65), (4, 1.2)])
+def test_memory_on_a_tpu_does_not_grow_with_the_tokens(tpu_pod, tensor, limit):
+    found = []
+    for tokens in (2048, 8192):
+        compiled = compile_loss_stage(tpu_pod, tensor, tokens)
+        found.append(compiled.memory_analysis().temp_size_in_bytes / 2**30)
+        rows = {
+            int(dims.split(",")[0])
+            for dims in re.findall(rf"\w+\[(\d+,{VOCABULARY // tensor})\]", compiled.as_text())
+        }
+        assert rows <= {256}, "an array of tokens × vocabulary"
+    assert max(found) < limit and max(found) / min(found) < 1.1, found
