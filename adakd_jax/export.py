@@ -1,19 +1,14 @@
 """Exports a student from a run's checkpoint: `python -m adakd_jax.export RUN OUT_DIR`."""
 
 import json
-import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
-from adakd_jax.config import RunConfig
 from adakd_jax.config.parse import parse
 from adakd_jax.config.stage import Stage
-
-if TYPE_CHECKING:
-    from adakd_jax.hf.pretrained import Pretrained
 
 PROG = "python -m adakd_jax.export"
 
@@ -45,51 +40,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     from adakd_jax.eval.command import user_errors
     from adakd_jax.eval.model import run_config
     from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
-    from adakd_jax.training.checkpoint import load_student
+    from adakd_jax.training.checkpoint import load_student, saved_step
+    from adakd_jax.training.describe import student_card
 
     with user_errors(PROG):
-        run = run_config(config.run)
-        if run is None:
+        if run_config(config.run) is None:
             raise FileNotFoundError(f"{config.run} is not a run folder: it has no config.yaml")
         refuse_to_overwrite(Path(config.path).expanduser().absolute())
-        student = load_student(config.run, config.step)
-        card = _card(config, run, student)
+        step = saved_step(config.run, config.step)
+        student = load_student(config.run, step)
+        card = student_card(config.run, student, step, _results(config))
         path = save_pretrained(
             student, config.path, max_shard_size=config.max_shard_size, card=card
         )
     print(f"exported {path}")
     print(f'load it: transformers.AutoModelForCausalLM.from_pretrained("{path}")')
-
-
-def _card(config: ExportCommand, run: RunConfig, student: "Pretrained") -> str:
-    """The model card, from what the run folder says about itself."""
-    import jax
-
-    from adakd_jax.config.provenance import read_starts
-    from adakd_jax.eval.table import card_metrics
-    from adakd_jax.hf.card import CardFacts, model_card
-    from adakd_jax.training.describe import method_text
-
-    start = read_starts(config.run)[-1]
-    results = _results(config)
-    # A student that started from a checkpoint of its own came with that checkpoint's licence.
-    licence = None if run.student.kind == "checkpoint" else student.source.licence
-    source = run.data.train.model_dump(exclude={"kind"}, exclude_none=True)
-    origin = ", ".join(f"{key} {value}" for key, value in source.items())
-    return model_card(
-        CardFacts(
-            name=f"{run.teacher.path.rsplit('/', 1)[-1]}, distilled",
-            teacher=run.teacher.path,
-            teacher_licence=licence,
-            origin=f"The student started from {student.source.name}.",
-            method=f"{method_text(run.distill)} Checkpoint: {config.step or 'latest'}.",
-            data=f"Rows from {origin}; prompt format: {run.data.template}.",
-            command=shlex.split(start["command"]),
-            parameters=sum(leaf.size for leaf in jax.tree.leaves(student.params)),
-            metrics=card_metrics(results) if results else None,
-            versions=start["packages"],
-        )
-    )
 
 
 def _results(config: ExportCommand) -> dict[str, dict[str, Any]]:

@@ -115,9 +115,8 @@ def describe_student(run_dir: str, student: Pretrained) -> None:
     (folder / "source.json").write_text(json.dumps(source, indent=2))
 
 
-def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
-    """The student of a run as one of its checkpoints holds it: the averaged weights where they are
-    kept.
+def saved_step(run_dir: str, step: int | str | None = None) -> int:
+    """The step of a checkpoint.
 
     Args:
         run_dir: folder of the run.
@@ -126,17 +125,7 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
     Raises:
         FileNotFoundError: no such checkpoint; names those that there are.
     """
-    folder = epath.Path(run_dir).expanduser() / DESCRIPTION
-    manager = ocp.CheckpointManager(
-        epath.Path(run_dir).expanduser().absolute() / FOLDER,
-        item_handlers=ocp.PyTreeCheckpointHandler(),
-        options=ocp.CheckpointManagerOptions(
-            best_fn=lambda metrics: metrics[METRIC],
-            best_mode="min",
-            step_prefix="step",
-            read_only=True,
-        ),
-    )
+    manager = _reader(run_dir)
     saved = sorted(manager.all_steps())
     named = {"latest": manager.latest_step(), "best": manager.best_step()}
     chosen = named.get(str(step or "latest"), next((s for s in saved if str(s) == str(step)), None))
@@ -144,6 +133,15 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
         raise FileNotFoundError(
             f"{run_dir} has no checkpoint {step or 'latest'!r}; valid: {saved}, latest, best"
         )
+    return chosen
+
+
+def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
+    """The student of a run as one of its checkpoints holds it: the averaged weights where they are
+    kept. Arguments and errors are those of `saved_step`.
+    """
+    chosen, manager = saved_step(run_dir, step), _reader(run_dir)
+    folder = epath.Path(run_dir).expanduser() / DESCRIPTION
     source = ModelSource(**json.loads((folder / "source.json").read_text()))
     config = decoder_config(source.hf_config)
     graphdef, params = abstract_decoder(config)
@@ -159,3 +157,16 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
     has_tokenizer = (folder / "tokenizer.json").exists()
     tokenizer = load_tokenizer(str(folder)) if has_tokenizer else None
     return Pretrained(config, graphdef, restored[name], tokenizer, source)
+
+
+def _reader(run_dir: str) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        epath.Path(run_dir).expanduser().absolute() / FOLDER,
+        item_handlers=ocp.PyTreeCheckpointHandler(),
+        options=ocp.CheckpointManagerOptions(
+            best_fn=lambda metrics: metrics[METRIC],
+            best_mode="min",
+            step_prefix="step",
+            read_only=True,
+        ),
+    )

@@ -1,49 +1,103 @@
-"""A run in words, for its model card."""
+"""A run in words, for the model card of its student."""
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
+from etils import epath
 
 from adakd_jax.config.distill import DistillConfig
-from adakd_jax.config.provenance import package_versions
+from adakd_jax.config.provenance import read_starts
 from adakd_jax.eval.table import card_metrics
 from adakd_jax.hf.card import CardFacts, model_card
+from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.training.prepare import Run
 
+FILE = "student/training.json"
 
-def run_card(run: Run, measured: Mapping[str, Mapping[str, Any]], argv: Sequence[str]) -> str:
-    """The model card of a finished run.
+
+@dataclass(frozen=True)
+class Story:
+    """What is said of every student of a run, whichever checkpoint it comes from.
+
+    Attributes:
+        teacher: its name, as the run was given it.
+        teacher_licence: its licence id; None if its files do not say.
+        origin: where the student's weights started, one sentence.
+        method: what was minimised and how, in sentences.
+        data: what there was to learn from, in sentences.
+        steps_per_epoch: optimizer steps that see all of it once.
+    """
+
+    teacher: str
+    teacher_licence: str | None
+    origin: str
+    method: str
+    data: str
+    steps_per_epoch: int
+
+
+def tell(run: Run) -> Story:
+    """The story of a run, from its settings and data."""
+    config, batches = run.config, run.batches
+    report, (micro_batches, rows, length) = batches.examples.report, batches.shape
+    source = config.data.train.model_dump(exclude={"kind"}, exclude_none=True)
+    listed = ", ".join(f"{key} {value}" for key, value in source.items())
+    return Story(
+        teacher=run.teacher.source.name,
+        teacher_licence=run.teacher.source.licence,
+        origin=f"The student started from {run.student.source.name}.",
+        method=f"{method_text(config.distill)} A step has {micro_batches * rows} packed rows of "
+        f"{length} tokens; AdamW, peak learning rate {config.optimizer.learning_rate:g}, "
+        f"{config.optimizer.schedule} schedule over {batches.total_steps} steps.",
+        data=f"Rows from {listed}: {report.examples:,} examples of {report.tokens:,} tokens, "
+        f"{report.response_tokens:,} of them response tokens; "
+        f"prompt format: {config.data.template}.",
+        steps_per_epoch=batches.steps_per_epoch,
+    )
+
+
+def write_story(run_dir: str, story: Story) -> None:
+    """Keep the story in the run folder, for later exports."""
+    file = epath.Path(run_dir).expanduser() / FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(story), indent=2, ensure_ascii=False))
+
+
+def student_card(
+    run_dir: str, student: Pretrained, step: int, measured: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """The model card of a checkpoint.
 
     Args:
-        run: what was trained.
-        measured: column title → evaluation, as `Evaluation.to_dict` gives it.
-        argv: the command.
+        run_dir: folder of the run; holds its story and the record of its starts.
+        student: what is exported.
+        step: the checkpoint's step.
+        measured: column title → evaluation, as `Evaluation.to_dict` gives it; may be empty.
     """
-    batches, report = run.batches, run.batches.examples.report
-    micro_batches, rows, length = batches.shape
+    story = Story(**json.loads((epath.Path(run_dir).expanduser() / FILE).read_text()))
+    start = read_starts(run_dir)[-1]
     return model_card(
         CardFacts(
-            name=f"{run.teacher.source.name.rsplit('/', 1)[-1]}, distilled",
-            teacher=run.teacher.source.name,
-            teacher_licence=run.teacher.source.licence,
-            origin=f"The student started from {run.student.source.name}.",
-            method=f"{method_text(run.config.distill)} {batches.total_steps} optimizer steps of "
-            f"{micro_batches * rows} packed rows of {length} tokens; AdamW, peak learning rate "
-            f"{run.config.optimizer.learning_rate:g}, {run.config.optimizer.schedule} schedule.",
-            data=f"{report.examples:,} examples of {report.tokens:,} tokens, "
-            f"{report.response_tokens:,} of them response tokens; "
-            f"prompt format: {run.config.data.template}.",
-            command=argv,
-            parameters=sum(leaf.size for leaf in jax.tree.leaves(run.student.params)),
+            name=f"{story.teacher.rsplit('/', 1)[-1]}, distilled",
+            teacher=story.teacher,
+            teacher_licence=story.teacher_licence,
+            origin=story.origin,
+            method=f"{story.method} These are the weights after step {step}.",
+            data=f"{story.data} {step} steps are {step / story.steps_per_epoch:.2f} passes "
+            "over them.",
+            command=shlex.split(start["command"]),
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(student.params)),
             metrics=card_metrics(measured) if measured else None,
-            versions={
-                name: version
-                for name, version in package_versions().items()
-                if name in ("adakd_jax", "jax", "flax", "optax", "transformers")
-            },
+            versions={name: start["packages"][name] for name in _VERSIONS},
         )
     )
+
+
+_VERSIONS: Sequence[str] = ("adakd_jax", "jax", "flax", "optax", "transformers")
 
 
 def method_text(config: DistillConfig) -> str:

@@ -22,7 +22,7 @@ from adakd_jax.eval.suite import HeldOut, evaluate, hold_ready
 from adakd_jax.eval.table import answers_table, metrics_table
 from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
 from adakd_jax.training.checkpoint import Checkpoints, describe_student
-from adakd_jax.training.describe import run_card
+from adakd_jax.training.describe import student_card, tell, write_story
 from adakd_jax.training.loop import Schedule, compile_step, fit
 from adakd_jax.training.prepare import Run, prepare
 from adakd_jax.training.records import MetricsLog
@@ -56,11 +56,12 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     run = prepare(config, console)
     write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
     describe_student(config.run_dir, run.student)
+    write_story(config.run_dir, tell(run))
     held_out = _hold_ready(run)
     results = _before(run, held_out, console)
     state = _train(run, held_out, console)
     results |= _after(run, state, held_out, console)
-    _export(run, state, results, argv, console)
+    _export(run, state, results, console)
 
 
 def _train(run: Run, held_out: HeldOut | None, console: Console) -> TrainState:
@@ -206,13 +207,11 @@ def _stored(run: Run, name: str, measure: Any) -> dict[str, Any]:
     return result
 
 
-def _export(
-    run: Run, state: TrainState, results: dict[str, Any], argv: Sequence[str], console: Console
-) -> None:
+def _export(run: Run, state: TrainState, results: dict[str, Any], console: Console) -> None:
     """Write the Hugging Face folder and say what the run achieved and how to load it."""
     measured = {name: results[name] for name in ("before", "after") if name in results}
     student = dataclasses.replace(run.student, params=evaluated_params(state))
-    card = run_card(run, measured, argv)
+    card = student_card(run.config.run_dir, student, int(state.step), measured)
     path = save_pretrained(
         student,
         _export_path(run.config),

@@ -20,6 +20,7 @@ from adakd_jax.eval.model import open_model, prompt_settings
 from adakd_jax.export import main as export
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.training.checkpoint import Checkpoints, describe_student
+from adakd_jax.training.describe import Story, write_story
 from adakd_jax.training.state import init_state
 
 
@@ -36,6 +37,8 @@ def run_dir(tmp_path_factory, tiny_pretrained):
     )
     write_provenance(folder, config, ["python", "-m", "adakd_jax.train", "--config", "a b.yaml"])
     describe_student(folder, tiny_pretrained)
+    told = {"origin": "From a pebble.", "method": "By hellinger.", "data": "Few rows."}
+    write_story(folder, Story("acme/teacher", "mit", steps_per_epoch=4, **told))
     state = init_state(tiny_pretrained.params, optax.sgd(0.1), seed=0)
     changed = jax.tree.map(lambda leaf: leaf + 1.0, state.params)
     with Checkpoints(folder) as checkpoints:
@@ -60,6 +63,8 @@ def test_a_checkpoint_becomes_a_folder_that_loads(
     assert loaded.tokenizer is not None and loaded.source.licence == "mit"
     card = (target / "README.md").read_text()
     assert "acme/teacher" in card and "'a b.yaml'" in card and "hellinger" in card
+    steps, passes = (2, "0.50") if step is None else (1, "0.25")
+    assert f"after step {steps}." in card and f"{passes} passes" in card
 
 
 def test_a_card_tells_results_of_the_exported_weights_only(run_dir, tmp_path):
