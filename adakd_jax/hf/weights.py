@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
+from adakd_jax.data.progress import track
 from adakd_jax.hf.keymap import (
     HARMLESS,
     OPTIONAL_PREFIXES,
@@ -62,7 +63,7 @@ def params_from_tensors(
     names = _resolve(rows, shapes)
     _check(config, rows, names, shapes, read, source)
     params: dict[str, Any] = {}
-    for row in rows:
+    for row in track(rows, "loading weights", len(rows)):
         stacked = np.empty(row.shape, dtype)
         targets = stacked if row.entry.stacked else stacked[None]
         for target, name in zip(targets, tensor_names(row), strict=True):
@@ -180,7 +181,7 @@ def save_weights(
     }
     shards = _shards(tensors, sizes, _bytes(max_shard_size))
     files, index = [], {}
-    for number, shard in enumerate(shards, start=1):
+    for number, shard in enumerate(track(shards, "writing weights", len(shards)), start=1):
         suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
         files.append(folder / f"model{suffix}.safetensors")
         content = {tensor.name: _theirs(tensor, leaves) for tensor in shard}

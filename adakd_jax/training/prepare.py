@@ -55,10 +55,9 @@ def prepare(config: RunConfig, console: Console) -> Run:
         wrong, and what would
             be valid.
     """
-    with console.status("loading the teacher"):
-        teacher = load_teacher(config.teacher)
-    with console.status("making the student"):
-        student = init_student(config.student, teacher, jax.random.key(config.seed))
+    console.print(f"loading  {config.teacher.path}", soft_wrap=True)
+    teacher = load_teacher(config.teacher)
+    student = init_student(config.student, teacher, jax.random.key(config.seed))
     if isinstance(config.student, StudentCheckpoint):
         check_architecture(config.student.architecture, student, "student")
     console.print(f"teacher  {describe(teacher)}\nstudent  {describe(student)}", soft_wrap=True)

@@ -1,19 +1,31 @@
-"""A tiny teacher and student, and batches for them."""
+"""A tiny teacher and student, batches for them, and the settings of a whole run."""
 
+import json
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import IGNORE, TokenBatch
-from adakd_jax.config import DistillConfig, OptimizerConfig
+from adakd_jax.config import DistillConfig, OptimizerConfig, RunConfig
+from adakd_jax.hf.export import save_pretrained
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts
+from tests.hf.tiny import (
+    CHAT_TEMPLATE,
+    SENTENCES,
+    SPECIAL,
+    TINY_LLAMA,
+    make_pretrained,
+    make_tokenizer,
+)
+from tests.training.tiny_run import STEPS
 
 VOCAB, LENGTH = 61, 24
 
@@ -87,3 +99,65 @@ def random_batch(seed: int, micro_batches: int = 1, rows: int = 2) -> TokenBatch
     target = np.isin(np.arange(LENGTH), [5, 6, 7, 8, 13, 14, 15, 16])
     labels = np.where(target & (rng.random(shape) < 0.8), following, IGNORE).astype(np.int32)
     return TokenBatch(np.where(segments > 0, tokens, 0), labels, positions, segments)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=make_tokenizer(),
+        bos_token=SPECIAL[1],
+        eos_token=SPECIAL[2],
+        pad_token=SPECIAL[2],
+        chat_template=CHAT_TEMPLATE,
+    )
+    return save_pretrained(
+        make_pretrained(TINY_LLAMA | {"max_position_embeddings": 128}, tokenizer),
+        tmp_path_factory.mktemp("teacher") / "model",
+    )
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    lines = [
+        {"instruction": f"Say it {n} times.", "output": SENTENCES[n % 3][: 10 + n]}
+        for n in range(24)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.fixture
+def settings(teacher, rows, tmp_path, tmp_path_factory):
+    cache = tmp_path_factory.getbasetemp() / "data_cache"
+
+    def make(run_dir="run", **changes):
+        values = {
+            "run_dir": str(tmp_path / run_dir),
+            "seed": 3,
+            "data": {
+                "train": {"kind": "file", "path": str(rows)},
+                "validation_fraction": 0.25,
+                "template": "chat",
+                "max_length": 64,
+                "max_prompt_length": 48,
+                "cache_dir": str(cache),
+            },
+            "teacher": {"path": str(teacher)},
+            "student": {"kind": "layers", "layers": [0, 2]},
+            "distill": {"focus": {"kind": "latf", "ema": 0.5, "tolerance": 0.01}},
+            "optimizer": {"learning_rate": 5e-3, "average_decay": 0.5},
+            "training": {"steps": STEPS, "batch_rows": 2, "max_bad_steps": 2},
+            "checkpoint": {"every_steps": 2},
+            "evaluation": {
+                "every_steps": 3,
+                "batch_rows": 2,
+                "generate_examples": 2,
+                "show_examples": 1,
+                "generation": {"max_new_tokens": 4, "batch_size": 2},
+            },
+            "logging": {"tensorboard": False},
+        }
+        return RunConfig.model_validate(values | changes)
+
+    return make

@@ -1,6 +1,5 @@
 """Whole runs on a tiny model: from settings to the exported student, through every kind of stop."""
 
-import io
 import json
 import signal
 
@@ -9,9 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
-from transformers import PreTrainedTokenizerFast
 
-from adakd_jax.config import RunConfig
 from adakd_jax.config.provenance import OtherRunError
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
@@ -19,94 +16,8 @@ from adakd_jax.training.checkpoint import Checkpoints, load_student
 from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.loop import TrainingDivergedError
 from adakd_jax.training.records import MetricsLog, read_records
-from adakd_jax.training.run import run_job
-from tests.hf.tiny import (
-    CHAT_TEMPLATE,
-    SENTENCES,
-    SPECIAL,
-    TINY_LLAMA,
-    make_pretrained,
-    make_tokenizer,
-)
-
-STEPS = 6
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(),
-        bos_token=SPECIAL[1],
-        eos_token=SPECIAL[2],
-        pad_token=SPECIAL[2],
-        chat_template=CHAT_TEMPLATE,
-    )
-    return save_pretrained(
-        make_pretrained(TINY_LLAMA | {"max_position_embeddings": 128}, tokenizer),
-        tmp_path_factory.mktemp("teacher") / "model",
-    )
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    lines = [
-        {"instruction": f"Say it {n} times.", "output": SENTENCES[n % 3][: 10 + n]}
-        for n in range(24)
-    ]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return file
-
-
-@pytest.fixture
-def settings(teacher, rows, tmp_path, tmp_path_factory):
-    cache = tmp_path_factory.getbasetemp() / "data_cache"
-
-    def make(run_dir="run", **changes):
-        values = {
-            "run_dir": str(tmp_path / run_dir),
-            "seed": 3,
-            "data": {
-                "train": {"kind": "file", "path": str(rows)},
-                "validation_fraction": 0.25,
-                "template": "chat",
-                "max_length": 64,
-                "max_prompt_length": 48,
-                "cache_dir": str(cache),
-            },
-            "teacher": {"path": str(teacher)},
-            "student": {"kind": "layers", "layers": [0, 2]},
-            "distill": {"focus": {"kind": "latf", "ema": 0.5, "tolerance": 0.01}},
-            "optimizer": {"learning_rate": 5e-3, "average_decay": 0.5},
-            "training": {"steps": STEPS, "batch_rows": 2, "max_bad_steps": 2},
-            "checkpoint": {"every_steps": 2},
-            "evaluation": {
-                "every_steps": 3,
-                "batch_rows": 2,
-                "generate_examples": 2,
-                "show_examples": 1,
-                "generation": {"max_new_tokens": 4, "batch_size": 2},
-            },
-            "logging": {"tensorboard": False},
-        }
-        return RunConfig.model_validate(values | changes)
-
-    return make
-
-
-def run(config):
-    console = Console(record=True, width=120, file=io.StringIO())
-    run_job(config, ["python", "-m", "adakd_jax.train"], console)
-    return console.export_text()
-
-
-def weights(config):
-    return jax.tree.leaves(load_student(config.run_dir).params)
-
-
-def latest(config):
-    with Checkpoints(config.run_dir) as checkpoints:
-        return checkpoints.latest_step
+from tests.hf.tiny import TINY_LLAMA
+from tests.training.tiny_run import STEPS, latest, run, weights
 
 
 @pytest.fixture
