@@ -117,7 +117,7 @@ class DistillConfig(Stage):
     chunk_size: PositiveInt | None = Field(
         default=None,
         description="response tokens whose logits exist at a time, per device; default: as many as "
-        "fit into 1 GiB",
+        "fit into 1 GiB (CPU: 128 MiB)",
     )
     keep_logits: Literal["none", "bfloat16", "float32"] = Field(
         default="none",

@@ -6,25 +6,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-BUDGET = 2**30  # bytes for the arrays [C, V] that are alive together
+# Bytes for the arrays [C, V] that are alive together. Accelerators want large products; on a CPU,
+# arrays near the size of its caches are worth more (benchmarks/README.md).
+BUDGET, CPU_BUDGET = 2**30, 2**27
 _ARRAYS = 6  # about how many of them, float32, pass 2 keeps alive
 _MULTIPLE = 128  # rows of a TPU's matrix unit; a chunk is a multiple of it where possible
 
 
-def chunk_size_for(vocabulary: int, tokens: int, budget: int = BUDGET) -> int:
+def chunk_size_for(vocabulary: int, tokens: int, budget: int | None = None) -> int:
     """Tokens C whose logits [C, V] exist at a time: as many as fit into `budget` bytes.
 
-    A larger chunk reads and writes the gradient of the output embedding, [V, D], less often; past
-    some hundreds of tokens nothing is gained.
+    A larger chunk reads and writes the gradient of the output embedding, [V, D], less often, but
+    the last one is emptier.
 
     Args:
         vocabulary: V.
         tokens: of the micro-batch on this device; more than those are never needed.
-        budget: bytes for about six float32 arrays [C, V].
+        budget: bytes for about six float32 arrays [C, V]; default 1 GiB, or 128 MiB if the default
+            backend is the CPU.
 
     Returns:
         A multiple of 128 up to `tokens` rounded up, at least 128, or `tokens` if there are fewer.
     """
+    if budget is None:
+        budget = CPU_BUDGET if jax.default_backend() == "cpu" else BUDGET
     fitting = budget // (_ARRAYS * 4 * vocabulary)
     rounded = max(fitting // _MULTIPLE, 1) * _MULTIPLE
     return max(1, min(rounded, tokens))

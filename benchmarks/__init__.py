@@ -1,0 +1,1 @@
+"""Speed and memory, peers and ours side by side."""

@@ -1,0 +1,84 @@
+"""Tables of the measurements, as Markdown."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.contenders import product
+from benchmarks.flops import Method, overhead
+from benchmarks.results import Results, Row
+from benchmarks.suite import CONTENDERS, PRODUCT, REFERENCE, ROOT
+
+MARKS = "<!-- benchmarks: start -->", "<!-- benchmarks: end -->"
+README = ROOT / "README.md"
+DOLLY_SHARE = 82 / 156  # response tokens of an Alpaca-formatted Dolly row, on average
+
+
+def write_report(results: Results, output: Path) -> list[Path]:
+    """Write table.md into `output`, and the same into the README between its marks."""
+    text = "\n".join(_tables(results))
+    output.mkdir(parents=True, exist_ok=True)
+    table = output / "table.md"
+    table.write_text(text)
+    written = [table]
+    readme = README.read_text()
+    if all(mark in readme for mark in MARKS):
+        before, _, rest = readme.partition(MARKS[0])
+        after = rest.partition(MARKS[1])[2]
+        README.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")
+        written.append(README)
+    return written
+
+
+def _tables(results: Results) -> Iterator[str]:
+    for case, title in results.cases():
+        yield from _case_table(results, case, title)
+        yield ""
+    yield from _overhead_table()
+
+
+def _case_table(results: Results, case: str, title: str) -> Iterator[str]:
+    machine = results.row(case, PRODUCT.name)
+    reference = results.row(case, REFERENCE.name)
+    peak = None if machine is None else product.OPERATIONS / machine.seconds
+    measured = f", {peak / 1e9:.0f} GFLOP/s measured peak" if peak else ""
+    yield f"**{title}**{measured}"
+    yield ""
+    yield (
+        "| | seconds a step | against tunix | peak GiB | TFLOP floor | share of peak "
+        "| response tokens/s |"
+    )
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    for contender in CONTENDERS:
+        row = results.row(case, contender.name)
+        if row is not None:
+            yield _line(contender.title, row, reference, peak)
+
+
+def _line(title: str, row: Row, reference: Row | None, peak: float | None) -> str:
+    rate = row.response_tokens / row.seconds
+    against = "–"
+    if reference is not None:
+        against = f"{row.seconds / reference.seconds:.2f}×"
+        if row.response_tokens != reference.response_tokens:
+            against = f"{rate * reference.seconds / reference.response_tokens:.1f}× the tokens/s"
+    share = "–" if peak is None else f"{row.operations / row.seconds / peak:.0%}"
+    return (
+        f"| {title} | {row.seconds:.2f} | {against} | {row.peak_gib:.1f} "
+        f"| {row.operations / 1e12:.2f} | {share} | {rate:.0f} |"
+    )
+
+
+def _overhead_table() -> Iterator[str]:
+    """Counted, not measured: what ranking costs a pair of 7B and 1.5B."""
+    yield "**Qwen2-7B → 1.5B, counted operations of a step over those of plain distillation**"
+    yield ""
+    yield f"| | full rows | {DOLLY_SHARE:.0%} response tokens (Dolly) |"
+    yield "|---|--:|--:|"
+    for ratio in (1.0, 0.75, 0.5, 0.375):
+        yield _overhead_line(f"AdaKD r = {ratio:g}", Method(True, ratio))
+    yield _overhead_line("AdaKD r = 1, kept logits", Method(True, 1.0, True))
+
+
+def _overhead_line(title: str, method: Method) -> str:
+    shares = (overhead(method, share) for share in (1.0, DOLLY_SHARE))
+    return f"| {title} | " + " | ".join(f"{share:+.1%}" for share in shares) + " |"
