@@ -99,8 +99,9 @@ def _measure(
     rows: "RowSource",
     teacher: "Pretrained | None",
 ) -> dict[str, Any]:
-    from adakd_jax.eval.model import check_same_tokens, open_model, prompt_settings
+    from adakd_jax.eval.model import open_model, prompt_settings
     from adakd_jax.eval.suite import evaluate, hold_ready
+    from adakd_jax.hf.tokenizer import check_same_tokens
 
     model = open_model(name, step=step)
     if model.tokenizer is None:

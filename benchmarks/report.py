@@ -5,8 +5,9 @@ from pathlib import Path
 
 from benchmarks.contenders import product
 from benchmarks.flops import Method, overhead
+from benchmarks.plot import plot_sweep
 from benchmarks.results import Results, Row
-from benchmarks.suite import CONTENDERS, PRODUCT, REFERENCE, ROOT
+from benchmarks.suite import CHUNK_POINTS, CONTENDERS, PRODUCT, REFERENCE, ROOT, SWEEP
 
 MARKS = "<!-- benchmarks: start -->", "<!-- benchmarks: end -->"
 README = ROOT / "README.md"
@@ -14,12 +15,14 @@ DOLLY_SHARE = 82 / 156  # response tokens of an Alpaca-formatted Dolly row, on a
 
 
 def write_report(results: Results, output: Path) -> list[Path]:
-    """Write table.md into `output`, and the same into the README between its marks."""
+    """Write table.md and loss.png into `output`, and the table into the README between its
+    marks.
+    """
     text = "\n".join(_tables(results))
     output.mkdir(parents=True, exist_ok=True)
     table = output / "table.md"
     table.write_text(text)
-    written = [table]
+    written = [table, *plot_sweep(results, output / "loss.png")]
     readme = README.read_text()
     if all(mark in readme for mark in MARKS):
         before, _, rest = readme.partition(MARKS[0])
@@ -31,8 +34,11 @@ def write_report(results: Results, output: Path) -> list[Path]:
 
 def _tables(results: Results) -> Iterator[str]:
     for case, title in results.cases():
+        if case == SWEEP.name:
+            continue
         yield from _case_table(results, case, title)
         yield ""
+    yield from _chunk_table(results)
     yield from _overhead_table()
 
 
@@ -66,6 +72,22 @@ def _line(title: str, row: Row, reference: Row | None, peak: float | None) -> st
         f"| {title} | {row.seconds:.2f} | {against} | {row.peak_gib:.1f} "
         f"| {row.operations / 1e12:.2f} | {share} | {rate:.0f} |"
     )
+
+
+def _chunk_table(results: Results) -> Iterator[str]:
+    """What the chunk size is worth on this machine."""
+    rows = [(p, results.row(SWEEP.name, p.contender.name)) for p in CHUNK_POINTS]
+    known = [(point, row) for point, row in rows if row is not None]
+    if not known:
+        return
+    first = known[0][0]
+    yield f"**The loss alone by chunk size, {first.tokens} tokens, V = {first.vocabulary:,}**"
+    yield ""
+    yield "| tokens a chunk | " + " | ".join(str(point.chunk_size) for point, _ in known) + " |"
+    yield "|---|" + "--:|" * len(known)
+    yield "| seconds | " + " | ".join(f"{row.seconds:.2f}" for _, row in known) + " |"
+    yield "| peak GiB | " + " | ".join(f"{row.peak_gib:.2f}" for _, row in known) + " |"
+    yield ""
 
 
 def _overhead_table() -> Iterator[str]:

@@ -32,6 +32,10 @@ class Row(NamedTuple):
     response_tokens: float
 
 
+def _operations(batch: Batch, contender: Contender) -> float:
+    return 0.0 if contender.method is None else step_operations(batch, contender.method)
+
+
 class Results:
     """A file of measurements that grows."""
 
@@ -59,7 +63,7 @@ class Results:
             "case_title": case.title,
             "contender": contender.name,
             "round": number,
-            "operations": [step_operations(batch, contender.method) for batch in batches],
+            "operations": [_operations(batch, contender) for batch in batches],
             "response_tokens": [batch.response_tokens for batch in batches],
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             **measured,

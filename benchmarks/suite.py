@@ -18,7 +18,7 @@ class Contender(NamedTuple):
         environment: folder of the virtual environment that it runs in.
         module: file of benchmarks/contenders.
         kind: what that file is to do.
-        method: what its loss cannot do without.
+        method: what its loss cannot do without; None where operations are not counted.
         packs: whether several documents share a row.
     """
 
@@ -26,7 +26,7 @@ class Contender(NamedTuple):
     environment: Path
     module: str
     kind: str
-    method: Method
+    method: Method | None
     packs: bool = False
 
     @property
@@ -44,7 +44,7 @@ def _adakd(ratio: float) -> Contender:
     return _ours(title, f"chunked adakd {ratio:g}", Method(ranks=True, keep_ratio=ratio))
 
 
-PRODUCT = Contender("one matrix product", OURS, "product", "float32", Method())
+PRODUCT = Contender("one matrix product", OURS, "product", "float32", None)
 REFERENCE = Contender("tunix, plain forward KL", TUNIX, "tunix", "forward_kl", Method())
 CONTENDERS = (
     REFERENCE,
@@ -102,6 +102,35 @@ def full_case(rows: int, length: int) -> Case:
     batches = [full_rows(rows, length)]
     return Case(f"full-{rows}x{length}", f"{rows} × {length} tokens, full rows", batches, batches)
 
+
+class Point(NamedTuple):
+    """The loss alone, on some tokens and a vocabulary; in chunks of the default size if 0."""
+
+    how: str
+    tokens: int
+    vocabulary: int
+    chunk_size: int = 0
+
+    @property
+    def contender(self) -> Contender:
+        """As something to be timed."""
+        kind = f"{self.how} {self.tokens} {self.vocabulary} {self.chunk_size or ''}".rstrip()
+        return Contender(f"loss alone, {kind}", OURS, "loss_stage", kind, None)
+
+
+SWEEP = Case("loss", "The loss alone", [], [full_rows(1, 1)])
+SWEPT_TOKENS, AT_TOKENS = (256, 512, 1024, 2048, 4096), 512
+SWEPT_VOCABULARIES, AT_VOCABULARY = (16_384, 32_768, 49_152, 98_304, 151_936), 49_152
+POINTS = tuple(
+    Point(how, *size)
+    for size in dict.fromkeys(
+        [(tokens, AT_VOCABULARY) for tokens in SWEPT_TOKENS]
+        + [(AT_TOKENS, vocabulary) for vocabulary in SWEPT_VOCABULARIES]
+    )
+    for how in ("dense", "chunked")
+)
+CHUNK_SIZES = (128, 256, 512, 1024)
+CHUNK_POINTS = tuple(Point("chunked", 1024, AT_VOCABULARY, size) for size in CHUNK_SIZES)
 
 ROWS, LENGTH, STEPS = 8, 512, 3
 

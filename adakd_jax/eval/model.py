@@ -81,13 +81,3 @@ def prompt_settings(
         max_length=max_length or default("max_length"),
         max_prompt_length=max_prompt_length or default("max_prompt_length"),
     )
-
-
-def check_same_tokens(model: Pretrained, teacher: Pretrained) -> None:
-    """Raises ValueError unless both models mean the same tokens by the same ids."""
-    own, other = (each.tokenizer and each.tokenizer.get_vocab() for each in (model, teacher))
-    if own and other and own != other:
-        raise ValueError(
-            f"{model.source.name} and {teacher.source.name} have different vocabularies, so their "
-            "distributions cannot be compared; give a teacher with the same tokenizer, or none"
-        )

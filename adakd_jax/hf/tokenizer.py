@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adakd_jax.hf.locate import TOKENIZER_FILES, locate
+from adakd_jax.hf.pretrained import Pretrained
 
 # Digits, contractions, runs of spaces, both spellings of é, emoji: where tokenizers differ.
 _PROBE = "In 1984, WE'LL  see 3.14 caf\u00e9s or cafe\u0301s—\n\n\tdef f(x): return x_1  # 🙂 "
@@ -74,4 +75,27 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
             "text differently: this model's type goes with another tokenizer. Load it with "
             "PreTrainedTokenizerFast instead.",
             stacklevel=2,
+        )
+
+
+def check_same_tokens(model: Pretrained, teacher: Pretrained) -> None:
+    """Raises ValueError, with three examples, where both models have a token and not the same one.
+
+    A vocabulary may be longer than the other; a model without a tokenizer is not checked.
+    """
+    if model.tokenizer is None or teacher.tokenizer is None:
+        return
+    own, other = (
+        {number: token for token, number in each.get_vocab().items()}
+        for each in (model.tokenizer, teacher.tokenizer)
+    )
+    differing = [
+        number for number in sorted(own.keys() & other.keys()) if own[number] != other[number]
+    ]
+    if differing:
+        shown = "; ".join(f"{n} is {own[n]!r} and {other[n]!r}" for n in differing[:3])
+        raise ValueError(
+            f"{model.source.name} and {teacher.source.name} have different vocabularies, so their "
+            f"distributions cannot be compared: {len(differing):,} token ids differ, e.g. {shown}. "
+            "Valid: models with one tokenizer"
         )

@@ -17,6 +17,7 @@ from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import init_student
+from adakd_jax.hf.tokenizer import check_same_tokens
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.training.architecture import check_architecture
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
@@ -60,7 +61,10 @@ def prepare(config: RunConfig, console: Console) -> Run:
     student = init_student(config.student, teacher, jax.random.key(config.seed))
     if isinstance(config.student, StudentCheckpoint):
         check_architecture(config.student.architecture, student, "student")
+        check_same_tokens(student, teacher)
     console.print(f"teacher  {describe(teacher)}\nstudent  {describe(student)}", soft_wrap=True)
+    if note := vocabulary_note(student, teacher):
+        console.print(note, soft_wrap=True)
     examples, held_out = _read_data(config.data, student, config.seed, console)
     batches = TrainingBatches(examples, config.data, config.training, config.seed)
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
@@ -94,6 +98,17 @@ def describe(model: Pretrained) -> str:
     return (
         f"{model.source.name}: {parameters / 1e6:.1f}M parameters, {config.num_layers} layers, "
         f"width {config.embed_dim}, vocabulary {config.vocab_size:,}, {config.compute_dtype}"
+    )
+
+
+def vocabulary_note(student: Pretrained, teacher: Pretrained) -> str | None:
+    """What is cut where two embeddings of one tokenizer are padded to different sizes."""
+    sizes = sorted(model.config.vocab_size for model in (student, teacher))
+    if sizes[0] == sizes[1]:
+        return None
+    return (
+        f"vocabulary  embeddings of {sizes[0]:,} and {sizes[1]:,} tokens: the loss is over the "
+        f"first {sizes[0]:,}, the rest is padding"
     )
 
 

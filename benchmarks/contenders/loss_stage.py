@@ -1,6 +1,7 @@
-"""The loss alone, from hidden states and output embeddings to their gradients: AdaKD at r = 0.75."""
+"""The loss alone: AdaKD at r = 0.75, from hidden states and output embeddings to gradients."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +13,25 @@ from adakd_jax.training.step import whole_logits_loss
 from benchmarks.cases import WIDTH, Batch
 
 KEEP_RATIO = 0.75
-LOSSES = {"dense": whole_logits_loss, "chunked": vocab_distillation_loss}
+LOSSES: dict[str, Any] = {"dense": whole_logits_loss, "chunked": vocab_distillation_loss}
 
 
 def make_step(kind: str, batches: list[Batch]) -> Callable[[Batch], float]:
-    """Loss and gradients; `kind` is `dense` or `chunked`, then tokens and vocabulary."""
-    how, tokens, vocabulary = kind.split()
+    """Loss and gradients; `kind` is `dense` or `chunked`, tokens, vocabulary, and perhaps the
+    chunk size.
+    """
+    how, tokens, vocabulary, *chunk = kind.split()
     shape, size = (int(tokens), WIDTH), int(vocabulary)
     keys = jax.random.split(jax.random.key(0), 5)
     student, teacher = (jax.random.normal(key, shape) for key in keys[:2])
     weights = [0.1 * jax.random.normal(key, (size, WIDTH)) for key in keys[2:4]]
     labels = jax.random.randint(keys[4], shape[:1], 0, size, jnp.int32)
-    config = DistillConfig.model_validate({"focus": {"kind": "top_ratio", "ratio": KEEP_RATIO}})
+    config = DistillConfig.model_validate(
+        {
+            "focus": {"kind": "top_ratio", "ratio": KEEP_RATIO},
+            "chunk_size": int(chunk[0]) if chunk else None,
+        }
+    )
     signals = Signals(jnp.float32(KEEP_RATIO), jnp.float32(0.5))
 
     def value(student: jax.Array, weight: jax.Array, teacher: jax.Array, other: jax.Array):

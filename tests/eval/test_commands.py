@@ -6,11 +6,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.evaluate import main as evaluate
 from adakd_jax.generate import main as generate
 from adakd_jax.hf.export import save_pretrained
-from tests.hf.tiny import make_pretrained
+from tests.hf.tiny import SPECIAL, make_pretrained, make_tokenizer
 
 ROWS = [
     {"instruction": "Name a fruit", "output": ["a pear", "an apple"]},
@@ -110,10 +111,12 @@ def test_mistakes_end_the_command_with_a_message(command, flags, message, capsys
 
 
 @pytest.fixture(scope="module")
-def other_teacher(folder, model, tiny_pretrained):
-    tokenizer = type(tiny_pretrained.tokenizer).from_pretrained(model)
-    tokenizer.add_tokens(["brand new"])
-    config = {**tiny_pretrained.source.hf_config, "vocab_size": 336}
+def other_teacher(folder, tiny_pretrained):
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=make_tokenizer(["Words of another language, otherwise unheard of."]),
+        eos_token=SPECIAL[2],
+    )
+    config = tiny_pretrained.source.hf_config
     return str(save_pretrained(make_pretrained(config, tokenizer), folder / "other_teacher"))
 
 
@@ -121,7 +124,7 @@ def other_teacher(folder, model, tiny_pretrained):
     ("flag", "message"),
     [
         ("--step", "run folders only"),
-        ("--teacher", "different vocabularies"),
+        ("--teacher", "token ids differ, e.g. 259 is"),
         ("--max_length", "256 leaves no room"),
     ],
 )

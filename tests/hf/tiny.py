@@ -1,7 +1,7 @@
 """Tiny models and tokenizers, made on the spot: nothing is downloaded."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ TINY = {
 TINY_LLAMA = TINY | {"model_type": "llama", "tie_word_embeddings": True}
 
 
-def make_tokenizer() -> Tokenizer:
+def make_tokenizer(sentences: Sequence[str] = SENTENCES) -> Tokenizer:
     """A byte-level BPE of 320 tokens, of SmolLM's kind."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -55,7 +55,7 @@ def make_tokenizer() -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(SENTENCES * 3, trainer)
+    tokenizer.train_from_iterator(list(sentences) * 3, trainer)
     return tokenizer
 
 

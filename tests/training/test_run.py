@@ -15,8 +15,9 @@ from adakd_jax.hf.load import load_pretrained
 from adakd_jax.training.checkpoint import Checkpoints, load_student
 from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.loop import TrainingDivergedError
+from adakd_jax.training.prepare import vocabulary_note
 from adakd_jax.training.records import MetricsLog, read_records
-from tests.hf.tiny import TINY_LLAMA
+from tests.hf.tiny import TINY_LLAMA, make_pretrained
 from tests.training.tiny_run import STEPS, latest, run, weights
 
 
@@ -93,6 +94,13 @@ def test_a_half_written_checkpoint_is_not_picked_up(settings, stop_after, tmp_pa
     assert latest(config) == STEPS
     steps = [record["step"] for record in read_records(config.run_dir) if record["kind"] == "train"]
     assert steps == list(range(1, STEPS + 1))
+
+
+def test_embeddings_of_one_tokenizer_may_be_padded_differently():
+    short, long = (make_pretrained(TINY_LLAMA | {"vocab_size": size}) for size in (320, 336))
+    note = vocabulary_note(short, long)
+    assert note == vocabulary_note(long, short) and "first 320" in note and "336" in note
+    assert vocabulary_note(short, short) is None
 
 
 def test_other_settings_do_not_continue_a_run(settings):
