@@ -38,8 +38,9 @@ class _Student(Stage):
         "GPU, float32 on CPU",
     )
     remat: Literal["none", "dots", "full"] = Field(
-        default="none",
-        description="what the backward pass computes again: nothing, all but products, all",
+        default="dots",
+        description="what the backward pass computes again to save memory: nothing, all but "
+        "products (nearly free), all",
     )
 
 

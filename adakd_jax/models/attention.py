@@ -63,16 +63,16 @@ def attention(
         if chosen in fused:
             options = dict(window=window, soft_cap=soft_cap, scale=scale)
             return fused[chosen](query, key, value, segments=query_segments, **options)
-    return attention_xla(
+    run = functools.partial(attention_xla, window=window, soft_cap=soft_cap, scale=scale)
+    # The backward pass computes the scores again, as the fused kernels do: kept, they would be the
+    # largest of all activations, [L, B, N, T, S].
+    return jax.checkpoint(run, prevent_cse=False)(
         query,
         key,
         value,
         query_segments=query_segments,
         key_segments=key_segments,
         query_offset=0 if query_offset is None else query_offset,
-        window=window,
-        soft_cap=soft_cap,
-        scale=scale,
     )
 
 

@@ -1,11 +1,12 @@
 """Our train step, as `python -m adakd_jax.train` compiles it."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 
 from adakd_jax.axes import TokenBatch
-from adakd_jax.config import DistillConfig, OptimizerConfig
+from adakd_jax.config import DistillConfig, OptimizerConfig, StudentLayers
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
@@ -36,6 +37,7 @@ def make_step(kind: str, batches: list[Batch]) -> Callable[[Batch], float]:
     teacher, student = (
         decoder_config(llama_config(layers)) for layers in (TEACHER_LAYERS, STUDENT_LAYERS)
     )
+    student = dataclasses.replace(student, remat=StudentLayers.model_fields["remat"].default)
     parts = StepParts(
         distill=distill,
         optimizer=build_optimizer(optimizer, distill, STEPS),
