@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 # Bytes for the arrays [C, V] that are alive together. Accelerators want large products; on a CPU,
-# arrays near the size of its caches are worth more (benchmarks/README.md).
+# arrays near the size of its caches are worth more (benchmarks/results/table.md, chunk size).
 BUDGET, CPU_BUDGET = 2**30, 2**27
 _ARRAYS = 6  # about how many of them, float32, pass 2 keeps alive
 _MULTIPLE = 128  # rows of a TPU's matrix unit; a chunk is a multiple of it where possible

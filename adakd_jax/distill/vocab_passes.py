@@ -1,5 +1,6 @@
 """The two passes of the chunked loss, on one device's tokens."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -61,7 +62,8 @@ def two_passes(
         tokens = tokens._replace(kept=kept)
     assigned = _assign_globally(layout, seen, mask, signals)
     visited = (assigned.weights > 0) | (mask if config.ce_weight > 0 or seen is None else False)
-    sums, per_token = _pass_two(tokens, visited, assigned, signals, totals, seen is None, gradient)
+    inputs = _PassTwo(tokens, assigned, signals, totals, with_survey=seen is None)
+    sums, per_token = _pass_two(inputs, visited, gradient)
 
     seen = seen or per_token.seen
     assert seen is not None  # one of the passes surveys
@@ -127,61 +129,24 @@ class _PerToken(NamedTuple):
     seen: Survey | None
 
 
-def _pass_two(
-    tokens: Tokens,
-    visited: Array,
-    assigned: Assignment,
-    signals: Signals,
-    totals: Denominators,
-    with_survey: bool,
-    gradient: bool,
-) -> tuple[_Sums, _PerToken]:
+class _PassTwo(NamedTuple):
+    """What pass 2 computes from; `with_survey` where no pass 1 has looked at the tokens."""
+
+    tokens: Tokens
+    assigned: Assignment
+    signals: Signals
+    totals: Denominators
+    with_survey: bool
+
+
+def _pass_two(inputs: _PassTwo, visited: Array, gradient: bool) -> tuple[_Sums, _PerToken]:
     """Loss and gradients over the visited tokens."""
-    layout, student = tokens.layout, tokens.student
+    layout = inputs.tokens.layout
     chunks = chunks_of(visited, layout.chunk_size, layout.batch_axes)
 
-    def compute(index: Array):
+    def compute(index: Array) -> tuple[Array, _Sums, _PerToken]:
         places = chunks.places(index, layout.chunk_size)
-        labels, weights = take(tokens.labels, places), take(assigned.weights, places)
-        exists = places < visited.size
-        tau = jnp.where(exists, take(assigned.temperature, places), 1.0)
-        products = tokens.products(places)
-        teacher = tokens.teacher_logits(products.teacher)
-
-        def value(product: Array, bias: Array | None, learned: Any):
-            logits = tokens.student_logits(product, bias)
-            terms = _terms(
-                layout.config,
-                logits,
-                teacher,
-                labels,
-                weights,
-                tau,
-                exists,
-                signals._replace(learned=learned),
-            )
-            seen = survey(layout.config, logits, teacher, labels) if with_survey else None
-            return _objective(layout.config, terms, totals), (terms, seen)
-
-        if not gradient:
-            _, (terms, seen) = value(products.student, student.bias, student.learned)
-            sums = _Sums(terms.kd, terms.ce, None, None, None)
-            return places, sums, _PerToken(None, terms.temperature, seen)
-        _, pull, (terms, seen) = jax.vjp(
-            value, products.student, student.bias, student.learned, has_aux=True
-        )
-        to_product, to_bias, to_learned = pull(jnp.ones((), jnp.float32))
-        hidden = take(student.hidden, places)
-        narrow = to_product.astype(hidden.dtype)
-        to_weight = jnp.einsum("CV,CD->VD", narrow, hidden, preferred_element_type=jnp.float32)
-        to_hidden = jnp.einsum(
-            "CV,VD->CD",
-            narrow,
-            student.weight,
-            preferred_element_type=jnp.float32,
-        )
-        sums = _Sums(terms.kd, terms.ce, to_weight, to_bias, to_learned)
-        return places, sums, _PerToken(to_hidden.astype(hidden.dtype), terms.temperature, seen)
+        return places, *_visit_chunk(inputs, places, gradient)
 
     def visit(index: Array, carry: tuple[_Sums, _PerToken]) -> tuple[_Sums, _PerToken]:
         places, sums, rows = compute(index)
@@ -193,6 +158,44 @@ def _pass_two(
         lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), sums
     )
     return jax.lax.fori_loop(0, chunks.count, visit, (zeros, buffers_like(rows, visited.size)))
+
+
+def _visit_chunk(inputs: _PassTwo, places: Array, gradient: bool) -> tuple[_Sums, _PerToken]:
+    """Numerators, gradients and temperatures of the tokens at `places`."""
+    tokens, student = inputs.tokens, inputs.tokens.student
+    products = tokens.products(places)
+    value = _objective_of_product(inputs, places, tokens.teacher_logits(products.teacher))
+    operands = products.student, student.bias, student.learned
+    if not gradient:
+        _, (terms, seen) = value(*operands)
+        sums = _Sums(terms.kd, terms.ce, None, None, None)
+        return sums, _PerToken(None, terms.temperature, seen)
+    _, pull, (terms, seen) = jax.vjp(value, *operands, has_aux=True)
+    to_product, to_bias, to_learned = pull(jnp.ones((), jnp.float32))
+    hidden = take(student.hidden, places)
+    narrow = to_product.astype(hidden.dtype)
+    wide = {"preferred_element_type": jnp.float32}
+    to_weight = jnp.einsum("CV,CD->VD", narrow, hidden, **wide)
+    to_hidden = jnp.einsum("CV,VD->CD", narrow, student.weight, **wide)
+    sums = _Sums(terms.kd, terms.ce, to_weight, to_bias, to_learned)
+    return sums, _PerToken(to_hidden.astype(hidden.dtype), terms.temperature, seen)
+
+
+def _objective_of_product(inputs: _PassTwo, places: Array, teacher: Array) -> Callable[..., Any]:
+    """A chunk's loss as a function of what it is differentiated by: head product, bias, learned."""
+    tokens, config = inputs.tokens, inputs.tokens.layout.config
+    labels, weights = take(tokens.labels, places), take(inputs.assigned.weights, places)
+    exists = places < tokens.labels.size
+    tau = jnp.where(exists, take(inputs.assigned.temperature, places), 1.0)
+
+    def value(product: Array, bias: Array | None, learned: Any):
+        logits = tokens.student_logits(product, bias)
+        signals = inputs.signals._replace(learned=learned)
+        terms = _terms(config, logits, teacher, labels, weights, tau, exists, signals)
+        seen = survey(config, logits, teacher, labels) if inputs.with_survey else None
+        return _objective(config, terms, inputs.totals), (terms, seen)
+
+    return value
 
 
 class _Terms(NamedTuple):

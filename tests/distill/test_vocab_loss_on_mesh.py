@@ -152,10 +152,10 @@ def compile_loss_stage(devices, tensor, tokens):
         return lowered.compile()
 
 
-@pytest.mark.parametrize(("tensor", "limit"), [(1, 2.65), (4, 1.2)])
+@pytest.mark.parametrize(("tensor", "limit"), [(1, 2.62), (4, 0.34)])
 def test_memory_on_a_tpu_does_not_grow_with_the_tokens(tpu_pod, tensor, limit):
     found = []
-    for tokens in (2048, 8192):
+    for tokens in (2048, 8192, 32768):
         compiled = compile_loss_stage(tpu_pod, tensor, tokens)
         found.append(compiled.memory_analysis().temp_size_in_bytes / 2**30)
         rows = {
@@ -163,4 +163,4 @@ def test_memory_on_a_tpu_does_not_grow_with_the_tokens(tpu_pod, tensor, limit):
             for dims in re.findall(rf"\w+\[(\d+,{VOCABULARY // tensor})\]", compiled.as_text())
         }
         assert rows <= {256}, "an array of tokens × vocabulary"
-    assert max(found) < limit and max(found) / min(found) < 1.1, found
+    assert max(found) < limit and max(found) / min(found) < 1.05, found
