@@ -23,6 +23,9 @@ from benchmarks.results import Results
 from benchmarks.suite import (
     CHUNK_POINTS,
     CONTENDERS,
+    LARGE,
+    LARGE_METHODS,
+    LARGE_PLAIN,
     POINTS,
     PRODUCT,
     ROOT,
@@ -72,15 +75,13 @@ def _plan(arguments: argparse.Namespace, console: Console) -> Iterator[tuple[Cas
     """What is to be measured: contenders in turn, in each round; the product is measured among
     them.
     """
-    cases = [full_case(4, 256), full_case(8, 512), SWEEP]
+    cases = [full_case(4, 256), full_case(8, 512), SWEEP, LARGE]
     if arguments.rows is not None:
         cases += dolly_cases(arguments.rows, arguments.tokenizer)
     if arguments.case:
         cases = [case for case in cases if case.name in arguments.case]
     for case in cases:
-        field = (
-            [point.contender for point in (*POINTS, *CHUNK_POINTS)] if case is SWEEP else CONTENDERS
-        )
+        field = _FIELDS.get(case.name, CONTENDERS)
         chosen = [PRODUCT, *(each for each in field if _takes_part(each, case, arguments))]
         for contender in chosen:
             if not (contender.environment / "bin" / "python").exists():
@@ -89,6 +90,12 @@ def _plan(arguments: argparse.Namespace, console: Console) -> Iterator[tuple[Cas
         for number in range(arguments.rounds):
             for contender in chosen:
                 yield case, contender, number
+
+
+_FIELDS = {
+    SWEEP.name: [point.contender for point in (*POINTS, *CHUNK_POINTS)],
+    LARGE.name: [LARGE_PLAIN, *LARGE_METHODS],
+}
 
 
 def _takes_part(contender: Contender, case: Case, arguments: argparse.Namespace) -> bool:

@@ -132,6 +132,23 @@ POINTS = tuple(
 CHUNK_SIZES = (128, 256, 512, 1024)
 CHUNK_POINTS = tuple(Point("chunked", 1024, AT_VOCABULARY, size) for size in CHUNK_SIZES)
 
+LARGE = Case("large-loss", "The loss alone, Qwen2-7B → 1.5B", [], [full_rows(1, 1)])
+
+
+def _large(kind: str) -> Contender:
+    return Contender(f"loss alone, 7B → 1.5B, {kind}", OURS, "large_loss", kind, None)
+
+
+LARGE_PLAIN = _large("plain")
+LARGE_RATIOS = (1.0, 0.75, 0.5, 0.375)
+LARGE_METHODS = {
+    **{
+        _large(f"adakd {ratio:g}"): ("AdaKD r = " + f"{ratio:g}", Method(True, ratio))
+        for ratio in LARGE_RATIOS
+    },
+    _large("adakd 1 kept"): ("AdaKD r = 1, kept logits", Method(True, 1.0, True)),
+}
+
 ROWS, LENGTH, STEPS = 8, 512, 3
 
 

@@ -73,10 +73,28 @@ def _ranking_needs_a_score(focus: str, score: str) -> Conflict | None:
     )
 
 
-def _some_loss(kd_weight: float, ce_weight: float) -> Conflict | None:
-    if kd_weight > 0 or ce_weight > 0:
+def _some_loss(*weights: float | None) -> Conflict | None:
+    if any(weights):
         return None
-    return Conflict("the loss is always 0", "kd_weight or ce_weight above 0")
+    return Conflict("the loss is always 0", "kd_weight, ce_weight or feature_weight above 0")
+
+
+def _teacher_for_distillation(teacher: object, distill: DistillConfig) -> Conflict | None:
+    if teacher is not None or not distill.has_teacher:
+        return None
+    return Conflict(
+        "there is no teacher to distil from",
+        "teacher.path; or, to fine-tune without one, distill.kd_weight 0 and distill.ce_weight 1",
+    )
+
+
+def _teacher_for_layers(teacher: object, student: str) -> Conflict | None:
+    if teacher is not None or student != "layers":
+        return None
+    return Conflict(
+        "there is no teacher whose layers the student could take",
+        "teacher.path, or student.kind checkpoint",
+    )
 
 
 def _warmup_ends(warmup: int, steps: int | None) -> Conflict | None:
@@ -145,8 +163,11 @@ def remarks(config: Stage) -> list[str]:
         )
     elif values["data.template"] == "text" and values["evaluation.generate_examples"] > 0:
         found.append("data.template text has no prompts: no answers are generated")
-    if values["distill.kd_weight"] == 0:
-        found.append("distill.kd_weight 0: the teacher does not teach; this is plain fine-tuning")
+    if values["teacher"] is not None and not values["distill"].has_teacher:
+        found.append(
+            "distill.kd_weight 0: the teacher does not teach, it is only compared with; this is "
+            "supervised fine-tuning (teacher null loads none)"
+        )
     return found
 
 
@@ -164,7 +185,16 @@ TRAINING_CHECKS = (
 )
 RUN_CHECKS = (
     Check(("distill.focus.kind", "distill.score.kind"), _ranking_needs_a_score),
-    Check(("distill.kd_weight", "distill.ce_weight"), _some_loss),
+    Check(
+        tuple(
+            f"distill.{term}_weight{end}"
+            for term in ("kd", "ce", "feature")
+            for end in ("", "_end")
+        ),
+        _some_loss,
+    ),
+    Check(("teacher", "distill"), _teacher_for_distillation),
+    Check(("teacher", "student.kind"), _teacher_for_layers),
     Check(("optimizer.warmup_steps", "training.steps"), _warmup_ends),
     Check(
         (

@@ -141,9 +141,7 @@ def _parse(
             values = overlay(model, values, _nested(name, None))
             continue
         try:
-            # A value that starts with a dash is safe only behind an equals sign.
-            read = _source(model)(args=[f"--{name}={text}" for text in texts])
-            values = overlay(model, values, read())
+            values = overlay(model, values, _read(model, name, texts))
         except SettingsError as error:
             words = in_words(fields[name])
             form = "0,1,2 or JSON" if words.startswith("list") else "JSON"
@@ -154,6 +152,15 @@ def _parse(
                 )
             )
     return values, problems
+
+
+def _read(model: type[Stage], name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Has pydantic-settings read one flag, which may be that of a stage held in part."""
+    first, _, rest = name.partition(".")
+    if rest and first in model.settings_of:
+        return {first: _read(model.settings_of[first], rest, texts)}
+    # A value that starts with a dash is safe only behind an equals sign.
+    return _source(model)(args=[f"--{name}={text}" for text in texts])()
 
 
 @cache

@@ -61,14 +61,14 @@ class _Page:
 
     def __init__(self, width: int) -> None:
         self.lines: list[str] = []
-        self._width = width
+        self.width = width
         self._shown: dict[tuple[type[Stage], ...], str] = {}
 
     def text(self, text: str, indent: int = 0) -> None:
         """Adds a paragraph."""
         pad = " " * indent
         self.lines += textwrap.wrap(
-            text, self._width, initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False
+            text, self.width, initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False
         )
 
     def title(self, name: str, text: str) -> None:
@@ -86,7 +86,7 @@ class _Page:
     def row(self, left: str, right: str, facts: str = "", indent: int = 2) -> None:
         """Adds a flag, its meaning, and facts that stay together on one line."""
         left = " " * indent + left
-        room = self._width - _COLUMN
+        room = self.width - _COLUMN
         lines = textwrap.wrap(right, room, break_long_words=False, break_on_hyphens=False)
         if facts and lines and len(lines[-1]) + len(facts) + 1 <= room:
             lines[-1] += f" {facts}"
@@ -171,7 +171,11 @@ def _variants(
     fact = "required" if field.is_required() else f"default {getattr(default, 'kind', 'null')}"
     kinds = f"--{name}.kind {{{','.join(options)}}}"
     page.gap()
-    page.row(kinds, field.description or "", f"[{fact}]", indent)
+    if len(kinds) + indent <= page.width:
+        page.row(kinds, field.description or "", f"[{fact}]", indent)
+    else:
+        page.row(f"--{name}.kind KIND", field.description or "", f"[{fact}]", indent)
+        page.text(f"KIND is one of {', '.join(options)}", indent + 2)
     stages = tuple(dict.fromkeys(options.values()))
     before = page.shown_at(stages, name)
     if before is not None:

@@ -20,7 +20,7 @@ def overlay(stage: type[Stage], lower: Values, upper: Values) -> dict[str, Any]:
         old = merged.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             field = stage.model_fields.get(name)
-            annotation = field.annotation if field else None
+            annotation = stage.settings_of.get(name) or (field.annotation if field else None)
             merged[name] = _overlay_variant(annotation, old, new)
         else:
             merged[name] = new

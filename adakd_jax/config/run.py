@@ -31,7 +31,11 @@ class RunConfig(Stage):
         default=0, description="seed of data order, initial weights and sampling"
     )
     data: DataConfig = Field(description="training and held-out rows")
-    teacher: TeacherConfig = Field(description="the model that teaches")
+    teacher: TeacherConfig | None = Field(
+        default=None,
+        description="the model that teaches; null: none, for supervised fine-tuning "
+        "(distill.kd_weight 0, distill.ce_weight above 0)",
+    )
     student: Student = Field(description="the model that learns: where its weights start")
     distill: DistillConfig = Field(default=DistillConfig(), description="the loss")
     optimizer: OptimizerConfig = Field(

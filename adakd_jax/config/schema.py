@@ -33,6 +33,8 @@ def all_keys(stage: type[Stage], prefix: str = "", kinds: tuple[str, ...] = ()) 
                 kind for kind, option in options.items() if kind and option is inner
             )
             yield from all_keys(inner, f"{prefix}{name}.", inner_kinds)
+        if name in stage.settings_of:
+            yield from all_keys(stage.settings_of[name], f"{prefix}{name}.", kinds)
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args
 
 from pydantic import (
@@ -47,10 +48,13 @@ class Stage(BaseModel):
 
     A check runs whenever the values it reads are valid, however wrong the rest is; its error holds
     the message, what would be valid, and the keys it read with their values under `ctx["given"]`.
+    `settings_of` names the keys that hold some settings of another stage: these merge, and are
+    flags, as that stage's own do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     checks: ClassVar[tuple[Check, ...]] = ()
+    settings_of: ClassVar[Mapping[str, type["Stage"]]] = MappingProxyType({})
 
     @model_validator(mode="wrap")
     @classmethod

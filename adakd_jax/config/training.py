@@ -75,8 +75,8 @@ class CheckpointConfig(Stage):
     keep_last: PositiveInt = Field(default=2, description="newest checkpoints to keep")
     keep_best: NonNegativeInt = Field(
         default=1,
-        description="checkpoints of lowest held-out reverse KL to keep besides; needs "
-        "`evaluation.every_steps`",
+        description="checkpoints of lowest held-out reverse KL (without a teacher: NLL) to keep "
+        "besides; needs `evaluation.every_steps`",
     )
 
 

@@ -6,7 +6,8 @@ divergence.
 
 from adakd_jax.axes import Head
 from adakd_jax.distill.divergence import DIVERGENCES, divergence
-from adakd_jax.distill.focus import FOCI, select_top_ratio
+from adakd_jax.distill.features import mapped_layers
+from adakd_jax.distill.focus import FOCI, is_review, select_top_ratio
 from adakd_jax.distill.latf import LatfState, latf
 from adakd_jax.distill.objective import denominators, distillation_loss
 from adakd_jax.distill.scores import SCORES, token_scores
@@ -29,7 +30,9 @@ __all__ = [
     "distillation_loss",
     "divergence",
     "idts_temperature",
+    "is_review",
     "latf",
+    "mapped_layers",
     "select_top_ratio",
     "token_scores",
     "token_temperature",

@@ -1,5 +1,7 @@
 """Log-probabilities that are finite for every logit a model can emit."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -57,3 +59,29 @@ def log_probabilities(
         logits = logits / temperature[..., None].astype(logits.dtype)
     log_probs = _log_softmax(logits)
     return jnp.where(log_probs < IMPOSSIBLE, FLOOR, log_probs)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def log_mixture(
+    a: Float[Array, "*tokens V"], b: Float[Array, "*tokens V"], share: float
+) -> Float[Array, "*tokens V"]:
+    """log((1 − share)·e^a + share·e^b); exactly a where a = b. `share` in [0, 1] is static."""
+    if share in (0.0, 1.0):
+        return b if share else a
+    lower = jnp.where(a >= b, jnp.full_like(a, share), 1.0 - share)
+    return jnp.maximum(a, b) + jnp.log1p(lower * jnp.expm1(-jnp.abs(a - b)))
+
+
+@log_mixture.defjvp
+def _log_mixture_jvp(
+    share: float, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    (a, b), (a_dot, b_dot) = primals, tangents
+    mixture = log_mixture(a, b, share)
+    change = (1.0 - share) * jnp.exp(a - mixture) * a_dot + share * jnp.exp(b - mixture) * b_dot
+    return mixture, change
+
+
+def entropy(log_probs: Float[Array, "*tokens V"]) -> Float[Array, "*tokens"]:
+    """−Σ p log p, nats."""
+    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)

@@ -1,14 +1,19 @@
 """The loss: score → weight → temperature → divergence, composed over whole logits."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from adakd_jax.axes import IGNORE, Logits, PerToken, TokenMask
 from adakd_jax.config.distill import DistillConfig
+from adakd_jax.distill.features import feature_loss, hard_count
 from adakd_jax.distill.focus import weight_total
 from adakd_jax.distill.log_probability import log_probabilities
 from adakd_jax.distill.policy import Assignment, Survey, assign, compare, cross_entropy, survey
+from adakd_jax.distill.schedule import moving
 from adakd_jax.distill.signals import Denominators, Features, LossReport, Signals
 
 Labels = Int[Array, "*tokens"]
@@ -25,7 +30,7 @@ def denominators(config: DistillConfig, labels: Labels, signals: Signals) -> Den
         signals: of this optimizer step; `keep_ratio` decides how many tokens LATF keeps.
 
     Returns:
-        Token counts, float32 []: Σ w of L_KD, response tokens of the cross-entropy, and 0 for the
+        Float32 []: Σ w of L_KD, response tokens of the cross-entropy, and hard tokens of the
         feature term.
 
     Scope: all devices; pass the global labels.
@@ -39,13 +44,39 @@ def denominators(config: DistillConfig, labels: Labels, signals: Signals) -> Den
 
 def _of_micro_batch(config: DistillConfig, mask: TokenMask, signals: Signals) -> Denominators:
     tokens = mask.sum(dtype=jnp.float32)
-    return Denominators(weight_total(config, mask, signals), tokens, jnp.zeros((), jnp.float32))
+    hard = hard_count(config.features, mask) if config.has_features else jnp.zeros_like(tokens)
+    return Denominators(weight_total(config, mask, signals), tokens, hard)
+
+
+class Weights(NamedTuple):
+    """What the terms of the loss are multiplied by in one optimizer step."""
+
+    kd: ArrayLike
+    ce: ArrayLike
+    feature: ArrayLike
+
+
+def term_weights(config: DistillConfig, signals: Signals) -> Weights:
+    """The weights of this optimizer step: each from its start to its end over the run, if it has an
+    end.
+    """
+
+    def now(start: float, end: float | None) -> ArrayLike:
+        if end is None:
+            return start
+        return moving(start, end, config.weight_schedule, signals.progress)
+
+    return Weights(
+        now(config.kd_weight, config.kd_weight_end),
+        now(config.ce_weight, config.ce_weight_end),
+        now(config.feature_weight, config.feature_weight_end),
+    )
 
 
 def distillation_loss(
     config: DistillConfig,
     student_logits: Logits,
-    teacher_logits: Logits,
+    teacher_logits: Logits | None,
     labels: Labels,
     signals: Signals,
     *,
@@ -55,16 +86,18 @@ def distillation_loss(
     """Distillation loss of one micro-batch from whole logits.
 
         L = kd_weight · Σ w·τ²·D(p^τ, q^τ) / Σ w  +  ce_weight · Σ −log q_label / n
+            + feature_weight · Σ_hard ‖LN(h·W) − LN(h_teacher)‖² / D / hard tokens
 
     Args:
         config: one choice per slot, static.
         student_logits: [..., V], aligned with `labels`; any floating dtype, computed in float32 or
             wider.
-        teacher_logits: [..., V], over the same tokens.
+        teacher_logits: [..., V], over the same tokens. None if it has no say
+            (`config.has_teacher`): supervised fine-tuning.
         labels: [...], next-token ids; −100 marks prompt and padding, which enter no sum, rank or
             median.
         signals: of this optimizer step.
-        features: hidden states; must be None, as no term of this configuration uses them.
+        features: hidden states [..., M, D], if `config.has_features`.
         denominators: of the whole step (see `denominators`): the losses of its micro-batches then
             add up to the loss of the step. Default: those of this micro-batch.
 
@@ -72,36 +105,115 @@ def distillation_loss(
         The loss [] and a `LossReport`. A term without tokens is 0, with zero gradient.
 
     Raises:
-        ValueError: features are given, or a rule is unknown.
+        ValueError: a rule is unknown, or lacks what it needs (teacher, features, random key,
+            learned parameter).
 
     Scope: the global micro-batch: ranks, medians and sums run over all tokens given.
-    Gradient flows to the student's logits alone, through D and −log q; not through scores, weights
-    or temperatures.
+    Gradient flows to the student's logits, through D and −log q, to the student's features, and to
+    `signals.learned`; not through scores, weights or (CTKD's own, logit standardisation aside)
+    temperatures.
 
     References:
         AdaKD (arXiv 2510.11615) eqs. 3-10; each rule's docstring names its deviations.
     """
-    if features is not None:
-        raise ValueError("features: this configuration has no feature term; pass features=None")
+    check_parts(config, teacher_logits is not None, features)
+    if not config.has_teacher:
+        teacher_logits = None
     mask = labels != IGNORE
+    known = jnp.where(mask, labels, 0)
     if denominators is None:
         denominators = _of_micro_batch(config, mask, signals)
-    student_logits, teacher_logits = (
-        jnp.where(mask[..., None], logits, jnp.zeros_like(logits))
-        for logits in (student_logits, jax.lax.stop_gradient(teacher_logits))
+    student_logits = _blanked(student_logits, mask)
+    if teacher_logits is not None:
+        teacher_logits = _blanked(jax.lax.stop_gradient(teacher_logits), mask)
+    seen = survey(config, student_logits, teacher_logits, known)
+    assigned = assign(config, seen.statistics, seen.teacher_entropy, mask, signals)
+    terms = loss_terms(
+        config,
+        student_logits,
+        teacher_logits,
+        known,
+        mask,
+        assigned.weights,
+        assigned.temperature,
+        signals,
     )
-    seen = survey(config, student_logits, teacher_logits, jnp.where(mask, labels, 0))
-    assigned = assign(config, seen.statistics, mask, signals)
-    losses, tau = compare(config, student_logits, teacher_logits, assigned.temperature, signals)
-    weights = assigned.weights
-    kd_sum = jnp.sum(jnp.where(weights > 0, weights * losses, 0.0))
-    kd, ce = quotient(kd_sum, denominators.kd), jnp.zeros_like(kd_sum)
-    if config.ce_weight > 0:
-        likelihood = cross_entropy(log_probabilities(student_logits), jnp.where(mask, labels, 0))
-        ce = quotient(masked_sum(likelihood, mask), denominators.ce)
-    assigned = assigned._replace(temperature=jnp.where(weights > 0, tau, assigned.temperature))
-    report = loss_report(config, seen, assigned, mask, kd_sum, denominators)
-    return config.kd_weight * kd + config.ce_weight * ce, jax.lax.stop_gradient(report)
+    assigned = assigned._replace(temperature=terms.temperature)
+    report = loss_report(config, seen, assigned, mask, terms.kd, denominators)
+    loss = weighted_loss(config, terms, denominators, signals)
+    return add_features(config, loss, report, features, denominators, signals)
+
+
+def _blanked(logits: Logits, mask: TokenMask) -> Logits:
+    """Zeros outside the mask, where anything may stand."""
+    return jnp.where(mask[..., None], logits, jnp.zeros_like(logits))
+
+
+class Terms(NamedTuple):
+    """Numerators of the terms that are made of logits, and the tokens' temperatures."""
+
+    kd: Array
+    ce: Array
+    temperature: Array
+
+
+def loss_terms(
+    config: DistillConfig,
+    student_logits: Logits,
+    teacher_logits: Logits | None,
+    labels: Labels,
+    exists: TokenMask,
+    weights: PerToken,
+    tau: PerToken,
+    signals: Signals,
+) -> Terms:
+    """Sums over some tokens: w·τ²·D, and −log q of the label where `exists`."""
+    kd = ce = jnp.zeros((), tau.dtype)
+    if config.has_kd and teacher_logits is not None:
+        losses, seen_tau = compare(config, student_logits, teacher_logits, tau, signals)
+        kd = jnp.sum(jnp.where(weights > 0, weights * losses, 0.0))
+        tau = jnp.where(weights > 0, seen_tau, tau)
+    if config.has_ce:
+        ce = masked_sum(cross_entropy(log_probabilities(student_logits), labels), exists)
+    return Terms(kd, ce, jax.lax.stop_gradient(tau))
+
+
+def weighted_loss(
+    config: DistillConfig, terms: Terms, totals: Denominators, signals: Signals
+) -> Float[Array, ""]:
+    """kd_weight · L_KD + ce_weight · CE, of this step's weights."""
+    weights = term_weights(config, signals)
+    kd, ce = quotient(terms.kd, totals.kd), quotient(terms.ce, totals.ce)
+    return jnp.asarray(weights.kd * kd + weights.ce * ce)
+
+
+def add_features(
+    config: DistillConfig,
+    loss: Float[Array, ""],
+    report: LossReport,
+    features: Features | None,
+    totals: Denominators,
+    signals: Signals,
+) -> tuple[Float[Array, ""], LossReport]:
+    """Add the feature term, if there is one. The report gets no gradient."""
+    report = jax.lax.stop_gradient(report)
+    if not config.has_features:
+        return loss, report
+    term = feature_loss(config, features, report.hard, signals, totals.feature).astype(loss.dtype)
+    loss = loss + term_weights(config, signals).feature * term
+    return loss, report._replace(feature=jax.lax.stop_gradient(term))
+
+
+def check_parts(config: DistillConfig, teacher: bool, features: Features | None) -> None:
+    """What the configuration needs is there, and nothing that it would not look at.
+
+    Raises:
+        ValueError: names what is missing or unused.
+    """
+    if config.has_teacher and not teacher:
+        raise ValueError("teacher: kd_weight or feature_weight > 0 needs the teacher; it is None")
+    if features is not None and not config.has_features:
+        raise ValueError("features: this configuration has no feature term; pass features=None")
 
 
 def loss_report(
@@ -120,6 +232,7 @@ def loss_report(
     return LossReport(
         kd=quotient(kd_sum, totals.kd),
         ce=quotient(masked_sum(seen.cross_entropy, mask), totals.ce),
+        feature=jnp.zeros_like(kd_sum),
         monitored_sum=monitored[0],
         monitored_tokens=monitored[1],
         forward_kl_sum=masked_sum(seen.forward_kl, mask),
@@ -130,6 +243,7 @@ def loss_report(
         response=mask,
         selected=weights > 0,
         temperature=assigned.temperature,
+        hard=assigned.hard,
     )
 
 

@@ -14,11 +14,12 @@ from jaxtyping import Array, Float, Int
 from adakd_jax.axes import Logits, PerToken, TokenMask
 from adakd_jax.config.distill import DistillConfig, Latf
 from adakd_jax.distill.divergence import DIVERGENCES
-from adakd_jax.distill.focus import keeps_every_token, token_weights
-from adakd_jax.distill.log_probability import log_probabilities
+from adakd_jax.distill.features import hard_tokens
+from adakd_jax.distill.focus import entropy_ranks, keeps_every_token, token_weights
+from adakd_jax.distill.log_probability import entropy, log_probabilities
 from adakd_jax.distill.registry import choose, options_of
 from adakd_jax.distill.scores import SCORES, ScoreRule
-from adakd_jax.distill.signals import Signals
+from adakd_jax.distill.signals import Difficulty, Signals
 from adakd_jax.distill.temperature import TEMPERATURES
 
 Labels = Int[Array, "*tokens"]
@@ -34,6 +35,7 @@ class Survey(NamedTuple):
         cross_entropy: [...], −log q of the label. Nats.
         forward_kl: [...], KL(p‖q). Nats.
         reverse_kl: [...], KL(q‖p). Nats.
+        teacher_entropy: [...], −Σ p log p, if tokens are ranked by it; else None. Nats.
     """
 
     statistics: Array
@@ -41,6 +43,7 @@ class Survey(NamedTuple):
     cross_entropy: Array
     forward_kl: Array
     reverse_kl: Array
+    teacher_entropy: Array | None = None
 
 
 class Assignment(NamedTuple):
@@ -50,11 +53,13 @@ class Assignment(NamedTuple):
         scores: [...], difficulty of response tokens, else 0.
         weights: [...], w ≥ 0; 0 is a token that is not kept.
         temperature: [...], what slot 3 decides from the scores; τ_base where not kept.
+        hard: bool [...], tokens whose hidden states are compared.
     """
 
     scores: Array
     weights: Array
     temperature: Array
+    hard: Array
 
 
 def score_rule(config: DistillConfig) -> ScoreRule:
@@ -68,48 +73,75 @@ def watches_all_tokens(config: DistillConfig) -> bool:
     Lowering the ratio raises the loss of the kept tokens by itself; the loss of all tokens does not
     move with it.
     """
-    return isinstance(config.focus, Latf) and config.focus.monitor == "all_tokens"
+    all_tokens = isinstance(config.focus, Latf) and config.focus.monitor == "all_tokens"
+    return config.has_kd and all_tokens
 
 
 def needs_survey(config: DistillConfig) -> bool:
     """Whether tokens must be seen once before the loss: to rank them, or to watch all of them."""
-    return not keeps_every_token(config) or score_rule(config).sees_vocabulary
+    ranked = not keeps_every_token(config) or score_rule(config).sees_vocabulary
+    return config.ranks_entropy or (config.has_kd and ranked)
 
 
 def survey(
-    config: DistillConfig, student_logits: Logits, teacher_logits: Logits, labels: Labels
+    config: DistillConfig, student_logits: Logits, teacher_logits: Logits | None, labels: Labels
 ) -> Survey:
-    """Look at tokens. `labels` are valid ids, at masked tokens too; logits there must be finite."""
-    student_logits, teacher_logits = jax.lax.stop_gradient((student_logits, teacher_logits))
-    student, teacher = log_probabilities(student_logits), log_probabilities(teacher_logits)
+    """Look at tokens. `labels` are valid ids, at masked tokens too; logits there must be finite.
+
+    Without a teacher (fine-tuning) there is only the cross-entropy to see.
+    """
+    student = log_probabilities(jax.lax.stop_gradient(student_logits))
+    of_label = jnp.take_along_axis(student, labels[..., None], axis=-1)[..., 0]
+    if teacher_logits is None:
+        zeros = jnp.zeros_like(of_label)
+        return Survey(jnp.zeros((*labels.shape, 0), student.dtype), None, -of_label, zeros, zeros)
+    teacher = log_probabilities(jax.lax.stop_gradient(teacher_logits))
     statistics = score_rule(config).statistics(student, teacher, labels, **options_of(config.score))
     watched = None
     if watches_all_tokens(config):
-        base = getattr(config.temperature, "base", 1.0)
-        if base != 1.0:
-            tau = jnp.full(labels.shape, base, student.dtype)
-            student_at, teacher_at = (
-                log_probabilities(z, tau) for z in (student_logits, teacher_logits)
-            )
-        else:
-            student_at, teacher_at = student, teacher
-        watched = _divergence(config, student_at, teacher_at)
-    of_label = jnp.take_along_axis(student, labels[..., None], axis=-1)[..., 0]
+        watched = _watched(config, (student_logits, teacher_logits), (student, teacher))
     forward_kl, reverse_kl = _both_kl(student, teacher)
-    return Survey(statistics, watched, -of_label, forward_kl, reverse_kl)
+    ranked = entropy(teacher) if config.ranks_entropy else None
+    return Survey(statistics, watched, -of_label, forward_kl, reverse_kl, ranked)
+
+
+def _watched(
+    config: DistillConfig, logits: tuple[Logits, Logits], at_one: tuple[LogProbs, LogProbs]
+) -> PerToken:
+    """Divergence at τ_base, no gradient."""
+    base = getattr(config.temperature, "base", 1.0)
+    if base == 1.0:
+        return _divergence(config, *at_one)
+    tau = jnp.full(logits[0].shape[:-1], base, at_one[0].dtype)
+    return _divergence(config, *(log_probabilities(jax.lax.stop_gradient(z), tau) for z in logits))
 
 
 def assign(
-    config: DistillConfig, statistics: Array, mask: TokenMask, signals: Signals
+    config: DistillConfig,
+    statistics: Array,
+    teacher_entropy: Array | None,
+    mask: TokenMask,
+    signals: Signals,
 ) -> Assignment:
-    """Decide from the statistics [..., S] of a global micro-batch what every token is worth."""
+    """Decide from the statistics [..., S] and the entropies [...] of a global micro-batch what
+    every token is worth.
+    """
+    u = hard = None
+    if teacher_entropy is not None:
+        u = entropy_ranks(teacher_entropy, mask)
+        hard = hard_tokens(config.features, u, mask) if config.has_features else None
+    hard = jnp.zeros_like(mask) if hard is None else hard
+    if not config.has_kd:
+        ones = jnp.ones(mask.shape, statistics.dtype)
+        return Assignment(jnp.zeros_like(ones), mask.astype(ones.dtype), ones, hard)
     flat = statistics.reshape(mask.size, statistics.shape[-1])
     scores = score_rule(config).finish(flat, mask.reshape(-1), signals.rng).reshape(mask.shape)
     scores = jax.lax.stop_gradient(jnp.where(mask, scores, 0.0))
-    weights = token_weights(config, scores, mask, signals)
+    difficulty = Difficulty(scores, u)
+    weights = token_weights(config, difficulty, mask, signals)
     rule = choose(TEMPERATURES, "temperature", config.temperature.kind)
-    tau = rule.assign(config.temperature, scores, weights > 0, signals)
-    return Assignment(scores, weights, jax.lax.stop_gradient(tau))
+    tau = rule.assign(config.temperature, difficulty, weights > 0, signals)
+    return Assignment(scores, weights, jax.lax.stop_gradient(tau), hard)
 
 
 def compare(

@@ -14,13 +14,17 @@ class Signals(NamedTuple):
             step's update. Only the focus `latf` reads it.
         progress: [], step / total steps, in [0, 1].
         rng: a random key, for the rules that draw.
-        learned: what is trained together with the student, by name.
+        learned: what is trained together with the student: `temperature` [] > 0 (CTKD), `projector`
+            [Ds, Dt] (hidden states).
+        review: [] bool, whether this step uses all tokens. Default: drawn from `rng`, which
+            micro-batches with keys of their own would not agree about.
     """
 
     keep_ratio: Array
     progress: Array
     rng: Array | None = None
     learned: Mapping[str, Array] | None = None
+    review: Array | None = None
 
 
 class Denominators(NamedTuple):
@@ -32,7 +36,7 @@ class Denominators(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Last hidden states: student [..., M, Ds], teacher [..., M, Dt]."""
+    """Hidden states after M layers of each model: student [..., M, Ds], teacher [..., M, Dt]."""
 
     student: Array
     teacher: Array
@@ -45,21 +49,25 @@ class LossReport(NamedTuple):
         kd: [], this call's part of L_KD: its numerator over `Denominators.kd`. Nats (times τ² if so
             configured).
         ce: [], this call's part of the cross-entropy with the labels at τ = 1. Nats.
+        feature: [], this call's part of the feature term: mean squared distance of normalised
+            hidden states.
         monitored_sum: [], numerator of the loss that LATF watches: of the kept tokens, or of all
             response tokens.
         monitored_tokens: [], its denominator: the watched loss is Σ sum / Σ tokens.
-        forward_kl_sum: [], Σ over response tokens of KL(p‖q) at τ = 1. Nats.
-        reverse_kl_sum: [], Σ over response tokens of KL(q‖p) at τ = 1. Nats.
+        forward_kl_sum: [], Σ over response tokens of KL(p‖q) at τ = 1. Nats; 0 without a teacher.
+        reverse_kl_sum: [], Σ over response tokens of KL(q‖p) at τ = 1. Nats; 0 without a teacher.
         response_tokens: [], number of response tokens n.
         selected_tokens: [], number of kept tokens.
         scores: [...], difficulty of each response token, else 0.
         response: bool [...], tokens with a label.
         selected: bool [...], tokens kept by the focus.
         temperature: [...], student temperature τ of each kept token, else τ_base.
+        hard: bool [...], tokens whose hidden states are compared.
     """
 
     kd: Array
     ce: Array
+    feature: Array
     monitored_sum: Array
     monitored_tokens: Array
     forward_kl_sum: Array
@@ -70,3 +78,20 @@ class LossReport(NamedTuple):
     response: Array
     selected: Array
     temperature: Array
+    hard: Array
+
+
+PER_TOKEN = ("scores", "response", "selected", "temperature", "hard")
+
+
+class Difficulty(NamedTuple):
+    """What the tokens of a global micro-batch are told apart by. No gradient.
+
+    Attributes:
+        scores: [...], slot 1.
+        entropy_rank: [...], u in [0, 1]: rank of the teacher's entropy among response tokens; None
+            where no rule asks for it.
+    """
+
+    scores: Array
+    entropy_rank: Array | None = None

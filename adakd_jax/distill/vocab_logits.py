@@ -53,7 +53,7 @@ class Kept(NamedTuple):
     """Head products [n, V] of student and teacher that pass 1 leaves to pass 2."""
 
     student: Array
-    teacher: Array
+    teacher: Array | None
 
 
 def flat(model: Any, tokens: int) -> Any:
@@ -68,14 +68,14 @@ class Tokens(NamedTuple):
     Attributes:
         layout: the loss.
         student: hidden states [n, D] and head.
-        teacher: likewise.
+        teacher: likewise; None if it has no say.
         labels: [n], 0 where there is none.
         kept: products that need not be computed again, or None.
     """
 
     layout: Layout
     student: Student
-    teacher: Teacher
+    teacher: Teacher | None
     labels: Array
     kept: Kept | None = None
 
@@ -87,7 +87,7 @@ class Tokens(NamedTuple):
         return jax.lax.stop_gradient(
             Kept(
                 _product(self.student, places, self.labels.size),
-                _product(self.teacher, places, self.labels.size),
+                None if self.teacher is None else _product(self.teacher, places, self.labels.size),
             )
         )
 
@@ -95,8 +95,10 @@ class Tokens(NamedTuple):
         """Logits [C, V] from the product of hidden states and weight."""
         return _shaped(product, bias, self.layout.size, *self.layout.student)
 
-    def teacher_logits(self, product: Array) -> Array:
-        """Logits [C, V], without gradient."""
+    def teacher_logits(self, product: Array | None) -> Array | None:
+        """Logits [C, V], without gradient; None without a teacher."""
+        if self.teacher is None or product is None:
+            return None
         bias = self.teacher.bias
         logits = _shaped(product, bias, self.layout.size, *self.layout.teacher)
         return jax.lax.stop_gradient(logits)

@@ -15,20 +15,19 @@ from jaxtyping import Array, Float, Int
 from adakd_jax.axes import Head
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.distill.chunks import chunk_size_for
+from adakd_jax.distill.objective import add_features, check_parts
 from adakd_jax.distill.objective import denominators as step_denominators
-from adakd_jax.distill.signals import Denominators, Features, LossReport, Signals
+from adakd_jax.distill.signals import PER_TOKEN, Denominators, Features, LossReport, Signals
 from adakd_jax.distill.vocab_logits import Layout, Student, Teacher
 from adakd_jax.distill.vocab_passes import two_passes
-
-_PER_TOKEN = ("scores", "response", "selected", "temperature")
 
 
 def vocab_distillation_loss(
     config: DistillConfig,
     student_hidden: Float[Array, "*tokens Ds"],
     student_head: Head,
-    teacher_hidden: Float[Array, "*tokens Dt"],
-    teacher_head: Head,
+    teacher_hidden: Float[Array, "*tokens Dt"] | None,
+    teacher_head: Head | None,
     labels: Int[Array, "*tokens"],
     signals: Signals,
     *,
@@ -48,12 +47,13 @@ def vocab_distillation_loss(
         config: one choice per slot, static.
         student_hidden: [..., Ds], last hidden states, aligned with `labels`.
         student_head: the student's output embedding.
-        teacher_hidden: [..., Dt].
-        teacher_head: the teacher's. Where the two differ in size (one tokenizer, embeddings padded
-            differently) both are cut to the tokens that both have.
+        teacher_hidden: [..., Dt]. None if the teacher has no say (`config.has_teacher`): supervised
+            fine-tuning, with 6·Ds·V FLOPs per response token.
+        teacher_head: the teacher's, or None. Where the two differ in size (one tokenizer,
+            embeddings padded differently) both are cut to the tokens that both have.
         labels: [...], next-token ids; −100 marks prompt and padding.
         signals: of this optimizer step.
-        features: hidden states for a feature term; must be None, as no term uses them.
+        features: hidden states [..., M, D], if `config.has_features`.
         denominators: of the whole step (see `denominators`). Default: those of this micro-batch.
         chunk_size: C, tokens whose logits [C, V] exist at a time, on each device. Default: the
             configuration's, or by V and a budget of memory (`chunk_size_for`).
@@ -64,34 +64,42 @@ def vocab_distillation_loss(
         The loss [] and a `LossReport`. A term without tokens is 0, with zero gradient.
 
     Raises:
-        ValueError: features are given, the chunk size is not positive, or a rule is unknown.
+        ValueError: the chunk size is not positive; a rule is unknown, or lacks what it needs
+            (teacher, features, random key, learned parameter).
 
     Scope: the global micro-batch: ranks, medians and sums run over all tokens of all devices.
-    Gradient flows to the student's hidden states, its head's weight and bias, and to
+    Gradient flows to the student's hidden states and features, its head's weight and bias, and to
     `signals.learned`; any cotangent is right. The head's gradient is accumulated in float32.
 
     References:
         AdaKD (arXiv 2510.11615) eqs. 3-10; each rule's docstring names its deviations.
     """
-    if features is not None:
-        raise ValueError("features: this configuration has no feature term; pass features=None")
+    check_parts(config, teacher_head is not None, features)
     if denominators is None:
         denominators = step_denominators(config, labels.reshape(-1), signals)
     layout = _layout(config, student_head, teacher_head, labels, chunk_size, batch_axes)
-    student = Student(student_hidden, student_head.weight, student_head.bias, signals.learned)
-    teacher = Teacher(teacher_hidden, teacher_head.weight, teacher_head.bias)
+    learned = signals.learned
+    if learned is not None:  # the projection is no part of the passes
+        learned = {name: value for name, value in learned.items() if name == "temperature"}
+    student = Student(student_hidden, student_head.weight, student_head.bias, learned)
+    teacher = None
+    if config.has_teacher and teacher_head is not None:
+        teacher = Teacher(teacher_hidden, teacher_head.weight, teacher_head.bias)
     fixed = signals._replace(learned=None)
-    return _loss(layout, student, teacher, labels, fixed, denominators)
+    result: Any = _loss(layout, student, teacher, labels, fixed, denominators)
+    loss, report = result
+    return add_features(config, loss, report, features, denominators, signals)
 
 
 def _layout(
     config: DistillConfig,
     student: Head,
-    teacher: Head,
+    teacher: Head | None,
     labels: Array,
     chunk_size: int | None,
     batch_axes: tuple[str, ...],
 ) -> Layout:
+    teacher = teacher or student
     size = min(student.size, teacher.size)
     shards = 1
     if batch_axes:
@@ -115,7 +123,7 @@ class _Operands(NamedTuple):
     """Everything a loss is computed from, as one tree."""
 
     student: Student
-    teacher: Teacher
+    teacher: Teacher | None
     labels: Array
     signals: Signals
     totals: Denominators
@@ -125,7 +133,7 @@ class _Operands(NamedTuple):
 def _loss(
     layout: Layout,
     student: Student,
-    teacher: Teacher,
+    teacher: Teacher | None,
     labels: Array,
     signals: Signals,
     totals: Denominators,
@@ -157,9 +165,10 @@ def _on_mesh(layout: Layout, operands: _Operands, *, gradient: bool):
     batch: Any = P(layout.batch_axes)
     whole: Any = P()
     student = Student(batch, whole, whole, whole)
-    in_specs = _Operands(student, Teacher(batch, whole, whole), batch, whole, whole)
+    teacher = None if operands.teacher is None else Teacher(batch, whole, whole)
+    in_specs = _Operands(student, teacher, batch, whole, whole)
     report = LossReport(
-        **{name: batch if name in _PER_TOKEN else whole for name in LossReport._fields}
+        **{name: batch if name in PER_TOKEN else whole for name in LossReport._fields}
     )
     return jax.shard_map(
         lambda operands: run(*operands),

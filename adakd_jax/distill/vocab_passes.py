@@ -8,20 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from adakd_jax.axes import IGNORE
-from adakd_jax.config.distill import DistillConfig
 from adakd_jax.distill.chunks import buffers_like, chunks_of, put, take
-from adakd_jax.distill.log_probability import log_probabilities
-from adakd_jax.distill.objective import loss_report, masked_sum, quotient
-from adakd_jax.distill.policy import (
-    Assignment,
-    Survey,
-    assign,
-    compare,
-    cross_entropy,
-    needs_survey,
-    survey,
-)
-from adakd_jax.distill.signals import Denominators, LossReport, Signals
+from adakd_jax.distill.objective import Terms, loss_report, loss_terms, weighted_loss
+from adakd_jax.distill.policy import Assignment, Survey, assign, needs_survey, survey
+from adakd_jax.distill.signals import PER_TOKEN, Denominators, LossReport, Signals
 from adakd_jax.distill.vocab_logits import Kept, Layout, Student, Teacher, Tokens, flat
 
 
@@ -38,7 +28,7 @@ class _Sums(NamedTuple):
 def two_passes(
     layout: Layout,
     student: Student,
-    teacher: Teacher,
+    teacher: Teacher | None,
     labels: Array,
     signals: Signals,
     totals: Denominators,
@@ -53,7 +43,7 @@ def two_passes(
     config, shape = layout.config, labels.shape
     ids = labels.reshape(-1)
     mask = ids != IGNORE
-    models = flat(student, ids.size), flat(teacher, ids.size)
+    models = flat(student, ids.size), None if teacher is None else flat(teacher, ids.size)
     tokens = Tokens(layout, models[0], models[1], jnp.where(mask, ids, 0))
 
     seen = None
@@ -61,20 +51,17 @@ def two_passes(
         seen, kept = _pass_one(tokens, mask)
         tokens = tokens._replace(kept=kept)
     assigned = _assign_globally(layout, seen, mask, signals)
-    visited = (assigned.weights > 0) | (mask if config.ce_weight > 0 or seen is None else False)
+    visited = (assigned.weights > 0) | (mask if config.has_ce or seen is None else False)
     inputs = _PassTwo(tokens, assigned, signals, totals, with_survey=seen is None)
     sums, per_token = _pass_two(inputs, visited, gradient)
 
     seen = seen or per_token.seen
     assert seen is not None  # one of the passes surveys
-    weights = assigned.weights
-    assigned = assigned._replace(
-        temperature=jnp.where(weights > 0, per_token.temperature, assigned.temperature)
-    )
+    tau = jnp.where(assigned.weights > 0, per_token.temperature, assigned.temperature)
+    assigned = assigned._replace(temperature=tau)
     report = loss_report(config, seen, assigned, mask, sums.kd, totals)
     report = _add_up(layout, report, shape)
-    loss = config.kd_weight * quotient(sums.kd, totals.kd)
-    loss = loss + config.ce_weight * quotient(sums.ce, totals.ce)
+    loss = weighted_loss(config, Terms(sums.kd, sums.ce, tau), totals, signals)
     loss, sums = _psum(layout, (loss, sums))
     if not gradient:
         return loss, report, None
@@ -111,12 +98,14 @@ def _assign_globally(
     layout: Layout, seen: Survey | None, mask: Array, signals: Signals
 ) -> Assignment:
     """Rank the tokens of all devices; return this device's."""
-    statistics = jnp.zeros((mask.size, 0), jnp.float32) if seen is None else seen.statistics
+    statistics, entropy = jnp.zeros((mask.size, 0), jnp.float32), None
+    if seen is not None:
+        statistics, entropy = seen.statistics, seen.teacher_entropy
     axes = layout.batch_axes
     if not axes:
-        return assign(layout.config, statistics, mask, signals)
-    everyone: Any = jax.lax.all_gather((statistics, mask), axes, tiled=True)
-    assigned = assign(layout.config, everyone[0], everyone[1], signals)
+        return assign(layout.config, statistics, entropy, mask, signals)
+    everyone: Any = jax.lax.all_gather((statistics, entropy, mask), axes, tiled=True)
+    assigned = assign(layout.config, everyone[0], everyone[1], everyone[2], signals)
     first = jax.lax.axis_index(axes) * mask.size
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, mask.size), assigned)
 
@@ -181,7 +170,9 @@ def _visit_chunk(inputs: _PassTwo, places: Array, gradient: bool) -> tuple[_Sums
     return sums, _PerToken(to_hidden.astype(hidden.dtype), terms.temperature, seen)
 
 
-def _objective_of_product(inputs: _PassTwo, places: Array, teacher: Array) -> Callable[..., Any]:
+def _objective_of_product(
+    inputs: _PassTwo, places: Array, teacher: Array | None
+) -> Callable[..., Any]:
     """A chunk's loss as a function of what it is differentiated by: head product, bias, learned."""
     tokens, config = inputs.tokens, inputs.tokens.layout.config
     labels, weights = take(tokens.labels, places), take(inputs.assigned.weights, places)
@@ -191,42 +182,11 @@ def _objective_of_product(inputs: _PassTwo, places: Array, teacher: Array) -> Ca
     def value(product: Array, bias: Array | None, learned: Any):
         logits = tokens.student_logits(product, bias)
         signals = inputs.signals._replace(learned=learned)
-        terms = _terms(config, logits, teacher, labels, weights, tau, exists, signals)
+        terms = loss_terms(config, logits, teacher, labels, exists, weights, tau, signals)
         seen = survey(config, logits, teacher, labels) if inputs.with_survey else None
-        return _objective(config, terms, inputs.totals), (terms, seen)
+        return weighted_loss(config, terms, inputs.totals, signals), (terms, seen)
 
     return value
-
-
-class _Terms(NamedTuple):
-    """Numerators of a chunk's terms, and its tokens' temperatures."""
-
-    kd: Array
-    ce: Array
-    temperature: Array
-
-
-def _terms(
-    config: DistillConfig,
-    student: Array,
-    teacher: Array,
-    labels: Array,
-    weights: Array,
-    tau: Array,
-    exists: Array,
-    signals: Signals,
-) -> _Terms:
-    losses, tau = compare(config, student, teacher, tau, signals)
-    kd = jnp.sum(jnp.where(weights > 0, weights * losses, 0.0))
-    ce = jnp.zeros_like(kd)
-    if config.ce_weight > 0:
-        ce = masked_sum(cross_entropy(log_probabilities(student), labels), exists)
-    return _Terms(kd, ce, jax.lax.stop_gradient(tau))
-
-
-def _objective(config: DistillConfig, terms: _Terms, totals: Denominators) -> Array:
-    kd, ce = quotient(terms.kd, totals.kd), quotient(terms.ce, totals.ce)
-    return config.kd_weight * kd + config.ce_weight * ce
 
 
 def _psum(layout: Layout, tree: Any) -> Any:
@@ -235,7 +195,6 @@ def _psum(layout: Layout, tree: Any) -> Any:
 
 def _add_up(layout: Layout, report: LossReport, shape: tuple[int, ...]) -> LossReport:
     """Sums over devices; numbers per token in the shape of the labels."""
-    sums, per_token = LossReport._fields[:8], LossReport._fields[8:]
-    added = _psum(layout, {name: getattr(report, name) for name in sums})
-    shaped = {name: getattr(report, name).reshape(shape) for name in per_token}
-    return LossReport(**added, **shaped)
+    values = report._asdict()
+    shaped = {name: values.pop(name).reshape(shape) for name in PER_TOKEN}
+    return LossReport(**shaped, **_psum(layout, values))

@@ -39,6 +39,30 @@ class Likelihood:
         return {name: value for name, value in values.items() if value is not None}
 
 
+@dataclasses.dataclass(frozen=True)
+class DocumentSums:
+    """The same by document, as sums: what resampling documents needs.
+
+    Documents stand in the order of the packed rows, which follows from the data alone: document n
+    is the same one whichever model is measured.
+
+    Attributes:
+      tokens: [N], response tokens of each document, at least 1.
+      sums: [N, 5], nats and agreements over them, in the order of `Likelihood`'s fields.
+      has_teacher: whether all but the first column mean anything.
+    """
+
+    tokens: Int[np.ndarray, " N"]
+    sums: Float[np.ndarray, "N 5"]
+    has_teacher: bool
+
+    def likelihood(self) -> Likelihood:
+        """The means over all tokens."""
+        tokens = int(self.tokens.sum())
+        means = [float(total) / tokens for total in self.sums.sum(axis=0)]
+        return Likelihood(tokens, *(means if self.has_teacher else means[:1]))
+
+
 def likelihood(
     student_graphdef: nnx.GraphDef,
     student_params: Any,
@@ -48,6 +72,27 @@ def likelihood(
     *,
     chunk_size: int = _CHUNK,
 ) -> Likelihood:
+    """The means of `document_sums` over all documents; same arguments, same errors."""
+    measured = document_sums(
+        student_graphdef,
+        student_params,
+        teacher_graphdef,
+        teacher_params,
+        batches,
+        chunk_size=chunk_size,
+    )
+    return measured.likelihood()
+
+
+def document_sums(
+    student_graphdef: nnx.GraphDef,
+    student_params: Any,
+    teacher_graphdef: nnx.GraphDef | None,
+    teacher_params: Any,
+    batches: Iterable[TokenBatch],
+    *,
+    chunk_size: int = _CHUNK,
+) -> DocumentSums:
     """Measures a student on held-out tokens, and against a teacher if there is one.
 
     Sums over all response tokens are divided once, so that every token counts the same, however
@@ -63,22 +108,22 @@ def likelihood(
       chunk_size: response tokens whose logits are in memory together.
 
     Returns:
-      The means.
+      The sums of every document that has a response token.
 
     Raises:
       ValueError: no batch has a response token.
     """
-    totals, tokens = np.zeros(5, np.float64), 0
+    tokens, sums = [np.zeros(0, np.int64)], [np.zeros((0, 5))]
     for batch in batches:
-        tokens += int((np.asarray(batch.labels) != IGNORE).sum())
-        sums = _batch_sums(
+        found = _batch_sums(
             student_graphdef, teacher_graphdef, chunk_size, student_params, teacher_params, batch
         )
-        totals += np.asarray(sums, np.float64)
-    if tokens == 0:
+        counted = _response_tokens(batch)
+        tokens.append(counted[counted > 0])
+        sums.append(np.asarray(found, np.float64)[counted > 0])
+    if not any(map(len, tokens)):
         raise ValueError("likelihood needs at least one response token; the batches have none")
-    means = [float(total) / tokens for total in totals]
-    return Likelihood(tokens, *(means if teacher_graphdef is not None else means[:1]))
+    return DocumentSums(np.concatenate(tokens), np.concatenate(sums), teacher_graphdef is not None)
 
 
 @functools.partial(jax.jit, static_argnames=("student_graphdef", "teacher_graphdef", "chunk_size"))
@@ -89,8 +134,9 @@ def _batch_sums(
     student_params: Any,
     teacher_params: Any,
     batch: TokenBatch,
-) -> Float[Array, "5"]:
-    """Sums over a batch's response tokens, in the order of `Likelihood`'s fields.
+) -> Float[Array, "B segments 5"]:
+    """Sums over the response tokens of each document of a batch, in the order of `Likelihood`'s
+    fields.
 
     Positions are taken response tokens first and in chunks, so that the output embeddings are
     applied to nothing else and [B, T, V] never exists.
@@ -100,11 +146,13 @@ def _batch_sums(
     models = [student] if teacher is None else [student, teacher]
     hidden = [_flat_hidden(model, batch) for model in models]
     labels = jnp.ravel(batch.labels)
+    rows, length = batch.labels.shape
+    row, segment = jnp.repeat(jnp.arange(rows), length), jnp.ravel(batch.segments)
     count = jnp.sum(labels != IGNORE)
     order = jnp.argsort(labels == IGNORE, stable=True)
     order = jnp.pad(order, (0, -order.size % chunk_size))
 
-    def add_chunk(index: Array, sums: Float[Array, "5"]) -> Float[Array, "5"]:
+    def add_chunk(index: Array, sums: Float[Array, "B segments 5"]) -> Float[Array, "B segments 5"]:
         first = index * chunk_size
         places = jax.lax.dynamic_slice_in_dim(order, first, chunk_size)
         scores = [
@@ -113,10 +161,23 @@ def _batch_sums(
         ]
         per_token = _per_token(scores[0], scores[-1], labels[places])
         counted = first + jnp.arange(chunk_size) < count
-        return sums + jnp.sum(jnp.where(counted[None, :], per_token, 0.0), axis=1)
+        values = jnp.where(counted[:, None], per_token.T, 0.0)
+        return sums.at[row[places], segment[places]].add(values)
 
-    chunks = (count + chunk_size - 1) // chunk_size
-    return jax.lax.fori_loop(0, chunks, add_chunk, jnp.zeros(5, jnp.float32))
+    # A row of T tokens has at most T documents, numbered from 1.
+    sums = jnp.zeros((rows, length + 1, 5), jnp.float32)
+    return jax.lax.fori_loop(0, (count + chunk_size - 1) // chunk_size, add_chunk, sums)
+
+
+def _response_tokens(batch: TokenBatch) -> Int[np.ndarray, "B segments"]:
+    """How many each document has, in the layout of `_batch_sums`."""
+    segments, is_response = np.asarray(batch.segments), np.asarray(batch.labels) != IGNORE
+    size = segments.shape[1] + 1
+    counts = [
+        np.bincount(row[learned], minlength=size)
+        for row, learned in zip(segments, is_response, strict=True)
+    ]
+    return np.stack(counts)
 
 
 def _flat_hidden(model: Decoder, batch: TokenBatch) -> Float[Array, "tokens D"]:

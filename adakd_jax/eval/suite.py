@@ -19,7 +19,7 @@ from adakd_jax.data.rows import Row, RowError
 from adakd_jax.data.templates import TemplateName
 from adakd_jax.data.tokenize import Encoder
 from adakd_jax.eval.answers import Answer, answer_prompts
-from adakd_jax.eval.likelihood import Likelihood, likelihood
+from adakd_jax.eval.likelihood import DocumentSums, Likelihood, document_sums
 from adakd_jax.eval.progress import shown_generation
 from adakd_jax.eval.rouge import RougeL, rouge_l
 from adakd_jax.hf.pretrained import Pretrained
@@ -57,11 +57,14 @@ class Answered:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What was measured of one model; `rouge` is None where nothing was answered."""
+    """What was measured of one model; `rouge` is None where nothing was answered, `documents`
+    holds the likelihood's sums by held-out example.
+    """
 
     likelihood: Likelihood
     rouge: RougeL | None = None
     answers: tuple[Answered, ...] = ()
+    documents: DocumentSums | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def metrics(self) -> dict[str, int | float]:
         """The numbers that there are: those of the likelihood, and ROUGE-L with its interval."""
@@ -160,16 +163,17 @@ def evaluate(
       against its best reference.
     """
     params = student.params if params is None else params
-    measured = likelihood(
+    documents = document_sums(
         student.graphdef,
         params,
         None if teacher is None else teacher.graphdef,
         None if teacher is None else teacher.params,
         track(held_out.batches, "measuring", len(held_out.batches)),
     )
+    measured = documents.likelihood()
     questions = held_out.questions if answer else ()
     if not questions:
-        return Evaluation(measured)
+        return Evaluation(measured, documents=documents)
     with shown_generation("answering", console) as progress:
         answers = answer_prompts(
             student,
@@ -182,7 +186,8 @@ def evaluate(
     texts = [each.text for each in answers]
     rouge = rouge_l(texts, [question.references for question in questions], seed=seed)
     answered = zip(questions, answers, rouge.scores, strict=True)
-    return Evaluation(measured, rouge, tuple(Answered(*each) for each in answered))
+    answers = tuple(Answered(*each) for each in answered)
+    return Evaluation(measured, rouge, answers, documents)
 
 
 def _questions(

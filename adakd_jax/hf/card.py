@@ -30,8 +30,9 @@ class CardFacts:
 
     Args:
       name: the model's name, its title.
-      teacher: hub id or path of the teacher, as the run was given it.
-      teacher_licence: its licence id, such as `apache-2.0`; None if its files do not say.
+      teacher: hub id or path of the teacher, as the run was given it; None if there was none.
+      teacher_licence: licence id of the teacher, or of the model that was fine-tuned, such as
+        `apache-2.0`; None if its files do not say.
       origin: where the student's weights started, one sentence.
       method: what was minimised and how, one paragraph.
       data: what it was trained on and how much of it, one paragraph.
@@ -42,7 +43,7 @@ class CardFacts:
     """
 
     name: str
-    teacher: str
+    teacher: str | None
     teacher_licence: str | None
     origin: str
     method: str
@@ -56,9 +57,7 @@ class CardFacts:
 def model_card(facts: CardFacts) -> str:
     """Writes the card: YAML front matter for the hub, then Markdown for people."""
     sections = [
-        f"# {facts.name}\n\n"
-        f"A language model of {facts.parameters:,} parameters, distilled from "
-        f"{_teacher_link(facts.teacher)} with `adakd_jax` (token-adaptive knowledge distillation).",
+        f"# {facts.name}\n\nA language model of {facts.parameters:,} parameters, {_made(facts)}.",
         "## Use\n\n" + _code("python", _USE),
         f"## Training\n\n{facts.origin}\n\n{facts.method}",
         f"## Data\n\n{facts.data}",
@@ -66,7 +65,7 @@ def model_card(facts: CardFacts) -> str:
     if facts.metrics is not None:
         sections.append(f"## Evaluation\n\n{_markdown_table(facts.metrics)}")
     sections.append(f"## Reproduce\n\n{_reproduce(facts)}")
-    sections.append(f"## Licence\n\n{_licence(facts.teacher_licence)}")
+    sections.append(f"## Licence\n\n{_licence(facts)}")
     return f"---\n{_front_matter(facts)}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -78,6 +77,13 @@ model = AutoModelForCausalLM.from_pretrained(path)
 tokenizer = AutoTokenizer.from_pretrained(path)"""
 
 
+def _made(facts: CardFacts) -> str:
+    if facts.teacher is None:
+        return "fine-tuned with `adakd_jax`"
+    teacher = _teacher_link(facts.teacher)
+    return f"distilled from {teacher} with `adakd_jax` (token-adaptive knowledge distillation)"
+
+
 def _is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None and (
         not name.endswith(".gguf")
@@ -86,7 +92,7 @@ def _is_hub_id(name: str) -> bool:
 
 def _front_matter(facts: CardFacts) -> str:
     # The hub accepts as base model only what is on the hub.
-    base_model = facts.teacher if _is_hub_id(facts.teacher) else None
+    base_model = facts.teacher if facts.teacher and _is_hub_id(facts.teacher) else None
     return ModelCardData(
         base_model=base_model,
         license=facts.teacher_licence or "unknown",
@@ -125,10 +131,14 @@ def _reproduce(facts: CardFacts) -> str:
     return text
 
 
-def _licence(licence: str | None) -> str:
-    if licence is None:
+def _licence(facts: CardFacts) -> str:
+    source = "model that was fine-tuned" if facts.teacher is None else "teacher"
+    if facts.teacher_licence is None:
         return (
-            "The teacher's files do not state its licence. Find it out before you use or share "
-            "this model: a student is bound by its teacher's terms."
+            f"The files of the {source} do not state its licence. Find it out before you use or "
+            "share this model: it is bound by those terms."
         )
-    return f"That of the teacher: {licence}. The terms of the training data apply as well."
+    return (
+        f"That of the {source}: {facts.teacher_licence}. "
+        "The terms of the training data apply as well."
+    )

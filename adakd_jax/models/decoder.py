@@ -102,14 +102,36 @@ class Decoder(nnx.Module):
         Returns:
             [B, T, D] in the compute dtype.
         """
+        return self.final_norm(self._run(tokens, positions, segments)[0])
+
+    def hidden_states(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        layers: tuple[int, ...],
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B T M D"]]:
+        """What `__call__` returns, and the residual stream after each of M layers.
+
+        Args:
+            tokens: token ids.
+            positions: see `__call__`.
+            segments: see `__call__`.
+            layers: numbers from 0. The residual stream after every layer is in memory at once.
+        """
+        x, after = self._run(tokens, positions, segments, collect=True)
+        return self.final_norm(x), jnp.moveaxis(after[np.array(layers)], 0, -2)
+
+    def _run(
+        self, tokens: Array, positions: Array, segments: Array, *, collect: bool = False
+    ) -> tuple[Array, Any]:
         attend = functools.partial(self._attend, query_segments=segments, key_segments=segments)
 
         def apply(layer: Layer, x: Array, place: LayerPlace) -> Array:
             queries_keys_values = layer.queries_keys_values(x, place.rotary)
             return layer.finish(x, attend(*queries_keys_values, window=place.window))
 
-        x = self._embed(tokens, positions)
-        return self.final_norm(self._scan_layers(apply, x, positions))
+        return self._scan_layers(apply, self._embed(tokens, positions), positions, collect)
 
     def decode(
         self,
@@ -148,7 +170,7 @@ class Decoder(nnx.Module):
             return layer.finish(x, attend(query, *seen, window=place.window)), keys, values
 
         carry = (self._embed(tokens, positions), cache.keys, cache.values)
-        x, keys, values = self._scan_layers(apply, carry, positions)
+        (x, keys, values), _ = self._scan_layers(apply, carry, positions)
         index = cache.index + jnp.int32(tokens.shape[1])
         return self.final_norm(x), KVCache(keys, values, filled, index)
 
@@ -176,25 +198,32 @@ class Decoder(nnx.Module):
         )
 
     def _scan_layers(
-        self, apply: Callable[..., Any], carry: Any, positions: Int[Array, "B T"]
-    ) -> Any:
-        """Run `apply(layer, carry, place) -> carry` over the stacked layers."""
+        self,
+        apply: Callable[..., Any],
+        carry: Any,
+        positions: Int[Array, "B T"],
+        collect: bool = False,
+    ) -> tuple[Any, Any]:
+        """Run `apply(layer, carry, place) -> carry` over the stacked layers; return the last carry,
+        and all of them, stacked, if they are to be collected.
+        """
         config = self.config
         graphdef, stacked = nnx.split(self.layers)
         tables = rotary_table(config.ropes, config.head_dim, positions) if config.ropes else None
 
-        def body(carry: Any, xs: tuple[Any, ...]) -> tuple[Any, None]:
+        def body(carry: Any, xs: tuple[Any, ...]) -> tuple[Any, Any]:
             params, index, window, rope = xs
             rotary = None if tables is None else Rotary(tables[0][rope], tables[1][rope])
             place = LayerPlace(index, self._window(window), rotary)
-            return apply(nnx.merge(graphdef, params), carry, place), None
+            carry = apply(nnx.merge(graphdef, params), carry, place)
+            return carry, carry if collect else None
 
         if config.remat != "none":
             body = jax.checkpoint(body, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
         windows = [config.window_choices.index(window) for window in config.windows]
         ropes = config.layer_ropes or (0,) * config.num_layers
         columns = np.array([range(config.num_layers), windows, ropes], np.int32)
-        return jax.lax.scan(body, carry, (stacked, *columns))[0]
+        return jax.lax.scan(body, carry, (stacked, *columns))
 
     def _window(self, index: Array) -> Window:
         choices = self.config.window_choices

@@ -20,7 +20,7 @@ from adakd_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
 DESCRIPTION = "student"
-METRIC = "reverse_kl"
+METRIC = "held_out_loss"
 # Orbax warns of every save that carries no metric, which most saves here do on purpose.
 logging.getLogger("absl").addFilter(
     lambda record: "Requested `tracked_metric`" not in record.getMessage()
@@ -56,14 +56,14 @@ class Checkpoints:
             ),
         )
 
-    def save(self, state: TrainState, *, reverse_kl: float | None = None) -> None:
-        """Save `state` under its step, in the background; `reverse_kl` (held-out, nats) ranks it
-        for keep-best.
+    def save(self, state: TrainState, *, held_out_loss: float | None = None) -> None:
+        """Save `state` under its step, in the background; `held_out_loss` (reverse KL, or NLL
+        without a teacher; nats) ranks it for keep-best.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        metrics = None if reverse_kl is None else {METRIC: reverse_kl}
+        metrics = None if held_out_loss is None else {METRIC: held_out_loss}
         self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
     def restore(self, like: Any, step: int | None = None) -> TrainState | None:
@@ -84,7 +84,7 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the lowest held-out reverse KL among those kept."""
+        """Step of the checkpoint with the lowest held-out loss among those kept."""
         return self._manager.best_step()
 
     def wait(self) -> None:
@@ -120,7 +120,7 @@ def saved_step(run_dir: str, step: int | str | None = None) -> int:
 
     Args:
         run_dir: folder of the run.
-        step: a step, "latest" (default) or "best" (lowest held-out reverse KL).
+        step: a step, "latest" (default) or "best" (lowest held-out loss).
 
     Raises:
         FileNotFoundError: no such checkpoint; names those that there are.

@@ -24,7 +24,7 @@ class Story:
     """What is said of every student of a run, whichever checkpoint it comes from.
 
     Attributes:
-        teacher: its name, as the run was given it.
+        teacher: its name, as the run was given it; None without one.
         teacher_licence: its licence id; None if its files do not say.
         origin: where the student's weights started, one sentence.
         method: what was minimised and how, in sentences.
@@ -32,7 +32,7 @@ class Story:
         steps_per_epoch: optimizer steps that see all of it once.
     """
 
-    teacher: str
+    teacher: str | None
     teacher_licence: str | None
     origin: str
     method: str
@@ -47,8 +47,8 @@ def tell(run: Run) -> Story:
     source = config.data.train.model_dump(exclude={"kind"}, exclude_none=True)
     listed = ", ".join(f"{key} {value}" for key, value in source.items())
     return Story(
-        teacher=run.teacher.source.name,
-        teacher_licence=run.teacher.source.licence,
+        teacher=None if run.teaching is None else run.teaching.source.name,
+        teacher_licence=(run.teaching or run.student).source.licence,
         origin=f"The student started from {run.student.source.name}.",
         method=f"{method_text(config.distill)} A step has {micro_batches * rows} packed rows of "
         f"{length} tokens; AdamW, peak learning rate {config.optimizer.learning_rate:g}, "
@@ -82,7 +82,7 @@ def student_card(
     start = read_starts(run_dir)[-1]
     return model_card(
         CardFacts(
-            name=f"{story.teacher.rsplit('/', 1)[-1]}, distilled",
+            name=_name(story),
             teacher=story.teacher,
             teacher_licence=story.teacher_licence,
             origin=story.origin,
@@ -97,11 +97,29 @@ def student_card(
     )
 
 
+def _name(story: Story) -> str:
+    if story.teacher is None:
+        return "Fine-tuned language model"
+    return f"{story.teacher.rsplit('/', 1)[-1]}, distilled"
+
+
 _VERSIONS: Sequence[str] = ("adakd_jax", "jax", "flax", "optax", "transformers")
 
 
 def method_text(config: DistillConfig) -> str:
-    """The four slots of the loss in a sentence."""
+    """The loss in a sentence: the four slots, and the terms besides."""
+    weights = [
+        f"weight {_weight(config, key)} on {term}"
+        for key, term, used in (
+            ("kd", "distillation", config.has_kd),
+            ("ce", "cross-entropy", config.has_ce),
+            ("feature", "hidden states", config.has_features),
+        )
+        if used
+    ]
+    if not config.has_kd:
+        kind = "Hidden states are compared" if config.has_features else "Supervised fine-tuning"
+        return f"{kind}: {', '.join(weights)}."
     slots = {
         "difficulty score": config.score,
         "token focus": config.focus,
@@ -113,5 +131,9 @@ def method_text(config: DistillConfig) -> str:
         options = {key: value for key, value in slot.model_dump().items() if key != "kind"}
         listed = ", ".join(f"{key} {value}" for key, value in options.items())
         parts.append(f"{name} `{slot.kind}`" + (f" ({listed})" if listed else ""))
-    weights = f"weight {config.kd_weight:g} on distillation, {config.ce_weight:g} on cross-entropy"
-    return f"Token-adaptive distillation: {'; '.join(parts)}; {weights}."
+    return f"Token-adaptive distillation: {'; '.join([*parts, *weights])}."
+
+
+def _weight(config: DistillConfig, term: str) -> str:
+    start, end = getattr(config, f"{term}_weight"), getattr(config, f"{term}_weight_end")
+    return f"{start:g}" if end is None else f"{start:g} to {end:g} ({config.weight_schedule})"

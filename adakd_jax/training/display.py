@@ -60,11 +60,13 @@ class TrainingDisplay:
 
 def status_line(metrics: Mapping[str, float]) -> str:
     """The metrics that people watch, in one line."""
-    parts = [
-        f"loss {metrics['loss']:.4f}",
-        f"KL {metrics['reverse_kl']:.3f}",
-        f"r {metrics['keep_ratio']:.2f}",
-        f"τ {metrics['temperature_q10']:.2f}–{metrics['temperature_q90']:.2f}",
+    parts = [f"loss {metrics['loss']:.4f}"]
+    if "reverse_kl" in metrics:
+        parts.append(f"KL {metrics['reverse_kl']:.3f}")
+    if "keep_ratio" in metrics:
+        parts.append(f"r {metrics['keep_ratio']:.2f}")
+        parts.append(f"τ {metrics['temperature_q10']:.2f}–{metrics['temperature_q90']:.2f}")
+    parts += [
         f"{metrics['tokens_per_second']:,.0f} tok/s",
         f"{metrics['response_tokens_per_second']:,.0f} resp/s",
     ]

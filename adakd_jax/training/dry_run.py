@@ -3,6 +3,7 @@ alone.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -19,9 +20,9 @@ from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
 from adakd_jax.training.architecture import model_configs
-from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
-from adakd_jax.training.prepare import teacher_dtype
-from adakd_jax.training.state import init_state
+from adakd_jax.training.learned import initial_learned
+from adakd_jax.training.prepare import step_parts, teacher_dtype
+from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, make_train_step
 
 # Without the data, how many steps its epochs make is unknown; only schedules depend on it.
@@ -30,10 +31,10 @@ GIB = 2**30
 
 
 class Shapes(NamedTuple):
-    """Both models and a batch, as shapes."""
+    """Both models and a batch, as shapes; None for a teacher that has no say."""
 
-    teacher: DecoderConfig
-    teacher_def: nnx.GraphDef
+    teacher: DecoderConfig | None
+    teacher_def: nnx.GraphDef | None
     teacher_params: Any
     student: DecoderConfig
     student_def: nnx.GraphDef
@@ -59,21 +60,11 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
     console = console or Console()
     shapes = _shapes(config)
     steps = config.training.steps or ASSUMED_STEPS
-    parts = StepParts(
-        distill=config.distill,
-        optimizer=build_optimizer(config.optimizer, config.distill, steps),
-        schedule=learning_rate_schedule(config.optimizer, steps),
-        student=shapes.student_def,
-        teacher=shapes.teacher_def,
-        total_steps=steps,
-        average_decay=config.optimizer.average_decay,
-    )
-    state = jax.eval_shape(
-        lambda params: init_state(
-            params, parts.optimizer, seed=0, average=parts.average_decay is not None
-        ),
-        shapes.student_params,
-    )
+    teacher = None
+    if shapes.teacher is not None and shapes.teacher_def is not None:
+        teacher = shapes.teacher, shapes.teacher_def
+    parts = step_parts(config, steps, (shapes.student, shapes.student_def), teacher)
+    state = jax.eval_shape(functools.partial(_first_state, config, parts, shapes))
     with console.status("compiling the train step from shapes"):
         compiled = (
             make_train_step(parts).lower(state, shapes.teacher_params, shapes.batch).compile()
@@ -91,10 +82,31 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
     return sizes
 
 
+def _first_state(config: RunConfig, parts: StepParts, shapes: Shapes) -> TrainState:
+    student, key = shapes.student, jax.random.key(config.seed)
+    width = (shapes.teacher or student).embed_dim
+    return init_state(
+        jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.student_params),
+        parts.optimizer,
+        seed=config.seed,
+        average=parts.average_decay is not None,
+        learned=initial_learned(config.distill, student.embed_dim, width, key),
+        learner=parts.learner,
+    )
+
+
+def _teacher_shapes(
+    config: RunConfig, description: dict[str, Any] | None
+) -> tuple[DecoderConfig | None, nnx.GraphDef | None, Any]:
+    if config.teacher is None or description is None or not config.distill.has_teacher:
+        return None, None, None
+    precision = teacher_dtype(config.teacher)
+    teacher = dataclasses.replace(decoder_config(description), compute_dtype=precision)
+    return teacher, *abstract_decoder(teacher, jnp.dtype(precision))
+
+
 def _shapes(config: RunConfig) -> Shapes:
     teacher_json, student_json = model_configs(config)
-    teacher_precision = teacher_dtype(config.teacher)
-    teacher = dataclasses.replace(decoder_config(teacher_json), compute_dtype=teacher_precision)
     student = dataclasses.replace(
         decoder_config(student_json),
         compute_dtype=compute_dtype(config.student),
@@ -106,8 +118,7 @@ def _shapes(config: RunConfig) -> Shapes:
     size = (math.ceil(rows / micro), micro, config.data.max_length)
     batch = jax.eval_shape(lambda: TokenBatch(*[jnp.zeros(size, jnp.int32)] * 4))
     return Shapes(
-        teacher,
-        *abstract_decoder(teacher, jnp.dtype(teacher_precision)),
+        *_teacher_shapes(config, teacher_json),
         student,
         *abstract_decoder(student),
         batch,
@@ -117,6 +128,8 @@ def _shapes(config: RunConfig) -> Shapes:
 def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str, int]) -> None:
     micro_batches, rows, length = shapes.batch.tokens.shape
     for name, model in (("teacher", shapes.teacher), ("student", shapes.student)):
+        if model is None:
+            continue
         parameters = sum(
             math.prod(leaf.shape) for leaf in jax.tree.leaves(getattr(shapes, f"{name}_params"))
         )

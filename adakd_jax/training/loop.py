@@ -122,7 +122,8 @@ def fit(
         checkpoints: where states are saved; the last one is saved in any case.
         log: where metrics go.
         console: where progress is shown.
-        held_out: measures a state on held-out rows; its `reverse_kl` ranks checkpoints.
+        held_out: measures a state on held-out rows; its `reverse_kl` (without
+            a teacher: `nll`) ranks checkpoints.
 
     Returns:
         the last state, saved, and the name of the signal that stopped the run early, or None.
@@ -149,7 +150,8 @@ def fit(
                 display.note(_held_out_line(done, scores))
             if last or done % schedule.save_every == 0 or scores is not None:
                 recorder.flush()
-                checkpoints.save(state, reverse_kl=None if scores is None else scores["reverse_kl"])
+                rank = None if scores is None else scores.get("reverse_kl", scores.get("nll"))
+                checkpoints.save(state, held_out_loss=rank)
             if last:
                 break
             if scores is not None or done % schedule.save_every == 0:

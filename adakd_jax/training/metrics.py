@@ -6,52 +6,64 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from adakd_jax.axes import TokenBatch
+from adakd_jax.config import DistillConfig, Latf
 from adakd_jax.distill import LossReport
 
 QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9}
 
 
 def step_metrics(
-    batch: TokenBatch, loss: Array, report: LossReport, ratio: Array
+    config: DistillConfig, batch: TokenBatch, loss: Array, report: LossReport, ratio: Array
 ) -> dict[str, Array]:
     """Reduce a step's report to scalars.
 
     Args:
+        config: the loss; what it has no part for is left out.
         batch: [A, B, T].
         loss: [], the loss that was differentiated.
         report: the micro-batches' reports, stacked on axis 0.
-        ratio: [], share of response tokens that was asked for.
+        ratio: [], share of response tokens that LATF asked for.
 
     Returns:
-        float32 []: `loss`, `kd_loss` and `ce_loss` (nats per token), `forward_kl` and `reverse_kl`
-        at τ = 1 over response tokens, `monitored_loss` (what LATF sees), `keep_ratio`, quantiles of
-        `score` over response tokens and of `temperature` over kept ones (NaN if there are none),
-        counts `tokens` (padding not counted), `response_tokens`, `selected_tokens`, and
-        `response_share`.
+        float32 []: `loss`, `kd_loss` and `ce_loss` (nats per token), `feature_loss`, `forward_kl`
+        and `reverse_kl` at τ = 1 over response tokens, `monitored_loss` (what LATF sees),
+        `keep_ratio` (LATF's, else the share that was kept), quantiles of `score` over response
+        tokens and of `temperature` over kept ones (NaN if there are none), counts `tokens` (padding
+        not counted), `response_tokens`, `selected_tokens`, and `response_share`.
     """
     responses = report.response_tokens.sum()
     tokens = (batch.segments > 0).sum()
     metrics = {
         "loss": loss,
-        "kd_loss": report.kd.sum(),
         "ce_loss": report.ce.sum(),
-        "forward_kl": report.forward_kl_sum.sum() / jnp.maximum(responses, 1),
-        "reverse_kl": report.reverse_kl_sum.sum() / jnp.maximum(responses, 1),
         "monitored_loss": report.monitored_sum.sum()
         / jnp.maximum(report.monitored_tokens.sum(), 1),
-        "keep_ratio": ratio,
         "tokens": tokens,
         "response_tokens": responses,
-        "selected_tokens": report.selected_tokens.sum(),
         "response_share": responses / jnp.maximum(tokens, 1),
     }
+    if config.has_teacher:
+        metrics["forward_kl"] = report.forward_kl_sum.sum() / jnp.maximum(responses, 1)
+        metrics["reverse_kl"] = report.reverse_kl_sum.sum() / jnp.maximum(responses, 1)
+    if config.has_features:
+        metrics["feature_loss"] = report.feature.sum()
+    if config.has_kd:
+        metrics |= _policy_metrics(config, report, ratio)
+    return {key: jnp.asarray(value, jnp.float32) for key, value in metrics.items()}
+
+
+def _policy_metrics(config: DistillConfig, report: LossReport, ratio: Array) -> dict[str, Array]:
+    """What the token policy did."""
+    selected, responses = report.selected_tokens.sum(), report.response_tokens.sum()
+    kept = ratio if isinstance(config.focus, Latf) else selected / jnp.maximum(responses, 1)
+    metrics = {"kd_loss": report.kd.sum(), "selected_tokens": selected, "keep_ratio": kept}
     for name, values, mask in (
         ("score", report.scores, report.response),
         ("temperature", report.temperature, report.selected),
     ):
         found = masked_quantiles(values, mask, tuple(QUANTILES.values()))
         metrics |= {f"{name}_{label}": found[i] for i, label in enumerate(QUANTILES)}
-    return {key: jnp.asarray(value, jnp.float32) for key, value in metrics.items()}
+    return metrics
 
 
 def masked_quantiles(

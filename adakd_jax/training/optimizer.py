@@ -51,7 +51,7 @@ def build_optimizer(
 
     Args:
         config: the optimizer's settings.
-        distill: read for LATF; without it the chain holds no controller.
+        distill: read for LATF; without it, or without distillation, the chain holds no controller.
         total_steps: T, optimizer steps of the whole run.
 
     Returns:
@@ -69,7 +69,7 @@ def build_optimizer(
             mask=decayed,
         )
     )
-    if isinstance(focus := distill.focus, Latf):
+    if distill.has_kd and isinstance(focus := distill.focus, Latf):
         links.append(
             latf(
                 warmup_steps=max(1, round(focus.warmup_fraction * total_steps)),

@@ -1,9 +1,12 @@
 """From settings to everything a run computes with: models, held-out rows and training batches."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
 from rich.console import Console
 
 from adakd_jax.config import DataConfig, RunConfig, StudentCheckpoint, TeacherConfig
@@ -13,13 +16,15 @@ from adakd_jax.data.row_source import RowSource
 from adakd_jax.data.sources import open_rows
 from adakd_jax.data.split import hold_out
 from adakd_jax.data.templates import template_warning
+from adakd_jax.distill import mapped_layers
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import init_student
 from adakd_jax.hf.tokenizer import check_same_tokens
-from adakd_jax.models.config import ComputeDtype
+from adakd_jax.models.config import ComputeDtype, DecoderConfig
 from adakd_jax.training.architecture import check_architecture
+from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
 from adakd_jax.training.step import StepParts
 
@@ -29,23 +34,61 @@ class Run:
     """All that a run reads; the state that it writes is `TrainState`."""
 
     config: RunConfig
-    teacher: Pretrained
+    teacher: Pretrained | None
     student: Pretrained
     batches: TrainingBatches
     held_out: RowSource | None
 
+    @property
+    def teaching(self) -> Pretrained | None:
+        """The teacher if training needs it; evaluation may compare with it in any case."""
+        return self.teacher if self.config.distill.has_teacher else None
+
+    @property
+    def teaching_params(self) -> Any:
+        """The weights that the train step is given besides its state."""
+        return None if self.teaching is None else self.teaching.params
+
     def parts(self) -> StepParts:
         """The static half of the train step."""
-        optimizer, distill = self.config.optimizer, self.config.distill
-        return StepParts(
-            distill=distill,
-            optimizer=build_optimizer(optimizer, distill, self.batches.total_steps),
-            schedule=learning_rate_schedule(optimizer, self.batches.total_steps),
-            student=self.student.graphdef,
-            teacher=self.teacher.graphdef,
-            total_steps=self.batches.total_steps,
-            average_decay=optimizer.average_decay,
+        return step_parts(
+            self.config,
+            self.batches.total_steps,
+            (self.student.config, self.student.graphdef),
+            None if self.teaching is None else (self.teaching.config, self.teaching.graphdef),
         )
+
+    def learned(self) -> dict[str, Array]:
+        """What the method trains beside the student, as it starts."""
+        widths = [model.config.embed_dim for model in (self.student, self.teaching or self.student)]
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 1)
+        return initial_learned(self.config.distill, widths[0], widths[1], key)
+
+
+Structure = tuple[DecoderConfig, nnx.GraphDef]
+
+
+def step_parts(
+    config: RunConfig, total_steps: int, student: Structure, teacher: Structure | None
+) -> StepParts:
+    """The static half of the train step, from settings and the structure of both models."""
+    optimizer, distill = config.optimizer, config.distill
+    schedule = learning_rate_schedule(optimizer, total_steps)
+    layers = ()
+    if distill.has_features and teacher is not None:
+        count = distill.features.layers
+        layers = mapped_layers(count, student[0].num_layers, teacher[0].num_layers)
+    return StepParts(
+        distill=distill,
+        optimizer=build_optimizer(optimizer, distill, total_steps),
+        schedule=schedule,
+        student=student[1],
+        teacher=None if teacher is None else teacher[1],
+        total_steps=total_steps,
+        learner=build_learner(distill, optimizer, schedule),
+        layers=layers,
+        average_decay=optimizer.average_decay,
+    )
 
 
 def prepare(config: RunConfig, console: Console) -> Run:
@@ -56,16 +99,17 @@ def prepare(config: RunConfig, console: Console) -> Run:
         wrong, and what would
             be valid.
     """
-    console.print(f"loading  {config.teacher.path}", soft_wrap=True)
-    teacher = load_teacher(config.teacher)
-    student = init_student(config.student, teacher, jax.random.key(config.seed))
-    if isinstance(config.student, StudentCheckpoint):
-        check_architecture(config.student.architecture, student, "student")
-        check_same_tokens(student, teacher)
-    console.print(f"teacher  {describe(teacher)}\nstudent  {describe(student)}", soft_wrap=True)
-    if note := vocabulary_note(student, teacher):
+    teacher = None
+    if config.teacher is not None:
+        console.print(f"loading  {config.teacher.path}", soft_wrap=True)
+        teacher = load_teacher(config.teacher)
+    student = load_student(config, teacher)
+    if teacher is not None:
+        console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
+    console.print(f"student  {describe(student)}", soft_wrap=True)
+    if teacher is not None and (note := vocabulary_note(student, teacher)):
         console.print(note, soft_wrap=True)
-    examples, held_out = _read_data(config.data, student, config.seed, console)
+    examples, held_out = read_data(config.data, student, config.seed, console)
     batches = TrainingBatches(examples, config.data, config.training, config.seed)
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
     return Run(config, teacher, student, batches, held_out)
@@ -82,6 +126,16 @@ def load_teacher(config: TeacherConfig) -> Pretrained:
         teacher = load_pretrained(config.fallback, dtype=dtype)
     check_architecture(config.architecture, teacher, "teacher")
     return teacher
+
+
+def load_student(config: RunConfig, teacher: Pretrained | None) -> Pretrained:
+    """Make the student as training starts from it, and check that it fits the teacher."""
+    student = init_student(config.student, teacher, jax.random.key(config.seed))
+    if isinstance(config.student, StudentCheckpoint):
+        check_architecture(config.student.architecture, student, "student")
+        if teacher is not None:
+            check_same_tokens(student, teacher)
+    return student
 
 
 def teacher_dtype(config: TeacherConfig) -> ComputeDtype:
@@ -112,10 +166,12 @@ def vocabulary_note(student: Pretrained, teacher: Pretrained) -> str | None:
     )
 
 
-def _read_data(
+def read_data(
     config: DataConfig, student: Pretrained, seed: int, console: Console
 ) -> tuple[Examples, RowSource | None]:
-    """Training examples, and the rows held out of them or given for validation."""
+    """Training examples, and the rows held out of them or given for validation; `seed` picks the
+    rows of a share that is held out.
+    """
     if student.tokenizer is None:
         raise ValueError(f"{student.source.name} has no tokenizer; add its tokenizer.json")
     if warning := template_warning(config.template, student.tokenizer):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,13 +21,14 @@ from adakd_jax.eval.answers import answer_prompts
 from adakd_jax.eval.suite import HeldOut, evaluate, hold_ready
 from adakd_jax.eval.table import answers_table, metrics_table
 from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
+from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.training.checkpoint import Checkpoints, describe_student
 from adakd_jax.training.describe import student_card, tell, write_story
 from adakd_jax.training.loop import Schedule, compile_step, fit
 from adakd_jax.training.prepare import Run, prepare
 from adakd_jax.training.records import MetricsLog
 from adakd_jax.training.state import TrainState, evaluated_params, init_state
-from adakd_jax.training.step import StepParts, make_train_step
+from adakd_jax.training.step import StepParts, TrainStep, make_train_step
 
 EVALUATION = "evaluation"
 LINE_WIDTH = 120  # where the output is not a terminal
@@ -52,26 +53,52 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     console = console or Console(width=None if sys.stdout.isatty() else LINE_WIDTH)
     check_same_run(config.run_dir, config)
     refuse_to_overwrite(Path(_export_path(config)).expanduser().absolute())
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     run = prepare(config, console)
     write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
     describe_student(config.run_dir, run.student)
     write_story(config.run_dir, tell(run))
-    held_out = _hold_ready(run)
+    held_out = held_out_of(run)
     results = _before(run, held_out, console)
-    state = _train(run, held_out, console)
+    state = train(run, held_out, console)
     results |= _after(run, state, held_out, console)
     _export(run, state, results, console)
 
 
-def _train(run: Run, held_out: HeldOut | None, console: Console) -> TrainState:
-    """Train to the end and return the last state; leaves the program after a signal."""
+StepFor = Callable[[Run, StepParts, TrainState, Console], TrainStep]
+
+
+def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Console) -> TrainStep:
+    """The train step of a run, compiled for its shapes."""
+    batch = run.batches.batch(int(state.step))
+    return compile_step(make_train_step(parts), state, run.teaching_params, batch, console)
+
+
+def train(
+    run: Run, held_out: HeldOut | None, console: Console, step_for: StepFor = compiled_step
+) -> TrainState:
+    """Train from the newest checkpoint, if there is one, to the end.
+
+    Args:
+        run: all that is read; the student's weights are donated to the first step.
+        held_out: what is measured on the way.
+        console: where progress is shown.
+        step_for: gives the compiled train step, e.g. one that an earlier run has compiled.
+
+    Returns:
+        the last state, saved.
+
+    Raises:
+        SystemExit: 0 after SIGTERM or Ctrl-C, once the state is saved.
+        TrainingDivergedError: too many non-finite updates in a row.
+    """
     parts = run.parts()
     with Checkpoints(run.config.run_dir, run.config.checkpoint) as checkpoints:
         state = _start(run, parts, checkpoints, console)
         if int(state.step) == parts.total_steps:
             return state
-        state, stopped = _fit(run, parts, state, checkpoints, held_out, console)
+        step = step_for(run, parts, state, console)
+        state, stopped = _fit(run, step, state, checkpoints, held_out, console)
     if stopped:
         console.print(
             f"{stopped}: saved after step {int(state.step)} of {parts.total_steps}; "
@@ -84,8 +111,7 @@ def _train(run: Run, held_out: HeldOut | None, console: Console) -> TrainState:
 
 def _start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Console) -> TrainState:
     """The newest checkpoint, or the first state of a new run."""
-    average = parts.average_decay is not None
-    state = init_state(run.student.params, parts.optimizer, seed=run.config.seed, average=average)
+    state = first_state(run, parts)
     restored = checkpoints.restore(state)
     if restored is None:
         return state
@@ -93,17 +119,27 @@ def _start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Consol
     return restored
 
 
+def first_state(run: Run, parts: StepParts) -> TrainState:
+    """The state of a new run; it holds the student's own weights, which a step is given away."""
+    return init_state(
+        run.student.params,
+        parts.optimizer,
+        seed=run.config.seed,
+        average=parts.average_decay is not None,
+        learned=run.learned(),
+        learner=parts.learner,
+    )
+
+
 def _fit(
     run: Run,
-    parts: StepParts,
+    step: TrainStep,
     state: TrainState,
     checkpoints: Checkpoints,
     held_out: HeldOut | None,
     console: Console,
 ) -> tuple[TrainState, str | None]:
     config, start = run.config, int(state.step)
-    batch = run.batches.batch(start)
-    step = compile_step(make_train_step(parts), state, run.teacher.params, batch, console)
 
     def measure(state: TrainState) -> dict[str, float]:
         params = evaluated_params(state)
@@ -114,10 +150,10 @@ def _fit(
         return fit(
             step,
             state,
-            run.teacher.params,
+            run.teaching_params,
             run.batches,
             schedule=Schedule(
-                total_steps=parts.total_steps,
+                total_steps=run.batches.total_steps,
                 save_every=config.checkpoint.every_steps,
                 log_every=config.logging.every_steps,
                 evaluate_every=config.evaluation.every_steps,
@@ -130,7 +166,8 @@ def _fit(
         )
 
 
-def _hold_ready(run: Run) -> HeldOut | None:
+def held_out_of(run: Run) -> HeldOut | None:
+    """The held-out rows of a run, ready to be measured on; None if it has none."""
     if run.held_out is None or run.student.tokenizer is None:
         return None
     data, evaluation = run.config.data, run.config.evaluation
@@ -170,14 +207,15 @@ def _before(run: Run, held_out: HeldOut | None, console: Console) -> dict[str, A
     if held_out is None or not evaluation.before:
         return results
 
-    def teacher_answers() -> dict[str, Any]:
+    def answers_of(teacher: Pretrained) -> dict[str, Any]:
         questions = held_out.questions[: evaluation.show_examples]
         prompts = [question.tokens for question in questions]
-        answers = answer_prompts(run.teacher, prompts, evaluation.generation, seed=run.config.seed)
+        answers = answer_prompts(teacher, prompts, evaluation.generation, seed=run.config.seed)
         return {"answers": [{"answer": answer.text} for answer in answers]}
 
-    if held_out.questions and evaluation.show_examples:
-        results["teacher"] = _stored(run, "teacher", teacher_answers)
+    if run.teacher is not None and held_out.questions and evaluation.show_examples:
+        teacher = run.teacher
+        results["teacher"] = _stored(run, "teacher", lambda: answers_of(teacher))
     results["before"] = _stored(
         run, "before", lambda: _evaluate(run, held_out, run.student.params, console)
     )
@@ -228,12 +266,13 @@ def _export(run: Run, state: TrainState, results: dict[str, Any], console: Conso
 
 
 def _show_answers(run: Run, results: Mapping[str, Any], console: Console) -> None:
-    if "after" not in results or "teacher" not in results:
+    titles = {"teacher": "teacher", "before": "student before", "after": "student after"}
+    shown = {title: results[name]["answers"] for name, title in titles.items() if name in results}
+    if "after" not in results or len(shown) < 2:
         return
-    for index in range(len(results["teacher"]["answers"])):
+    for index in range(min(len(answers) for answers in shown.values())):
         prompt = results["after"]["answers"][index]["prompt"]
-        titles = {"teacher": "teacher", "before": "student before", "after": "student after"}
-        texts = {title: results[name]["answers"][index]["answer"] for name, title in titles.items()}
+        texts = {title: answers[index]["answer"] for title, answers in shown.items()}
         console.print(answers_table(prompt, texts))
 
 
@@ -241,7 +280,7 @@ def _export_path(config: RunConfig) -> str:
     return config.export.path or f"{config.run_dir.rstrip('/')}/export"
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
+def terminated(number: int, frame: FrameType | None) -> None:
     """SIGTERM outside the train loop: nothing is unsaved."""
     print("SIGTERM: nothing unsaved; the same command continues", file=sys.stderr)
     raise SystemExit(0)

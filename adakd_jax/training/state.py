@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from adakd_jax.training.learned import Learned
+
 
 class TrainState(NamedTuple):
     """The student and everything that decides its next step. The teacher is never part of it.
@@ -19,6 +21,7 @@ class TrainState(NamedTuple):
         rng: uint32 key data; step k uses `fold_in(rng, k)`.
         skipped: int32 [], updates skipped so far.
         bad_streak: int32 [], non-finite updates in a row up to now.
+        learned: what the method trains beside the student, or None.
     """
 
     step: Array
@@ -28,12 +31,20 @@ class TrainState(NamedTuple):
     rng: Array
     skipped: Array
     bad_streak: Array
+    learned: Learned | None = None
 
 
 def init_state(
-    params: Any, optimizer: optax.GradientTransformation, *, seed: int, average: bool = False
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    average: bool = False,
+    learned: dict[str, Array] | None = None,
+    learner: optax.GradientTransformation | None = None,
 ) -> TrainState:
-    """Start a run from `params`; `average` also starts a moving average of the weights.
+    """Start a run from `params`; `average` also starts a moving average of the weights, `learner`
+    the training of `learned`.
 
     No two leaves share a buffer, so that the whole state can be donated.
     """
@@ -45,6 +56,9 @@ def init_state(
         rng=jax.random.key_data(jax.random.key(seed)),
         skipped=jnp.zeros((), jnp.int32),
         bad_streak=jnp.zeros((), jnp.int32),
+        learned=None
+        if learner is None or not learned
+        else Learned(learned, jax.jit(learner.init)(learned)),
     )
 
 

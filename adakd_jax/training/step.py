@@ -13,17 +13,17 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
-from adakd_jax.axes import Head, TokenBatch
-from adakd_jax.config import DistillConfig, TopRatio
+from adakd_jax.axes import TokenBatch
+from adakd_jax.config import DistillConfig
 from adakd_jax.distill import (
-    Denominators,
     LossReport,
     Signals,
     denominators,
-    distillation_loss,
+    is_review,
     vocab_distillation_loss,
 )
-from adakd_jax.models import logits
+from adakd_jax.training.forward import merge, run_models, whole_logits_loss
+from adakd_jax.training.learned import Learned, as_signals
 from adakd_jax.training.metrics import step_metrics
 from adakd_jax.training.state import TrainState
 
@@ -38,20 +38,18 @@ class StepParts(NamedTuple):
     optimizer: optax.GradientTransformationExtraArgs
     schedule: optax.Schedule
     student: nnx.GraphDef
-    teacher: nnx.GraphDef
+    teacher: nnx.GraphDef | None
     total_steps: int
+    learner: optax.GradientTransformation | None = None
+    layers: tuple[tuple[int, int], ...] = ()  # pairs whose hidden states are compared
     average_decay: float | None = None
-    whole_logits: bool = False  # only to be compared with: see `whole_logits_loss`
+    whole_logits: bool = False  # only to be compared with: see training/forward.py
 
 
-def keep_ratio(config: DistillConfig, opt_state: optax.OptState) -> Array:
-    """Share r of response tokens to keep in this step: LATF's state before its update, a constant,
-    or 1.
-    """
+def keep_ratio(opt_state: optax.OptState) -> Array:
+    """LATF's share r of response tokens before its update, or 1 without LATF."""
     ratio = optax.tree.get(opt_state, "keep_ratio")
-    if ratio is not None:
-        return ratio
-    return jnp.float32(config.focus.ratio if isinstance(config.focus, TopRatio) else 1.0)
+    return jnp.float32(1.0) if ratio is None else ratio
 
 
 def make_train_step(parts: StepParts) -> TrainStep:
@@ -59,79 +57,61 @@ def make_train_step(parts: StepParts) -> TrainStep:
 
     The batch is [A, B, T]: A micro-batches whose numerators and denominators are summed over the
     step before any division. The state is donated; the teacher's weights are an argument and are
-    not. The kept ratio is traced, so its changes never recompile. An update whose loss or gradient
-    is not finite, or whose batch has no response token, leaves params, optimizer (LATF included)
-    and average untouched; step count and data position still advance.
+    not, and None where the teacher has no say. The kept ratio is traced, so its changes never
+    recompile. An update whose loss or gradient is not finite, or whose batch has no response token,
+    leaves params, optimizer (LATF included), what is learned besides, and average untouched; step
+    count and data position still advance. A review step (`review_ratio`) leaves LATF alone.
     """
 
     def train_step(state: TrainState, teacher_params: Any, batch: TokenBatch):
         step_key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         signals = Signals(
-            keep_ratio=keep_ratio(parts.distill, state.opt_state),
+            keep_ratio=keep_ratio(state.opt_state),
             progress=state.step / parts.total_steps,
             rng=step_key,
         )
-        loss, report, grads = _loss_and_gradients(
-            parts, state.params, teacher_params, batch, signals
-        )
-        grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        review = jnp.asarray(is_review(parts.distill, signals))
+        signals = signals._replace(review=review)
+        loss, report, grads = _loss_and_gradients(parts, state, teacher_params, batch, signals)
+        grad_norm = optax.tree.norm(grads[0])
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm + optax.tree.norm(grads[1]))
         accepted = finite & (report.response_tokens.sum() > 0)
-        metrics = step_metrics(batch, loss, report, signals.keep_ratio)
-        after = _update(parts, state, grads, metrics, accepted, finite)
+        metrics = step_metrics(parts.distill, batch, loss, report, signals.keep_ratio)
+        # LATF does not compare a review with the steps around it: it is told of no tokens.
+        watched = jnp.where(review, 0.0, metrics["response_tokens"])
+        after = _update(parts, state, grads, (metrics["monitored_loss"], watched), accepted, finite)
         return after, metrics | _optimizer_metrics(parts, state, after, grad_norm, accepted)
 
     return jax.jit(train_step, donate_argnums=0)
 
 
-def whole_logits_loss(
-    config: DistillConfig,
-    student_hidden: Array,
-    student_head: Head,
-    teacher_hidden: Array,
-    teacher_head: Head,
-    labels: Array,
-    signals: Signals,
-    *,
-    denominators: Denominators | None = None,
-) -> tuple[Array, LossReport]:
-    """`vocab_distillation_loss` by way of [B, T, V]: what benchmarks compare with."""
-    size = min(student_head.size, teacher_head.size)
-    student_logits = logits(student_hidden, student_head._replace(size=size))
-    teacher_logits = logits(teacher_hidden, teacher_head._replace(size=size))
-    return distillation_loss(
-        config, student_logits, teacher_logits, labels, signals, denominators=denominators
-    )
-
-
 def _loss_and_gradients(
-    parts: StepParts, params: Any, teacher_params: Any, batch: TokenBatch, signals: Signals
-) -> tuple[Array, LossReport, Any]:
-    """Loss, its per-token report [A, …] and the gradients of one step."""
+    parts: StepParts, state: TrainState, teacher_params: Any, batch: TokenBatch, signals: Signals
+) -> tuple[Array, LossReport, tuple[Any, Any]]:
+    """Loss, its per-token report [A, …], and the gradients of one step: of the student, and of what
+    is learned beside it.
+    """
     totals = denominators(parts.distill, batch.labels, signals)
+    loss_of = whole_logits_loss if parts.whole_logits else vocab_distillation_loss
+    trained = state.params, None if state.learned is None else state.learned.values
 
-    def micro_batch_loss(params: Any, rows: TokenBatch, signals: Signals):
-        inputs = (rows.tokens, rows.positions, rows.segments)
-        teacher = nnx.merge(parts.teacher, teacher_params)
-        student = nnx.merge(parts.student, params)
-        hidden = student(*inputs), jax.lax.stop_gradient(teacher(*inputs))
-        heads = student.head(), teacher.head()
-        loss = whole_logits_loss if parts.whole_logits else vocab_distillation_loss
-        return loss(
+    def micro_batch_loss(trained: tuple[Any, Any], rows: TokenBatch, signals: Signals):
+        student, teacher = merge(parts.student, trained[0]), merge(parts.teacher, teacher_params)
+        outputs = run_models(student, teacher, rows, parts.layers)
+        signals = signals._replace(learned=as_signals(trained[1]))
+        return loss_of(
             parts.distill,
-            hidden[0],
-            heads[0],
-            hidden[1],
-            heads[1],
+            *outputs[:4],
             rows.labels,
             signals,
+            features=outputs.features,
             denominators=totals,
         )
 
     def gradients(index: Array, rows: TokenBatch):
         key = None if signals.rng is None else jax.random.fold_in(signals.rng, index)
         micro_signals = signals._replace(rng=key)
-        return jax.value_and_grad(micro_batch_loss, has_aux=True)(params, rows, micro_signals)
+        return jax.value_and_grad(micro_batch_loss, has_aux=True)(trained, rows, micro_signals)
 
     def accumulate(total: Any, index_and_rows: tuple[Array, TokenBatch]):
         outputs, grads = gradients(*index_and_rows)
@@ -142,7 +122,7 @@ def _loss_and_gradients(
         outputs, grads = gradients(jnp.int32(0), jax.tree.map(lambda x: x[0], batch))
         losses, reports = jax.tree.map(lambda x: x[None], outputs)
     else:
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = jax.tree.map(jnp.zeros_like, trained)
         grads, (losses, reports) = jax.lax.scan(accumulate, zeros, (jnp.arange(count), batch))
     return losses.sum(), reports, grads
 
@@ -150,25 +130,28 @@ def _loss_and_gradients(
 def _update(
     parts: StepParts,
     state: TrainState,
-    grads: Any,
-    metrics: Metrics,
+    grads: tuple[Any, Any],
+    watched: tuple[Array, Array],
     accepted: Array,
     finite: Array,
 ) -> TrainState:
-    """Apply an accepted update; otherwise keep everything but the counters."""
+    """Apply an accepted update; otherwise keep everything but the counters. `watched` is what LATF
+    is told: a loss, and of how many tokens.
+    """
     updates, opt_state = parts.optimizer.update(
-        grads,
-        state.opt_state,
-        state.params,
-        kd_loss=metrics["monitored_loss"],
-        tokens=metrics["response_tokens"],
+        grads[0], state.opt_state, state.params, kd_loss=watched[0], tokens=watched[1]
     )
     params = optax.apply_updates(state.params, updates)
-    average = state.average
+    average, learned = state.average, state.learned
     if parts.average_decay is not None:
         average = optax.incremental_update(params, average, 1.0 - parts.average_decay)
-    kept = (state.params, state.opt_state, state.average)
-    params, opt_state, average = optax.tree.where(accepted, (params, opt_state, average), kept)
+    if learned is not None and parts.learner is not None:
+        updates, learner_state = parts.learner.update(grads[1], learned.opt_state, learned.values)
+        values: Any = optax.apply_updates(learned.values, updates)
+        learned = Learned(values, learner_state)
+    kept = (state.params, state.opt_state, state.average, state.learned)
+    changed = (params, opt_state, average, learned)
+    params, opt_state, average, learned = optax.tree.where(accepted, changed, kept)
     return TrainState(
         step=state.step + 1,
         params=params,
@@ -177,6 +160,7 @@ def _update(
         rng=state.rng,
         skipped=state.skipped + jnp.where(accepted, 0, 1),
         bad_streak=jnp.where(finite, 0, state.bad_streak + 1),
+        learned=learned,
     )
 
 
@@ -191,6 +175,8 @@ def _optimizer_metrics(
         "skipped_steps": after.skipped,
         "bad_streak": after.bad_streak,
     }
+    if after.learned is not None and "log_temperature" in after.learned.values:
+        metrics["learned_temperature"] = jnp.exp(after.learned.values["log_temperature"])
     for name in ("ema", "reference"):
         value = optax.tree.get(after.opt_state, name)
         if value is not None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from adakd_jax.axes import Head
 from adakd_jax.config import DistillConfig
 from adakd_jax.distill import Signals, vocab_distillation_loss
-from adakd_jax.training.step import whole_logits_loss
+from adakd_jax.training.forward import whole_logits_loss
 from benchmarks.cases import WIDTH, Batch
 
 KEEP_RATIO = 0.75

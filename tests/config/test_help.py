@@ -30,7 +30,7 @@ def test_every_setting_is_documented():
 
 def test_default_unit_range_and_choices():
     text = page()
-    assert "--distill.focus.kind {all,top_ratio,latf}" in text
+    assert "--distill.focus.kind {all,top_ratio,linear,cosine,latf,curriculum,random}" in text
     assert "[number in (0, 1]; default 0.1]" in text
     assert "[integer ≥ 1; default 100]" in text
     assert "[list of integer ≥ 0; required]" in text
@@ -41,6 +41,11 @@ def test_default_unit_range_and_choices():
 def test_lines_fit(width):
     long_flag = "--data.validation.kind"
     assert all(len(line) <= width or long_flag in line for line in page(width=width).splitlines())
+
+
+def test_many_kinds_are_listed_below_their_flag():
+    text = page(topic="distill", width=100)
+    assert "--distill.score.kind KIND" in text and "KIND is one of hellinger, forward_kl" in text
 
 
 def test_one_stage_alone():

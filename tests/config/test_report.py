@@ -75,7 +75,12 @@ def test_one_report_holds_everything(write, problems):
         ("distill.focus.ratio", 11, 0.5, "only with kind top_ratio"),
         ("distill.divergence.kind", 12, "reverse", "did you mean reverse_kl?"),
         ("distill.temperature", 13, "idts", "mapping with kind one of fixed, idts"),
-        ("distill.learning_rate", 14, 3, "did you mean optimizer.learning_rate?"),
+        (
+            "distill.learning_rate",
+            14,
+            3,
+            "did you mean distill.temperature.learning_rate or optimizer.learning_rate?",
+        ),
         ("optimizer.clip_norm", 16, -1, "number > 0 or null"),
         ("training.max_bad_steps", 22, "none", "integer ≥ 1"),
     ],

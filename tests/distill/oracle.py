@@ -1,60 +1,12 @@
-"""The method in float64 NumPy, one token at a time, written without looking for speed."""
+"""The loss in float64 NumPy, one token at a time, written without looking for speed."""
 
 import math
 
 import numpy as np
 
+from tests.distill import oracle_rules as rules
+
 IGNORE = -100
-
-
-def log_softmax(logits, tau=1.0):
-    scaled = np.asarray(logits, np.float64) / tau
-    shifted = scaled - scaled.max()
-    return shifted - math.log(np.exp(shifted).sum())
-
-
-def forward_kl(log_q, log_p):
-    return float(sum(math.exp(b) * (b - a) for a, b in zip(log_q, log_p, strict=True)))
-
-
-def reverse_kl(log_q, log_p):
-    return float(sum(math.exp(a) * (a - b) for a, b in zip(log_q, log_p, strict=True)))
-
-
-def forward_kl_gradient(log_q, log_p):
-    """With respect to the student's logits at τ = 1."""
-    return np.exp(log_q) - np.exp(log_p)
-
-
-def reverse_kl_gradient(log_q, log_p):
-    q = np.exp(log_q)
-    return q * (log_q - log_p - np.sum(q * (log_q - log_p)))
-
-
-DIVERGENCES = {
-    "forward_kl": (forward_kl, forward_kl_gradient),
-    "reverse_kl": (reverse_kl, reverse_kl_gradient),
-}
-
-
-def hellinger(log_q, log_p, label):
-    return math.sqrt(0.5 * np.sum((np.exp(0.5 * log_p) - np.exp(0.5 * log_q)) ** 2))
-
-
-def uniform(log_q, log_p, label):
-    return 1.0
-
-
-SCORES = {"hellinger": hellinger, "uniform": uniform}
-
-
-def scores(rule, student, teacher, labels):
-    """Of each response token, 0 elsewhere."""
-    out = np.zeros(labels.shape)
-    for i in np.ndindex(labels.shape):
-        if labels[i] != IGNORE:
-            out[i] = SCORES[rule](log_softmax(student[i]), log_softmax(teacher[i]), labels[i])
-    return out
 
 
 def kept_count(tokens, ratio):
@@ -90,62 +42,122 @@ def idts(scores, selected, base=1.0, strength=0.5, inverse=True):
     return tau
 
 
-def keep_ratio(config, ratio):
-    if config.score.kind == "uniform" or config.focus.kind == "all":
-        return 1.0
-    return config.focus.ratio if config.focus.kind == "top_ratio" else ratio
+def moving(start, end, shape, progress):
+    if end is None:
+        return start
+    if shape == "cosine":
+        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+    return start + (end - start) * progress
 
 
-def numerators(config, student, teacher, labels, ratio):
-    """Sums of one micro-batch, their gradients and token counts, and what led to them."""
-    mask = labels != IGNORE
-    difficulty = scores(config.score.kind, student, teacher, labels)
-    selected = select(difficulty, mask, keep_ratio(config, ratio))
+def weights(config, difficulty, u, mask, ratio, progress):
+    """w of slot 2."""
+    focus, kind = config.focus, config.focus.kind
+    if kind == "curriculum":
+        raw = np.where(mask, (1 - progress) * (1 - u) + progress * u, 0.0)
+        mean = raw.sum() / max(1, mask.sum())
+        return raw / mean if mean > 0 else mask.astype(float)
+    if kind == "all" or config.score.kind == "uniform":
+        return mask.astype(float)
+    if kind == "top_ratio":
+        ratio = focus.ratio
+    elif kind in ("linear", "cosine"):
+        ratio = moving(focus.start, focus.end, kind, progress)
+    return select(difficulty, mask, ratio).astype(float)
+
+
+def assigned_temperature(config, difficulty, u, selected):
+    """τ of slot 3, as far as it does not depend on logits."""
     setting = config.temperature
-    tau = np.full(labels.shape, setting.base)
     if setting.kind == "idts":
-        tau = idts(difficulty, selected, setting.base, setting.strength, setting.inverse)
-    value, gradient = DIVERGENCES[config.divergence.kind]
+        return idts(difficulty, selected, setting.base, setting.strength, setting.inverse)
+    if setting.kind == "entropy":
+        return setting.min + (setting.max - setting.min) * (1 - u if setting.inverse else u)
+    return np.full(difficulty.shape, getattr(setting, "base", 1.0))
+
+
+def temperatures(config, tau, student, teacher, at):
+    """(τ_student, τ_teacher, factor) of one token; `at` is the student without gradient."""
+    setting, squared = config.temperature, config.scale_by_squared_temperature
+    if setting.kind == "dtkd":
+        high = [np.max(z - np.mean(z)) for z in (at, teacher)]
+        pair = [2 * h / sum(high) for h in high]
+        return (*pair, pair[0] * pair[1] if squared else 1.0)
+    if setting.kind == "logit_standardization":
+        pair = [tau * (np.std(z) + 1e-7) for z in (student, teacher)]
+        return (*pair, tau**2 if squared else 1.0)
+    return tau, tau, tau**2 if squared else 1.0
+
+
+def distance(config, tau, student, teacher, at):
+    """factor · D(p^τ, q^τ) of one token, as a function of the student's logits."""
+    at_student, at_teacher, factor = temperatures(config, tau, student, teacher, at)
+    own = temperatures(config, tau, at, teacher, at)[0]
+    options = config.divergence.model_dump(exclude={"kind"})
+    return factor * rules.DIVERGENCES[config.divergence.kind](
+        rules.log_softmax(student, at_student),
+        rules.log_softmax(teacher, at_teacher),
+        rules.log_softmax(at, own),
+        **options,
+    )
+
+
+def numerators(config, student, teacher, labels, ratio, progress=0.5):
+    """Sums of one micro-batch, their gradients and totals, and what led to them."""
+    student, teacher = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
+    mask = labels != IGNORE
+    difficulty = rules.scores(config.score.kind, student, teacher, labels)
+    u = rules.ranks(rules.scores("teacher_entropy", student, teacher, labels), mask)
+    weight = weights(config, difficulty, u, mask, ratio, progress)
+    tau = assigned_temperature(config, difficulty, u, weight > 0)
+    reported = tau.copy()
     out = {"kd": 0.0, "ce": 0.0, "all_tokens": 0.0, "forward_kl": 0.0, "reverse_kl": 0.0}
     kd_gradient, ce_gradient = np.zeros(student.shape), np.zeros(student.shape)
+    base, options = getattr(config.temperature, "base", 1.0), config.divergence.model_dump()
+    options.pop("kind")
     for i in zip(*np.nonzero(mask), strict=True):
-        log_q, log_p = log_softmax(student[i]), log_softmax(teacher[i])
+        z, other = student[i], teacher[i]
+        log_q, log_p = rules.log_softmax(z), rules.log_softmax(other)
         out["ce"] -= log_q[labels[i]]
-        out["forward_kl"] += forward_kl(log_q, log_p)
-        out["reverse_kl"] += reverse_kl(log_q, log_p)
-        out["all_tokens"] += value(
-            log_softmax(student[i], setting.base), log_softmax(teacher[i], setting.base)
+        out["forward_kl"] += rules.kl(log_p, log_q)
+        out["reverse_kl"] += rules.kl(log_q, log_p)
+        at_base = rules.log_softmax(z, base), rules.log_softmax(other, base)
+        out["all_tokens"] += rules.DIVERGENCES[config.divergence.kind](
+            *at_base, at_base[0], **options
         )
-        ce_gradient[i] = np.exp(log_q) - np.eye(student.shape[-1])[labels[i]]
-        if selected[i]:
-            at_tau = log_softmax(student[i], tau[i]), log_softmax(teacher[i], tau[i])
-            factor = tau[i] ** 2 if config.scale_by_squared_temperature else 1.0
-            out["kd"] += factor * value(*at_tau)
-            kd_gradient[i] = factor * gradient(*at_tau) / tau[i]
+        ce_gradient[i] = np.exp(log_q) - np.eye(z.size)[labels[i]]
+        if weight[i] > 0:
+            value = lambda x, i=i, z=z, t=other: distance(config, tau[i], x, t, z)  # noqa: E731
+            out["kd"] += weight[i] * value(z)
+            kd_gradient[i] = weight[i] * rules.differentiated(value, z)
+            reported[i] = temperatures(config, tau[i], z, other, z)[0]
     return out | {
         "kd_gradient": kd_gradient,
         "ce_gradient": ce_gradient,
-        "kd_tokens": int(selected.sum()),
+        "kd_tokens": float(weight.sum()),
         "ce_tokens": int(mask.sum()),
         "scores": difficulty,
-        "selected": selected,
-        "temperature": tau,
+        "selected": weight > 0,
+        "temperature": reported,
     }
 
 
-def loss(config, student, teacher, labels, ratio):
+def loss(config, student, teacher, labels, ratio, progress=0.5):
     """Value and gradient of one step; arrays have a leading axis of micro-batches."""
     parts = [
-        numerators(config, *micro, ratio) for micro in zip(student, teacher, labels, strict=True)
+        numerators(config, *micro, ratio, progress)
+        for micro in zip(student, teacher, labels, strict=True)
     ]
+    shape = config.weight_schedule
+    kd_weight = moving(config.kd_weight, config.kd_weight_end, shape, progress)
+    ce_weight = moving(config.ce_weight, config.ce_weight_end, shape, progress)
     kd_tokens = max(1, sum(p["kd_tokens"] for p in parts))
     ce_tokens = max(1, sum(p["ce_tokens"] for p in parts))
-    value = config.kd_weight * sum(p["kd"] for p in parts) / kd_tokens
-    value += config.ce_weight * sum(p["ce"] for p in parts) / ce_tokens
+    value = kd_weight * sum(p["kd"] for p in parts) / kd_tokens
+    value += ce_weight * sum(p["ce"] for p in parts) / ce_tokens
     gradient = np.stack(
         [
-            config.kd_weight * p["kd_gradient"] / kd_tokens
-            + config.ce_weight * p["ce_gradient"] / ce_tokens
+            kd_weight * p["kd_gradient"] / kd_tokens + ce_weight * p["ce_gradient"] / ce_tokens
             for p in parts
         ]
     )

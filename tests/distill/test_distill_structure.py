@@ -55,7 +55,7 @@ def test_options_of_rules_are_their_settings():
 
 
 def test_imports_are_arrays_and_settings_only():
-    allowed = {"jax", "jaxtyping", "optax", "collections", "functools", "typing"}
+    allowed = {"jax", "jaxtyping", "optax", "collections", "functools", "math", "typing"}
     for path in Path(adakd_jax.distill.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

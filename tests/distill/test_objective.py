@@ -10,11 +10,19 @@ import pytest
 from adakd_jax.axes import IGNORE
 from adakd_jax.config import (
     AllTokens,
+    AlphaBeta,
+    CosineRatio,
+    Curriculum,
     DistillConfig,
+    Dtkd,
+    EntropyTemperature,
     FixedTemperature,
     ForwardKl,
     Idts,
     Latf,
+    LinearRatio,
+    LogitStandardization,
+    ToDi,
     TopRatio,
     UniformScore,
 )
@@ -31,6 +39,18 @@ CONFIGS = {
         focus=TopRatio(ratio=0.4),
         temperature=Idts(base=2.0, strength=0.3, inverse=False),
         scale_by_squared_temperature=False,
+    ),
+    "egad": DistillConfig(
+        focus=Curriculum(), temperature=EntropyTemperature(), divergence=ForwardKl()
+    ),
+    "abkd_linear_dtkd": DistillConfig(
+        focus=LinearRatio(end=0.5), temperature=Dtkd(), divergence=AlphaBeta()
+    ),
+    "todi_standardized": DistillConfig(
+        temperature=LogitStandardization(base=2.0), divergence=ToDi(), focus=CosineRatio(end=0.3)
+    ),
+    "moving_weights": DistillConfig(
+        kd_weight=1.0, kd_weight_end=0.2, ce_weight=0.0, ce_weight_end=0.8, weight_schedule="cosine"
     ),
     "all_tokens_monitored": DistillConfig(
         focus=Latf(monitor="all_tokens"), temperature=FixedTemperature(base=2.0)

@@ -7,9 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adakd_jax.config import DistillConfig, FixedTemperature, Idts
-from adakd_jax.distill import TEMPERATURES, idts_temperature, token_temperature
-from tests.distill import oracle
+from adakd_jax.config import (
+    AllTokens,
+    Ctkd,
+    DistillConfig,
+    Dtkd,
+    EntropyTemperature,
+    FixedTemperature,
+    Idts,
+    LogitStandardization,
+)
+from adakd_jax.distill import (
+    TEMPERATURES,
+    Signals,
+    distillation_loss,
+    idts_temperature,
+    token_temperature,
+)
+from tests.distill import oracle, oracle_rules
 
 temperature = jax.jit(idts_temperature, static_argnames="inverse")
 SHAPE = (3, 8)
@@ -72,18 +87,124 @@ def test_no_gradient():
     np.testing.assert_array_equal(gradient, 0.0)
 
 
-CONFIGS = {
+SETTINGS = {
     "fixed": FixedTemperature(base=2.0),
     "idts": Idts(base=2.0, strength=0.3, inverse=False),
+    "entropy": EntropyTemperature(min=0.5, max=1.5),
+    "ctkd": Ctkd(),
+    "dtkd": Dtkd(),
+    "logit_standardization": LogitStandardization(base=2.0),
 }
+run = jax.jit(token_temperature, static_argnums=0)
 
 
-@pytest.mark.parametrize("kind", sorted(TEMPERATURES))
-def test_chosen_by_config(kind, signals):
+def _temperatures(kind, student, teacher, scores=None, selected=None, progress=0.5):
+    shape = np.shape(student)[:-1]
+    scores = np.ones(shape, np.float32) if scores is None else scores
+    selected = np.ones(shape, bool) if selected is None else selected
+    learned = {"temperature": jnp.float32(1.7)}
+    signals = Signals(jnp.float32(1.0), jnp.float32(progress), learned=learned)
+    config = DistillConfig(temperature=SETTINGS[kind])
+    return run(config, scores, selected, student, teacher, signals)
+
+
+def test_every_rule_is_tried():
+    assert set(TEMPERATURES) == set(SETTINGS)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "idts"])
+def test_those_without_logits(kind, signals):
     scores, selected = jnp.asarray([0.1, 0.5, 0.9]), jnp.ones(3, bool)
-    config = DistillConfig(temperature=CONFIGS[kind])
-    run = jax.jit(token_temperature, static_argnums=0)
+    config = DistillConfig(temperature=SETTINGS[kind])
     student, teacher = run(config, scores, selected, None, None, signals())
     strength = 0.3 if kind == "idts" else 0.0
     np.testing.assert_allclose(student, oracle.idts(scores, selected, 2.0, strength, False), 1e-6)
     np.testing.assert_array_equal(student, teacher)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_entropy_ranks_the_teacher(batch, inverse):
+    student, teacher, labels = batch
+    config = DistillConfig(temperature=EntropyTemperature(min=0.5, max=1.5, inverse=inverse))
+    mask = labels != -100
+    signals = Signals(jnp.float32(1.0), jnp.float32(0.5))
+    tau, same = run(config, np.zeros(mask.shape, np.float32), mask, student, teacher, signals)
+    u = oracle_rules.ranks(oracle_rules.scores("teacher_entropy", *batch), mask)
+    np.testing.assert_allclose(tau[mask], 0.5 + (1 - u if inverse else u)[mask], rtol=1e-6)
+    np.testing.assert_array_equal(tau, same)
+
+
+@pytest.mark.parametrize("kind", ["dtkd", "logit_standardization"])
+def test_those_that_see_logits(kind, batch):
+    student, teacher = batch[:2]
+    pair = _temperatures(kind, student, teacher)
+    config = DistillConfig(temperature=SETTINGS[kind])
+    base = getattr(SETTINGS[kind], "base", 1.0)
+    for i in np.ndindex(student.shape[:-1]):
+        expected = oracle.temperatures(
+            config, base, student[i].astype(float), teacher[i].astype(float), student[i]
+        )
+        np.testing.assert_allclose([pair[0][i], pair[1][i]], expected[:2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dtkd", "logit_standardization"])
+def test_impossible_tokens_do_not_count(kind, batch):
+    student, teacher = batch[:2]
+    wide = [np.concatenate([z, np.full((2, 8, 2), -np.inf, np.float32)], -1) for z in batch[:2]]
+    for narrow, other in zip(
+        _temperatures(kind, student, teacher), _temperatures(kind, *wide), strict=True
+    ):
+        np.testing.assert_allclose(other, narrow, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", sorted(SETTINGS))
+def test_constant_and_equal_logits_are_no_trouble(kind):
+    zeros, other = np.zeros((3, 5), np.float32), np.float32([[1, 2, 3, 4, 5]] * 3)
+    for student, teacher in ((zeros, zeros), (zeros, other), (other, zeros), (other, other)):
+        config = DistillConfig(temperature=SETTINGS[kind])
+        learned = {"temperature": jnp.float32(1.7)}
+        signals = Signals(jnp.float32(1.0), jnp.float32(0.5), learned=learned)
+
+        def loss(z, config=config, teacher=teacher, signals=signals):
+            labels = jnp.ones(3, jnp.int32)
+            return distillation_loss(config, z, jnp.asarray(teacher), labels, signals)[0]
+
+        value, gradient = jax.value_and_grad(loss)(jnp.asarray(student))
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+        if student is teacher:
+            np.testing.assert_allclose(value, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.25, 1.0])
+def test_learned_temperature_climbs_against_the_loss(progress, batch):
+    """The gradient of the loss with respect to T, reversed and scaled by (1 − cos π·progress)/2."""
+    student, teacher, labels = map(jnp.asarray, batch)
+    config = DistillConfig(temperature=Ctkd(), focus=AllTokens())
+
+    def loss(tau, how, rate):
+        chosen = DistillConfig(temperature=how, focus=AllTokens())
+        signals = Signals(jnp.float32(1.0), rate, learned={"temperature": tau})
+        return distillation_loss(chosen, student, teacher, labels, signals)[0]
+
+    rate = jnp.float32(progress)
+    value, gradient = jax.value_and_grad(loss)(jnp.float32(1.7), config.temperature, rate)
+    fixed = lambda t: float(loss(jnp.float32(1.0), FixedTemperature(base=t), rate))  # noqa: E731
+    np.testing.assert_allclose(value, fixed(1.7), rtol=1e-6)
+    # τ² is a constant: it is that of 1.7 at both sides.
+    unscaled = [fixed(t) / t**2 for t in (1.69, 1.71)]
+    slope = 1.7**2 * (unscaled[1] - unscaled[0]) / 0.02
+    strength = 0.5 * (1 - np.cos(np.pi * progress))
+    np.testing.assert_allclose(gradient, -strength * slope, rtol=5e-3, atol=1e-7)
+
+
+def test_a_learned_temperature_must_be_given(batch):
+    signals = Signals(jnp.float32(1.0), jnp.float32(0.5))
+    with pytest.raises(ValueError, match=r"ctkd: needs Signals\.learned\['temperature'\]"):
+        distillation_loss(DistillConfig(temperature=Ctkd()), *map(jnp.asarray, batch), signals)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "idts", "entropy", "ctkd", "dtkd"])
+def test_no_gradient_through_the_temperature(kind, batch):
+    student, teacher = (jnp.asarray(z) for z in batch[:2])
+    gradient = jax.grad(lambda z: _temperatures(kind, z, teacher)[0].sum())(student)
+    np.testing.assert_array_equal(gradient, 0.0)

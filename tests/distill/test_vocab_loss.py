@@ -73,27 +73,37 @@ def head_logits(hidden, head, size):
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def run(kind, config, options, case, ratio, cotangent=1.0):
     chunk_size, biased, scale, soft_cap = options
-    signals = Signals(ratio, jnp.float32(0.3), jax.random.key(3), None)
+    teacher_features = jnp.stack([jnp.sin(case.teacher), case.teacher], axis=-2)
 
-    def value(student, weight, bias):
+    def value(student, weight, bias, learned):
+        signals = Signals(ratio, jnp.float32(0.3), jax.random.key(3), learned)
+        features = None
+        if config.has_features:
+            features = Features(jnp.stack([student**2, student], axis=-2), teacher_features)
         student_head, teacher_head = heads(
             case, (weight, bias), biased=biased, scale=scale, soft_cap=soft_cap
         )
         if kind == "chunked":
             loss, report = vocab_distillation_loss(
                 config, student, student_head, case.teacher, teacher_head, case.labels, signals,
-                chunk_size=chunk_size,
+                chunk_size=chunk_size, features=features,
             )  # fmt: skip
         else:
             logits = (
                 head_logits(student, student_head, VOCABULARY),
                 head_logits(case.teacher, teacher_head, VOCABULARY),
             )
-            loss, report = distillation_loss(config, *logits, case.labels, signals)
+            loss, report = distillation_loss(
+                config, *logits, case.labels, signals, features=features
+            )
         return cotangent * loss, report
 
-    arguments = case.student, case.student_weight, case.student_bias
-    return jax.value_and_grad(value, (0, 1, 2), has_aux=True)(*arguments)
+    learned = {
+        "temperature": jnp.float32(1.4),
+        "projector": jnp.sin(jnp.arange(24.0)).reshape(4, 6),
+    }
+    arguments = case.student, case.student_weight, case.student_bias, learned
+    return jax.value_and_grad(value, (0, 1, 2, 3), has_aux=True)(*arguments)
 
 
 def agree(config, case, ratio, chunk_size=4, biased=True, scale=0.7, soft_cap=5.0, cotangent=1.0):
@@ -134,6 +144,8 @@ def test_random_combinations(seed):
         scale_by_squared_temperature=bool(rng.integers(2)),
         ce_weight=float(rng.choice([0.0, 0.4])),
         kd_weight=float(rng.choice([1.0, 0.6])),
+        kd_weight_end=[None, 0.1][rng.integers(2)],
+        feature_weight=float(rng.choice([0.0, 0.0, 0.5])),
         keep_logits=str(rng.choice(["none", "float32"])),
     )
     agree(
@@ -146,12 +158,55 @@ def test_random_combinations(seed):
     )
 
 
-@pytest.mark.parametrize("with_ce", [0.0, 0.5])
-def test_no_response_token(with_ce):
+@pytest.mark.parametrize("with_others", [0.0, 0.5])
+def test_no_response_token(with_others):
     case = a_case()._replace(labels=np.full(SHAPE, IGNORE, np.int32))
-    (loss, _), gradient = agree(DistillConfig(ce_weight=with_ce), case, 0.5)
+    config = DistillConfig(ce_weight=with_others, feature_weight=with_others)
+    (loss, _), gradient = agree(config, case, 0.5)
     assert float(loss) == 0.0
-    assert all((np.asarray(g) == 0.0).all() for g in gradient)
+    assert all((np.asarray(g) == 0.0).all() for g in jax.tree.leaves(gradient))
+
+
+FINE_TUNING = DistillConfig(kd_weight=0.0, ce_weight=1.0)
+
+
+def test_fine_tuning_needs_no_teacher():
+    case = jax.tree.map(jnp.asarray, a_case())
+    (loss, _), gradient = agree(FINE_TUNING, case, 0.5)
+    student_head, _ = heads(case)
+    alone, seen = vocab_distillation_loss(
+        FINE_TUNING, case.student, student_head, None, None, case.labels,
+        Signals(jnp.float32(1.0), jnp.float32(0.3)), chunk_size=4,
+    )  # fmt: skip
+    np.testing.assert_allclose(alone, loss, rtol=1e-6)
+    logits = np.asarray(head_logits(case.student, student_head, VOCABULARY), np.float64)
+    picked = np.take_along_axis(logits, np.maximum(case.labels, 0)[..., None], -1)[..., 0]
+    surprise = np.log(np.exp(logits).sum(-1)) - picked
+    expected = surprise[case.labels != IGNORE].mean()
+    np.testing.assert_allclose([alone, seen.ce], expected, rtol=1e-5)
+    assert float(seen.kd) == float(seen.forward_kl_sum) == 0.0 and np.abs(gradient[0]).max() > 0
+
+
+def test_distillation_without_a_teacher_is_refused():
+    case = jax.tree.map(jnp.asarray, a_case())
+    signals = Signals(jnp.float32(1.0), jnp.float32(0.0))
+    with pytest.raises(ValueError, match="teacher: kd_weight or feature_weight > 0 needs"):
+        vocab_distillation_loss(
+            DistillConfig(), case.student, heads(case)[0], None, None, case.labels, signals
+        )
+
+
+@pytest.mark.parametrize("config", [
+    DistillConfig(feature_weight=0.7),
+    DistillConfig(kd_weight=0.0, feature_weight=1.0),
+    DistillConfig(kd_weight=0.0, ce_weight=0.3, feature_weight=1.0, feature_weight_end=0.1),
+    DistillConfig(temperature=settings.Ctkd(), ce_weight=0.2),
+], ids=["beside", "alone", "moving", "learned temperature"])  # fmt: skip
+def test_other_terms(config):
+    (_, report), gradient = agree(config, a_case(), 0.6, cotangent=3.0)
+    learned = {name: float(np.abs(g).max()) for name, g in gradient[3].items()}
+    assert (learned["projector"] > 0) == config.has_features == (float(report.feature) > 0)
+    assert (learned["temperature"] > 0) == (config.temperature.kind == "ctkd")
 
 
 def test_one_response_token():
@@ -189,7 +244,7 @@ def test_equal_models_have_no_loss_and_no_gradient(divergence):
     config = DistillConfig(divergence=divergence)
     (loss, _), gradient = run("chunked", config, (4, True, 1.0, None), case, np.float32(0.6))
     np.testing.assert_allclose(loss, 0.0, atol=1e-6)
-    for g in gradient:
+    for g in gradient[:3]:
         np.testing.assert_allclose(g, 0.0, atol=1e-6)
 
 
@@ -293,5 +348,5 @@ def test_logits_kept_in_bfloat16_are_near():
     (expected, _), exact = run("dense", DistillConfig(), options, a_case(), np.float32(0.6))
     assert float(loss) != float(expected)
     np.testing.assert_allclose(loss, expected, rtol=0.02)
-    for ours, theirs in zip(gradient, exact, strict=True):
+    for ours, theirs in zip(gradient[:3], exact[:3], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=0.05 * np.abs(theirs).max())

@@ -42,8 +42,8 @@ def run_dir(tmp_path_factory, tiny_pretrained):
     state = init_state(tiny_pretrained.params, optax.sgd(0.1), seed=0)
     changed = jax.tree.map(lambda leaf: leaf + 1.0, state.params)
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(state._replace(step=np.int32(1)), reverse_kl=0.5)
-        checkpoints.save(state._replace(step=np.int32(2), params=changed), reverse_kl=0.7)
+        checkpoints.save(state._replace(step=np.int32(1)), held_out_loss=0.5)
+        checkpoints.save(state._replace(step=np.int32(2), params=changed), held_out_loss=0.7)
     return folder
 
 

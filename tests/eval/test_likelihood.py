@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from adakd_jax.axes import IGNORE, TokenBatch
-from adakd_jax.eval.likelihood import likelihood
+from adakd_jax.eval.likelihood import document_sums, likelihood
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from tests.eval.tiny import TINY
 
@@ -85,6 +85,23 @@ def test_means_are_those_of_the_definitions(tiny_model, teacher, batches):
     names = ("nll", "nll_teacher", "forward_kl", "reverse_kl", "top1_agreement")
     np.testing.assert_allclose([getattr(result, name) for name in names], means, rtol=2e-5)
     assert result.to_dict().keys() == {"tokens", *names}
+
+
+def test_sums_of_documents_are_those_of_their_tokens(tiny_model, teacher, batches):
+    measured = document_sums(*tiny_model, *teacher, batches, chunk_size=5)
+    expected = []
+    for batch in batches:
+        for row, segment in np.ndindex(ROWS, 2):
+            own = (batch.segments == segment + 1) & (np.arange(ROWS) == row)[:, None]
+            alone = batch._replace(labels=np.where(own, batch.labels, IGNORE))
+            tokens = int((alone.labels != IGNORE).sum())
+            if tokens:
+                expected.append([tokens, *tokens * oracle(tiny_model, teacher, [alone])[1]])
+    expected = np.asarray(expected)
+    np.testing.assert_array_equal(measured.tokens, expected[:, 0])
+    np.testing.assert_allclose(measured.sums, expected[:, 1:], rtol=2e-5)
+    whole = likelihood(*tiny_model, *teacher, batches, chunk_size=5)
+    assert measured.likelihood() == whole
 
 
 def test_a_student_equals_itself(tiny_model, batches):

@@ -11,9 +11,11 @@ from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import IGNORE, TokenBatch
 from adakd_jax.config import DistillConfig, OptimizerConfig, RunConfig
+from adakd_jax.distill import mapped_layers
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
+from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts
@@ -59,19 +61,33 @@ class Pair(NamedTuple):
     def parts(
         self, distill: DistillConfig, optimizer: OptimizerConfig, steps: int = 20
     ) -> StepParts:
+        schedule = learning_rate_schedule(optimizer, steps)
+        count = distill.features.layers
         return StepParts(
             distill=distill,
             optimizer=build_optimizer(optimizer, distill, steps),
-            schedule=learning_rate_schedule(optimizer, steps),
+            schedule=schedule,
             student=self.student,
-            teacher=self.teacher,
+            teacher=self.teacher if distill.has_teacher else None,
             total_steps=steps,
+            learner=build_learner(distill, optimizer, schedule),
+            layers=mapped_layers(count, 2, 3) if distill.has_features else (),
             average_decay=optimizer.average_decay,
         )
 
     def state(self, parts: StepParts) -> TrainState:
-        params = jax.tree.map(lambda x: x.copy(), self.student_params)
-        return init_state(params, parts.optimizer, seed=0, average=parts.average_decay is not None)
+        return init_state(
+            jax.tree.map(lambda x: x.copy(), self.student_params),
+            parts.optimizer,
+            seed=0,
+            average=parts.average_decay is not None,
+            learned=initial_learned(parts.distill, 16, 16, jax.random.key(0)),
+            learner=parts.learner,
+        )
+
+    def teaching(self, parts: StepParts) -> Any:
+        """What the train step is given besides its state."""
+        return None if parts.teacher is None else self.teacher_params
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,120 @@
+"""What the runs of a study share, each made once: teacher, students, data, compiled steps."""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+from adakd_jax.config import RunConfig, StudentRandom
+from adakd_jax.data.loader import TrainingBatches
+from adakd_jax.eval.suite import Evaluation, evaluate
+from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.training.prepare import (
+    Run,
+    describe,
+    load_student,
+    load_teacher,
+    read_data,
+    vocabulary_note,
+)
+from adakd_jax.training.run import compiled_step, held_out_of
+from adakd_jax.training.state import TrainState
+from adakd_jax.training.step import StepParts, TrainStep
+
+
+class Shared:
+    """Loads and prepares everything that all methods have in common.
+
+    Attributes:
+        teacher: of all methods, and what students are compared with.
+        data: names the content of the rows.
+        held_out: rows that all students are measured on; None if there are none.
+    """
+
+    def __init__(self, config: RunConfig, console: Console):
+        """Load the teacher and read the data of `config`, saying what was found.
+
+        Raises:
+            ModelNotFoundError, WeightsError, MalformedRowsError, EmptyDataError, ValueError: as
+            `adakd_jax.training.prepare.prepare`.
+        """
+        assert config.teacher is not None  # a plan without a teacher is refused
+        console.print(f"loading  {config.teacher.path}", soft_wrap=True)
+        self.teacher = load_teacher(config.teacher)
+        self._students: dict[str, Pretrained] = {}
+        self._steps: dict[str, TrainStep] = {}
+        student = self.student(config)
+        console.print(
+            f"teacher  {describe(self.teacher)}\nstudent  {describe(student)}", soft_wrap=True
+        )
+        if note := vocabulary_note(student, self.teacher):
+            console.print(note, soft_wrap=True)
+        # One split for all seeds, so that all students are measured on the same rows.
+        self._examples, self._rows = read_data(config.data, student, 0, console)
+        report = self._examples.report
+        self.data: dict[str, Any] = {
+            "examples": report.examples,
+            "tokens": report.tokens,
+            "response_tokens": report.response_tokens,
+            "held_out": None if self._rows is None else self._rows.key,
+        }
+        self.held_out = held_out_of(self.run(config))
+
+    def student(self, config: RunConfig) -> Pretrained:
+        """The untrained student of a run; its weights are shared and must not be donated."""
+        key = config.student.model_dump_json()
+        if isinstance(config.student, StudentRandom):
+            key += f" seed {config.seed}"
+        if key not in self._students:
+            self._students[key] = load_student(config, self.teacher)
+        return self._students[key]
+
+    def run(self, config: RunConfig) -> Run:
+        """All that a run reads; its student's weights are the shared ones."""
+        return Run(
+            config=config,
+            teacher=self.teacher,
+            student=self.student(config),
+            batches=TrainingBatches(self._examples, config.data, config.training, config.seed),
+            held_out=self._rows,
+        )
+
+    def trainable(self, config: RunConfig) -> Run:
+        """The same with a student of its own, whose weights may be donated."""
+        run = self.run(config)
+        params = jax.tree.map(jnp.copy, run.student.params)
+        return dataclasses.replace(run, student=dataclasses.replace(run.student, params=params))
+
+    def compiled_step(
+        self, run: Run, parts: StepParts, state: TrainState, console: Console
+    ) -> TrainStep:
+        """The train step, compiled by the first run that has the same: seeds do not differ."""
+        config = run.config
+        key = json.dumps(
+            [
+                config.distill.model_dump(mode="json"),
+                config.optimizer.model_dump(mode="json"),
+                config.student.model_dump(mode="json"),
+                parts.total_steps,
+                run.batches.shape,
+            ]
+        )
+        if key not in self._steps:
+            self._steps[key] = compiled_step(run, parts, state, console)
+        return self._steps[key]
+
+    def evaluate(self, config: RunConfig, params: Any, console: Console) -> Evaluation:
+        """Measure a student of a run on the held-out rows, with `params` as its weights."""
+        assert self.held_out is not None  # a plan without held-out rows is refused
+        return evaluate(
+            self.student(config),
+            self.held_out,
+            config.evaluation.generation,
+            params=params,
+            teacher=self.teacher,
+            seed=config.seed,
+            console=console,
+        )

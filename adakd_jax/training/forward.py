@@ -1,0 +1,101 @@
+"""From weights and a micro-batch to what the loss is computed from."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from adakd_jax.axes import Head, TokenBatch
+from adakd_jax.config import DistillConfig
+from adakd_jax.distill import (
+    Denominators,
+    Features,
+    LossReport,
+    Signals,
+    distillation_loss,
+)
+from adakd_jax.models import Decoder, logits
+
+LayerPairs = tuple[tuple[int, int], ...]
+
+
+class Outputs(NamedTuple):
+    """Last hidden states [B, T, D] and output embeddings of both models; None without a teacher.
+
+    `features` are the hidden states that are compared, if any.
+    """
+
+    student_hidden: Array
+    student_head: Head
+    teacher_hidden: Array | None
+    teacher_head: Head | None
+    features: Features | None
+
+
+def run_models(
+    student: Decoder, teacher: Decoder | None, batch: TokenBatch, layers: LayerPairs
+) -> Outputs:
+    """Both forward passes; no gradient reaches the teacher.
+
+    Args:
+        student: the model that learns.
+        teacher: the model that teaches, or None.
+        batch: [B, T].
+        layers: (student layer, teacher layer) pairs whose hidden states are compared; the last is
+            the last layer of both, whose hidden states are those after the final norm.
+    """
+    of_student, seen = _hidden(student, batch, tuple(pair[0] for pair in layers))
+    if teacher is None:
+        return Outputs(of_student, student.head(), None, None, None)
+    of_teacher, taught = jax.lax.stop_gradient(
+        _hidden(teacher, batch, tuple(pair[1] for pair in layers))
+    )
+    features = None if seen is None or taught is None else Features(seen, taught)
+    return Outputs(of_student, student.head(), of_teacher, teacher.head(), features)
+
+
+def _hidden(
+    model: Decoder, batch: TokenBatch, layers: tuple[int, ...]
+) -> tuple[Array, Array | None]:
+    inputs = (batch.tokens, batch.positions, batch.segments)
+    if len(layers) <= 1:
+        last = model(*inputs)
+        return last, last[..., None, :] if layers else None
+    last, earlier = model.hidden_states(*inputs, layers[:-1])
+    return last, jnp.concatenate([earlier, last[..., None, :]], axis=-2)
+
+
+def whole_logits_loss(
+    config: DistillConfig,
+    student_hidden: Array,
+    student_head: Head,
+    teacher_hidden: Array | None,
+    teacher_head: Head | None,
+    labels: Array,
+    signals: Signals,
+    *,
+    features: Features | None = None,
+    denominators: Denominators | None = None,
+) -> tuple[Array, LossReport]:
+    """`vocab_distillation_loss` by way of [B, T, V]: what benchmarks compare with."""
+    size = min(student_head.size, (teacher_head or student_head).size)
+    student_logits = logits(student_hidden, student_head._replace(size=size))
+    teacher_logits = None
+    if teacher_hidden is not None and teacher_head is not None:
+        teacher_logits = logits(teacher_hidden, teacher_head._replace(size=size))
+    return distillation_loss(
+        config,
+        student_logits,
+        teacher_logits,
+        labels,
+        signals,
+        features=features,
+        denominators=denominators,
+    )
+
+
+def merge(graphdef: nnx.GraphDef | None, params: Any) -> Any:
+    """A model from its two halves; None without one."""
+    return None if graphdef is None else nnx.merge(graphdef, params)
