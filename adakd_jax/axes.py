@@ -8,9 +8,12 @@ that carry no loss.
 
 from typing import NamedTuple
 
+import jax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 IGNORE = -100
+BATCH_AXES = ("data", "fsdp")  # mesh axes that share the rows of a batch
 
 Logits = Float[Array, "*tokens V"]
 PerToken = Float[Array, "*tokens"]
@@ -44,3 +47,16 @@ class Head(NamedTuple):
     bias: Array | None = None
     scale: float = 1.0
     soft_cap: float | None = None
+
+
+def keep_rows_split(x: Array) -> Array:
+    """Hold activations [B, …] split by rows, so that weights are gathered and not activations.
+
+    Does nothing without a mesh.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
+        return x
+    if x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return x  # a held-out batch, which need not divide
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))

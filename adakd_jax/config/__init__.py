@@ -60,6 +60,7 @@ from adakd_jax.config.distill import (
     Tvd,
     UniformScore,
 )
+from adakd_jax.config.mesh import MeshConfig
 from adakd_jax.config.models import (
     Student,
     StudentCheckpoint,
@@ -122,6 +123,7 @@ __all__ = [
     "LogTokuScore",
     "LoggingConfig",
     "LogitStandardization",
+    "MeshConfig",
     "NmtKdScore",
     "OptimizerConfig",
     "RandomScore",

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt
 from adakd_jax.config.checks import RUN_CHECKS
 from adakd_jax.config.data import DataConfig
 from adakd_jax.config.distill import DistillConfig
+from adakd_jax.config.mesh import MeshConfig
 from adakd_jax.config.models import Student, TeacherConfig
 from adakd_jax.config.stage import Check, Stage
 from adakd_jax.config.training import (
@@ -42,6 +43,7 @@ class RunConfig(Stage):
         default=OptimizerConfig(), description="AdamW and its schedule"
     )
     training: TrainingConfig = Field(description="length and batches")
+    mesh: MeshConfig = Field(default=MeshConfig(), description="how devices are laid out")
     checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="saving")
     evaluation: EvaluationConfig = Field(
         default=EvaluationConfig(), description="held-out measurements"

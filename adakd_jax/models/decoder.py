@@ -12,7 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from adakd_jax.axes import Head
+from adakd_jax.axes import Head, keep_rows_split
 from adakd_jax.models.attention import attention
 from adakd_jax.models.attention_mask import LayerWindow, Window
 from adakd_jax.models.cache import KVCache
@@ -129,9 +129,11 @@ class Decoder(nnx.Module):
 
         def apply(layer: Layer, x: Array, place: LayerPlace) -> Array:
             queries_keys_values = layer.queries_keys_values(x, place.rotary)
-            return layer.finish(x, attend(*queries_keys_values, window=place.window))
+            x = layer.finish(x, attend(*queries_keys_values, window=place.window))
+            return keep_rows_split(x)
 
-        return self._scan_layers(apply, self._embed(tokens, positions), positions, collect)
+        x = keep_rows_split(self._embed(tokens, positions))
+        return self._scan_layers(apply, x, positions, collect)
 
     def decode(
         self,

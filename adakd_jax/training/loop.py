@@ -110,6 +110,7 @@ def fit(
     log: MetricsLog,
     console: Console,
     held_out: HeldOut | None = None,
+    place: Callable[[TokenBatch], TokenBatch] = lambda batch: batch,
 ) -> tuple[TrainState, str | None]:
     """Train from `state.step` to the last step.
 
@@ -122,6 +123,7 @@ def fit(
         checkpoints: where states are saved; the last one is saved in any case.
         log: where metrics go.
         console: where progress is shown.
+        place: moves this process's rows to the devices.
         held_out: measures a state on held-out rows; its `reverse_kl` (without
             a teacher: `nll`) ranks checkpoints.
 
@@ -138,7 +140,7 @@ def fit(
     with StopRequest() as stop, display:
         recorder = Recorder(log, display, schedule)
         for index, batch, info in batches.iterate(start):
-            state, metrics = step_fn(state, teacher_params, batch)
+            state, metrics = step_fn(state, teacher_params, place(batch))
             done = index + 1
             recorder.push(done, metrics, info)
             last = done == schedule.total_steps or stop.name is not None

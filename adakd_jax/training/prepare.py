@@ -1,14 +1,17 @@
 """From settings to everything a run computes with: models, held-out rows and training batches."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array
 from rich.console import Console
 
+from adakd_jax.axes import BATCH_AXES
 from adakd_jax.config import DataConfig, RunConfig, StudentCheckpoint, TeacherConfig
 from adakd_jax.data.examples import Examples, encode_rows
 from adakd_jax.data.loader import TrainingBatches
@@ -23,9 +26,20 @@ from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import init_student
 from adakd_jax.hf.tokenizer import check_same_tokens
 from adakd_jax.models.config import ComputeDtype, DecoderConfig
-from adakd_jax.training.architecture import check_architecture
+from adakd_jax.models.families import decoder_config
+from adakd_jax.sharding import (
+    Rules,
+    check_model,
+    make_mesh,
+    parameter_spec,
+    row_shards,
+    rules_of,
+    shardings_like,
+)
+from adakd_jax.training.architecture import check_architecture, model_configs
 from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
+from adakd_jax.training.state import TrainState
 from adakd_jax.training.step import StepParts
 
 
@@ -38,6 +52,7 @@ class Run:
     student: Pretrained
     batches: TrainingBatches
     held_out: RowSource | None
+    mesh: Mesh | None = None
 
     @property
     def teaching(self) -> Pretrained | None:
@@ -56,7 +71,14 @@ class Run:
             self.batches.total_steps,
             (self.student.config, self.student.graphdef),
             None if self.teaching is None else (self.teaching.config, self.teaching.graphdef),
+            on_mesh=self.mesh is not None,
         )
+
+    def shardings(self, state: TrainState) -> Any:
+        """Of a state of this run; None without a mesh."""
+        if self.mesh is None:
+            return None
+        return shardings_like(state, self.mesh, rules_of(self.config.mesh, "student"))
 
     def learned(self) -> dict[str, Array]:
         """What the method trains beside the student, as it starts."""
@@ -69,7 +91,12 @@ Structure = tuple[DecoderConfig, nnx.GraphDef]
 
 
 def step_parts(
-    config: RunConfig, total_steps: int, student: Structure, teacher: Structure | None
+    config: RunConfig,
+    total_steps: int,
+    student: Structure,
+    teacher: Structure | None,
+    *,
+    on_mesh: bool = False,
 ) -> StepParts:
     """The static half of the train step, from settings and the structure of both models."""
     optimizer, distill = config.optimizer, config.distill
@@ -88,6 +115,7 @@ def step_parts(
         learner=build_learner(distill, optimizer, schedule),
         layers=layers,
         average_decay=optimizer.average_decay,
+        batch_axes=BATCH_AXES if on_mesh else (),
     )
 
 
@@ -99,38 +127,69 @@ def prepare(config: RunConfig, console: Console) -> Run:
         wrong, and what would
             be valid.
     """
+    mesh = make_mesh(config.mesh)
+    if mesh is not None:
+        _check_models(config, mesh)
+        console.print("mesh     " + ", ".join(f"{axis} {n}" for axis, n in mesh.shape.items()))
     teacher = None
     if config.teacher is not None:
         console.print(f"loading  {config.teacher.path}", soft_wrap=True)
-        teacher = load_teacher(config.teacher)
-    student = load_student(config, teacher)
+        teacher = load_teacher(config.teacher, mesh, rules_of(config.mesh, "teacher"))
+    student = load_student(config, teacher, mesh)
     if teacher is not None:
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
     console.print(f"student  {describe(student)}", soft_wrap=True)
     if teacher is not None and (note := vocabulary_note(student, teacher)):
         console.print(note, soft_wrap=True)
     examples, held_out = read_data(config.data, student, config.seed, console)
-    batches = TrainingBatches(examples, config.data, config.training, config.seed)
+    batches = TrainingBatches(
+        examples,
+        config.data,
+        config.training,
+        config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        row_multiple=row_shards(mesh),
+    )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
-    return Run(config, teacher, student, batches, held_out)
+    return Run(config, teacher, student, batches, held_out, mesh)
 
 
-def load_teacher(config: TeacherConfig) -> Pretrained:
-    """Load the teacher from `path`, or from `fallback` if that cannot be reached."""
-    dtype = jnp.dtype(teacher_dtype(config))
+def _check_models(config: RunConfig, mesh: Mesh) -> None:
+    """Refuses models that the mesh does not divide, before their weights are read."""
+    for who, description in zip(("teacher", "student"), model_configs(config), strict=True):
+        if description is not None:
+            rules = rules_of(config.mesh, who)
+            check_model(decoder_config(description), mesh, rules, who)
+
+
+def load_teacher(
+    config: TeacherConfig, mesh: Mesh | None = None, rules: Rules | None = None
+) -> Pretrained:
+    """Load the teacher from `path`, or from `fallback` if that cannot be reached, onto the mesh."""
+    options: dict[str, Any] = {"dtype": jnp.dtype(teacher_dtype(config))}
+    if mesh is not None and rules is not None:
+        options |= {"mesh": mesh, "rules": lambda path: parameter_spec(path, rules)}
     try:
-        teacher = load_pretrained(config.path, dtype=dtype, revision=config.revision)
+        teacher = load_pretrained(config.path, revision=config.revision, **options)
     except ModelNotFoundError:
         if config.fallback is None:
             raise
-        teacher = load_pretrained(config.fallback, dtype=dtype)
+        teacher = load_pretrained(config.fallback, **options)
     check_architecture(config.architecture, teacher, "teacher")
     return teacher
 
 
-def load_student(config: RunConfig, teacher: Pretrained | None) -> Pretrained:
-    """Make the student as training starts from it, and check that it fits the teacher."""
+def load_student(
+    config: RunConfig, teacher: Pretrained | None, mesh: Mesh | None = None
+) -> Pretrained:
+    """Make the student as training starts from it, on the mesh, and check that it fits the
+    teacher.
+    """
     student = init_student(config.student, teacher, jax.random.key(config.seed))
+    if mesh is not None:
+        split = shardings_like(student.params, mesh, rules_of(config.mesh, "student"))
+        student = dataclasses.replace(student, params=jax.device_put(student.params, split))
     if isinstance(config.student, StudentCheckpoint):
         check_architecture(config.student.architecture, student, "student")
         if teacher is not None:

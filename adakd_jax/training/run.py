@@ -3,6 +3,7 @@ stopped.
 """
 
 import dataclasses
+import functools
 import json
 import signal
 import sys
@@ -22,6 +23,7 @@ from adakd_jax.eval.suite import HeldOut, evaluate, hold_ready
 from adakd_jax.eval.table import answers_table, metrics_table
 from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.sharding import entered, place_batch
 from adakd_jax.training.checkpoint import Checkpoints, describe_student
 from adakd_jax.training.describe import student_card, tell, write_story
 from adakd_jax.training.loop import Schedule, compile_step, fit
@@ -59,10 +61,11 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     describe_student(config.run_dir, run.student)
     write_story(config.run_dir, tell(run))
     held_out = held_out_of(run)
-    results = _before(run, held_out, console)
-    state = train(run, held_out, console)
-    results |= _after(run, state, held_out, console)
-    _export(run, state, results, console)
+    with entered(run.mesh):
+        results = _before(run, held_out, console)
+        state = train(run, held_out, console)
+        results |= _after(run, state, held_out, console)
+        _export(run, state, results, console)
 
 
 StepFor = Callable[[Run, StepParts, TrainState, Console], TrainStep]
@@ -70,8 +73,9 @@ StepFor = Callable[[Run, StepParts, TrainState, Console], TrainStep]
 
 def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Console) -> TrainStep:
     """The train step of a run, compiled for its shapes."""
-    batch = run.batches.batch(int(state.step))
-    return compile_step(make_train_step(parts), state, run.teaching_params, batch, console)
+    batch = place_batch(run.batches.batch(int(state.step)), run.mesh)
+    step = make_train_step(parts, run.shardings(state))
+    return compile_step(step, state, run.teaching_params, batch, console)
 
 
 def train(
@@ -121,7 +125,7 @@ def _start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Consol
 
 def first_state(run: Run, parts: StepParts) -> TrainState:
     """The state of a new run; it holds the student's own weights, which a step is given away."""
-    return init_state(
+    state = init_state(
         run.student.params,
         parts.optimizer,
         seed=run.config.seed,
@@ -129,6 +133,7 @@ def first_state(run: Run, parts: StepParts) -> TrainState:
         learned=run.learned(),
         learner=parts.learner,
     )
+    return state if run.mesh is None else jax.device_put(state, run.shardings(state))
 
 
 def _fit(
@@ -163,6 +168,7 @@ def _fit(
             log=log,
             console=console,
             held_out=measure if held_out else None,
+            place=functools.partial(place_batch, mesh=run.mesh),
         )
 
 

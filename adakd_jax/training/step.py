@@ -4,6 +4,7 @@ teacher forward → scores → selection → temperatures → divergence → gra
 inside) → metrics.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from adakd_jax.distill import (
     is_review,
     vocab_distillation_loss,
 )
+from adakd_jax.sharding import replicated_like
 from adakd_jax.training.forward import merge, run_models, whole_logits_loss
 from adakd_jax.training.learned import Learned, as_signals
 from adakd_jax.training.metrics import step_metrics
@@ -43,6 +45,7 @@ class StepParts(NamedTuple):
     learner: optax.GradientTransformation | None = None
     layers: tuple[tuple[int, int], ...] = ()  # pairs whose hidden states are compared
     average_decay: float | None = None
+    batch_axes: tuple[str, ...] = ()  # mesh axes that share the rows
     whole_logits: bool = False  # only to be compared with: see training/forward.py
 
 
@@ -52,7 +55,7 @@ def keep_ratio(opt_state: optax.OptState) -> Array:
     return jnp.float32(1.0) if ratio is None else ratio
 
 
-def make_train_step(parts: StepParts) -> TrainStep:
+def make_train_step(parts: StepParts, shardings: Any = None) -> TrainStep:
     """Build the jitted step `(state, teacher_params, batch) → (state, metrics)`.
 
     The batch is [A, B, T]: A micro-batches whose numerators and denominators are summed over the
@@ -61,6 +64,8 @@ def make_train_step(parts: StepParts) -> TrainStep:
     recompile. An update whose loss or gradient is not finite, or whose batch has no response token,
     leaves params, optimizer (LATF included), what is learned besides, and average untouched; step
     count and data position still advance. A review step (`review_ratio`) leaves LATF alone.
+
+    On a mesh, `shardings` are those of the state, which it keeps.
     """
 
     def train_step(state: TrainState, teacher_params: Any, batch: TokenBatch):
@@ -82,7 +87,8 @@ def make_train_step(parts: StepParts) -> TrainStep:
         after = _update(parts, state, grads, (metrics["monitored_loss"], watched), accepted, finite)
         return after, metrics | _optimizer_metrics(parts, state, after, grad_norm, accepted)
 
-    return jax.jit(train_step, donate_argnums=0)
+    kept = None if shardings is None else (shardings, replicated_like(shardings))
+    return jax.jit(train_step, donate_argnums=0, out_shardings=kept)
 
 
 def _loss_and_gradients(
@@ -92,7 +98,9 @@ def _loss_and_gradients(
     is learned beside it.
     """
     totals = denominators(parts.distill, batch.labels, signals)
-    loss_of = whole_logits_loss if parts.whole_logits else vocab_distillation_loss
+    loss_of: Any = functools.partial(vocab_distillation_loss, batch_axes=parts.batch_axes)
+    if parts.whole_logits:
+        loss_of = whole_logits_loss
     trained = state.params, None if state.learned is None else state.learned.values
 
     def micro_batch_loss(trained: tuple[Any, Any], rows: TokenBatch, signals: Signals):

@@ -11,7 +11,7 @@ from adakd_jax.distill import Signals, vocab_distillation_loss
 from benchmarks.cases import Batch
 from benchmarks.flops import LARGE_STUDENT, LARGE_TEACHER, LARGE_VOCABULARY
 
-TOKENS = 256
+TOKENS = 1024  # a multiple of the chunk size at every ratio
 PLAIN = {"score": {"kind": "uniform"}, "focus": {"kind": "all"}, "temperature": {"kind": "fixed"}}
 
 

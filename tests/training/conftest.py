@@ -1,6 +1,7 @@
 """A tiny teacher and student, batches for them, and the settings of a whole run."""
 
 import json
+import signal
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
 from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
+from adakd_jax.training.records import MetricsLog
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts
 from tests.hf.tiny import (
@@ -177,3 +179,21 @@ def settings(teacher, rows, tmp_path, tmp_path_factory):
         return RunConfig.model_validate(values | changes)
 
     return make
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Sends this process a signal while it records a step, once."""
+
+    def stop(step, number):
+        write, sent = MetricsLog.write, []
+
+        def write_and_stop(self, done, values, kind="train"):
+            write(self, done, values, kind)
+            if done == step and not sent:
+                sent.append(done)
+                signal.raise_signal(number)
+
+        monkeypatch.setattr(MetricsLog, "write", write_and_stop)
+
+    return stop

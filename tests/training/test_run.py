@@ -16,27 +16,9 @@ from adakd_jax.training.checkpoint import Checkpoints, load_student
 from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.loop import TrainingDivergedError
 from adakd_jax.training.prepare import vocabulary_note
-from adakd_jax.training.records import MetricsLog, read_records
+from adakd_jax.training.records import read_records
 from tests.hf.tiny import TINY_LLAMA, make_pretrained
 from tests.training.tiny_run import STEPS, latest, run, weights
-
-
-@pytest.fixture
-def stop_after(monkeypatch):
-    """Sends this process a signal while it records a step, once."""
-
-    def stop(step, number):
-        write, sent = MetricsLog.write, []
-
-        def write_and_stop(self, done, values, kind="train"):
-            write(self, done, values, kind)
-            if done == step and not sent:
-                sent.append(done)
-                signal.raise_signal(number)
-
-        monkeypatch.setattr(MetricsLog, "write", write_and_stop)
-
-    return stop
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

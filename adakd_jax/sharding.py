@@ -1,0 +1,154 @@
+"""Meshes of devices, and the one table that says what is split over them."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from adakd_jax.axes import BATCH_AXES, TokenBatch
+from adakd_jax.config.mesh import MeshConfig
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.parameter_axes import PARAMETER_AXES
+
+AXES = ("data", "fsdp", "tensor")
+# Logical axis → mesh axis. What is not named is not split.
+RULES: Mapping[str, str | None] = {
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "ffw": "tensor",
+}
+Rules = Mapping[str, str | None]
+
+
+class MeshError(ValueError):
+    """Devices, models or rows do not divide as configured; the message says what would."""
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh | None:
+    """The mesh [data, fsdp, tensor] of all devices; None for a single one.
+
+    With several slices, `data` goes across them: all other traffic stays within a slice.
+
+    Args:
+        config: its sizes.
+        devices: by default all there are.
+
+    Raises:
+        MeshError: the sizes do not make up the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    count, inner = len(devices), config.fsdp * config.tensor
+    data = config.data if config.data is not None else max(1, count // inner)
+    if data * inner != count:
+        raise MeshError(
+            f"mesh: data {data} × fsdp {config.fsdp} × tensor {config.tensor} is {data * inner} "
+            f"devices, but there are {count}; valid: {_valid_sizes(count)}"
+        )
+    if data % config.slices:
+        raise MeshError(
+            f"mesh.slices: {config.slices} slices do not divide data = {data}; "
+            f"valid: {_divisors(data)}"
+        )
+    if count == 1:
+        return None
+    shape = (data, config.fsdp, config.tensor)
+    if config.slices > 1:
+        within = (data // config.slices, config.fsdp, config.tensor)
+        across = (config.slices, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices)
+    return Mesh(np.asarray(grid), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def row_shards(mesh: Mesh | None) -> int:
+    """Over how many devices the rows of a batch are split."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def rules_of(config: MeshConfig, who: str) -> Rules:
+    """The table of a model: `who` is "student" or "teacher"."""
+    return RULES | getattr(config, f"{who}_rules")
+
+
+def parameter_spec(path: str, rules: Rules) -> P:
+    """How a parameter, by its dotted path, is split."""
+    return P(*(rules.get(axis) for axis in PARAMETER_AXES[path]))
+
+
+def check_model(config: DecoderConfig, mesh: Mesh, rules: Rules, who: str) -> None:
+    """What the rules split must divide.
+
+    Raises:
+        MeshError: names every axis that does not, with the sizes that would.
+    """
+    sizes = {
+        "vocab": config.vocab_size,
+        "embed": config.embed_dim,
+        "heads": config.num_heads,
+        "kv_heads": config.num_kv_heads,
+        "ffw": config.ffw_dim,
+    }
+    problems = []
+    for axis, size in sizes.items():
+        over = rules.get(axis)
+        if over is not None and size % mesh.shape[over]:
+            problems.append(
+                f"{who}: {size} {axis} cannot be split over {over} = {mesh.shape[over]}; "
+                f"valid: {over} one of {_divisors(size)}, or mesh.{who}_rules.{axis} null"
+            )
+    if problems:
+        raise MeshError("\n".join(problems))
+
+
+def shardings_like(tree: Any, mesh: Mesh, rules: Rules) -> Any:
+    """A sharding for each leaf of a tree that holds parameters anywhere, such as a `TrainState`.
+
+    A leaf whose path ends in that of a parameter (the parameter itself, its moments, its average)
+    is split like it; everything else, LATF's state included, is replicated.
+    """
+
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
+        for first in range(len(names)):
+            name = ".".join(names[first:])
+            if name in PARAMETER_AXES and len(PARAMETER_AXES[name]) == len(leaf.shape):
+                return NamedSharding(mesh, parameter_spec(name, rules))
+        return NamedSharding(mesh, P())
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def replicated_like(shardings: Any) -> NamedSharding:
+    """The sharding of what every device of the same mesh has whole."""
+    return NamedSharding(jax.tree.leaves(shardings)[0].mesh, P())
+
+
+def entered(mesh: Mesh | None) -> AbstractContextManager[Any]:
+    """The context in which models run on a mesh."""
+    return nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def place_batch(batch: TokenBatch, mesh: Mesh | None) -> TokenBatch:
+    """Put the rows of this process, [A, B / processes, T], to the devices as its part of the global
+    batch [A, B, T]; without a mesh, leave them.
+    """
+    if mesh is None:
+        return batch
+    split = NamedSharding(mesh, P(None, BATCH_AXES))
+    return TokenBatch(*(jax.make_array_from_process_local_data(split, array) for array in batch))
+
+
+def _divisors(size: int) -> str:
+    return ", ".join(str(n) for n in range(1, min(size, 512) + 1) if size % n == 0)
+
+
+def _valid_sizes(count: int) -> str:
+    return f"three numbers whose product is {count}, for instance data {count}, fsdp 1, tensor 1"

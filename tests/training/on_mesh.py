@@ -1,0 +1,116 @@
+"""Trains a tiny pair on several meshes of eight devices: `python -m tests.training.on_mesh`.
+
+Eight devices need a process of their own: their number is fixed when JAX starts. Prints losses and
+kept ratios of each mesh as JSON.
+"""
+
+import json
+import os
+
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from adakd_jax.axes import BATCH_AXES
+from adakd_jax.config import DistillConfig, MeshConfig, OptimizerConfig
+from adakd_jax.distill import mapped_layers
+from adakd_jax.models.decoder import abstract_decoder, random_params
+from adakd_jax.models.families import decoder_config
+from adakd_jax.sharding import entered, make_mesh, place_batch, rules_of, shardings_like
+from adakd_jax.training.learned import build_learner, initial_learned
+from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
+from adakd_jax.training.state import init_state
+from adakd_jax.training.step import StepParts, make_train_step
+from tests.training.conftest import random_batch, tiny_config
+
+STEPS = 20
+OPTIMIZER = OptimizerConfig(learning_rate=1e-3)
+METHODS = {
+    "adakd": DistillConfig.model_validate(
+        {"focus": {"kind": "latf", "ema": 0.5, "tolerance": 0.01}, "ce_weight": 0.2}
+    ),
+    "egad": DistillConfig.model_validate(
+        {
+            "focus": {"kind": "curriculum"},
+            "temperature": {"kind": "entropy"},
+            "feature_weight": 0.5,
+        }
+    ),
+}
+MESHES = {
+    "data": MeshConfig(),
+    "fsdp": MeshConfig(fsdp=8),
+    "tensor": MeshConfig(fsdp=2, tensor=2),
+    "own rules": MeshConfig(fsdp=4, tensor=2, teacher_rules={"embed": None, "vocab": "fsdp"}),
+}
+
+
+def model(layers, seed):
+    hf = tiny_config(layers) | {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "vocab_size": 64,
+    }
+    config = decoder_config(hf)
+    return abstract_decoder(config)[0], random_params(config, jax.random.key(seed))
+
+
+def train(distill, mesh_config):
+    """Losses and kept ratios; on one device without a mesh."""
+    mesh = None if mesh_config is None else make_mesh(mesh_config)
+    (teacher, teacher_params), (student, params) = model(3, 1), model(2, 2)
+    schedule = learning_rate_schedule(OPTIMIZER, STEPS)
+    parts = StepParts(
+        distill=distill,
+        optimizer=build_optimizer(OPTIMIZER, distill, STEPS),
+        schedule=schedule,
+        student=student,
+        teacher=teacher,
+        total_steps=STEPS,
+        learner=build_learner(distill, OPTIMIZER, schedule),
+        layers=mapped_layers(1, 2, 3) if distill.has_features else (),
+        batch_axes=() if mesh is None else BATCH_AXES,
+    )
+    learned = initial_learned(distill, 16, 16, jax.random.key(0))
+    state = init_state(params, parts.optimizer, seed=0, learned=learned, learner=parts.learner)
+    shardings = None
+    if mesh is not None:
+        shardings = shardings_like(state, mesh, rules_of(mesh_config, "student"))
+        split = shardings_like(teacher_params, mesh, rules_of(mesh_config, "teacher"))
+        state = jax.device_put(state, shardings)
+        teacher_params = jax.device_put(teacher_params, split)
+    step, history = make_train_step(parts, shardings), []
+    with entered(mesh):
+        for index in range(STEPS):
+            batch = place_batch(random_batch(index, micro_batches=2, rows=8), mesh)
+            state, metrics = step(state, teacher_params, batch)
+            history.append((float(metrics["loss"]), float(metrics["keep_ratio"])))
+    assert step._cache_size() == 1, "recompiled"
+    if mesh is not None:
+        kernel = state.params["layers"]["ffw"]["up"]["kernel"]
+        assert kernel.sharding.spec == P(None, "fsdp", "tensor"), kernel.sharding
+        replicated = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 0]
+        assert all(leaf.sharding.is_fully_replicated for leaf in replicated)
+    return np.array(history)
+
+
+def main():
+    found = {}
+    for name, distill in METHODS.items():
+        alone = train(distill, None)
+        found[name] = {
+            "moved": len(set(alone[:, 1])),
+            **{
+                mesh: np.max(np.abs(train(distill, config) - alone) / np.abs(alone))
+                for mesh, config in MESHES.items()
+            },
+        }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
