@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from adakd_jax.axes import BATCH_AXES, TokenBatch
@@ -83,7 +83,7 @@ def parameter_spec(path: str, rules: Rules) -> P:
     return P(*(rules.get(axis) for axis in PARAMETER_AXES[path]))
 
 
-def check_model(config: DecoderConfig, mesh: Mesh, rules: Rules, who: str) -> None:
+def check_model(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules, who: str) -> None:
     """What the rules split must divide.
 
     Raises:
