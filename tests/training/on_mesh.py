@@ -107,6 +107,7 @@ def main():
             **{
                 mesh: np.max(np.abs(train(distill, config) - alone) / np.abs(alone))
                 for mesh, config in MESHES.items()
+                if name == "adakd" or mesh == "tensor"
             },
         }
     print(json.dumps(found))
