@@ -15,6 +15,7 @@ from adakd_jax.config.provenance import read_starts
 from adakd_jax.config.run import RunConfig
 from adakd_jax.config.schema import written
 from adakd_jax.config.study import StudyConfig
+from adakd_jax.studies.plan import PlannedRun
 
 _VERSIONS = ("adakd_jax", "jax", "flax", "optax", "transformers")
 # An absolute folder in front of a file name; gs:// and owner/name are none.
@@ -38,20 +39,24 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {name}, {gib:.0f} GiB{accelerators}"
 
 
-def origin_lines(study: StudyConfig, config: RunConfig, argv: Sequence[str]) -> Iterator[str]:
-    """Markdown: the command, and a list of where the numbers come from.
+def origin_lines(
+    study: StudyConfig, runs: Sequence[PlannedRun], argv: Sequence[str]
+) -> Iterator[str]:
+    """Markdown: the title, the command, and a list of where the numbers come from.
 
     Args:
         study: what was asked for.
-        config: settings of a run of the baseline.
+        runs: its grid.
         argv: the exact command.
     """
+    config = next(run.config for run in runs if run.method == study.baseline)
     start = read_starts(study.output)[-1]
     versions = ", ".join(f"{name} {start['packages'][name]}" for name in _VERSIONS)
     git = start["git"]
     if git is not None:
         changed = " with changes" if git["dirty"] else ""
         versions += f"; revision {git['revision'][:10]}{changed}"
+    yield f"# {study.output.rstrip('/').rsplit('/', 1)[-1]}\n"
     yield f"    {shown_command(argv)}\n"
     yield f"- Machine: {machine()}"
     yield f"- Versions: {versions}"

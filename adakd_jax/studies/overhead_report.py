@@ -92,9 +92,7 @@ def _report(
     rounds: int,
     argv: Sequence[str],
 ) -> Iterator[str]:
-    config = next(run.config for run in runs if run.method == study.baseline)
-    yield f"# {study.output.rstrip('/').rsplit('/', 1)[-1]}\n"
-    yield from origin_lines(study, config, argv)
+    yield from origin_lines(study, runs, argv)
     yield ""
     against = f"over {study.baseline}"
     yield from head(

@@ -93,9 +93,7 @@ def _report(
     untrained: RunResult,
     argv: Sequence[str],
 ) -> Iterator[str]:
-    config = next(run.config for run in runs if run.method == study.baseline)
-    yield f"# {study.output.rstrip('/').rsplit('/', 1)[-1]}\n"
-    yield from origin_lines(study, config, argv)
+    yield from origin_lines(study, runs, argv)
     yield f"- Rows: {_rows(untrained)}"
     yield f"- Time: {_time(study, runs, results)}\n"
     yield from _means(summaries, untrained)
