@@ -60,3 +60,12 @@ def keep_rows_split(x: Array) -> Array:
     if x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
         return x  # a held-out batch, which need not divide
     return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+
+
+def replicated(x: Array) -> Array:
+    """Have every device hold the whole array, so that each process can read it; nothing without a
+    mesh.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())

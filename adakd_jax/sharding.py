@@ -73,6 +73,17 @@ def row_shards(mesh: Mesh | None) -> int:
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def rows_held(mesh: Mesh | None, rows: int) -> list[int]:
+    """Which rows of a batch of `rows` the devices of this process hold, increasing: all of them
+    without a mesh, and where `tensor` alone goes across processes.
+    """
+    if mesh is None:
+        return list(range(rows))
+    split = NamedSharding(mesh, P(BATCH_AXES))
+    held: Any = split.addressable_devices_indices_map((rows,))
+    return sorted({row for (part,) in held.values() for row in range(rows)[part]})
+
+
 def rules_of(config: MeshConfig, who: str) -> Rules:
     """The table of a model: `who` is "student" or "teacher"."""
     return RULES | getattr(config, f"{who}_rules")
@@ -136,14 +147,23 @@ def entered(mesh: Mesh | None) -> AbstractContextManager[Any]:
     return nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
-def place_batch(batch: TokenBatch, mesh: Mesh | None) -> TokenBatch:
-    """Put the rows of this process, [A, B / processes, T], to the devices as its part of the global
-    batch [A, B, T]; without a mesh, leave them.
+def place_batch(batch: TokenBatch, mesh: Mesh | None, rows: int) -> TokenBatch:
+    """Put the rows that this process holds, [A, rows held, T], to its devices as their part of the
+    global batch [A, rows, T]; without a mesh, leave them.
     """
     if mesh is None:
         return batch
     split = NamedSharding(mesh, P(None, BATCH_AXES))
-    return TokenBatch(*(jax.make_array_from_process_local_data(split, array) for array in batch))
+    place = {row: index for index, row in enumerate(rows_held(mesh, rows))}
+
+    def put(held: np.ndarray) -> jax.Array:
+        def part(index: Any) -> np.ndarray:
+            wanted = range(rows)[index[1]]
+            return held[:, place[wanted[0]] : place[wanted[0]] + len(wanted)]
+
+        return jax.make_array_from_callback((len(held), rows, held.shape[2]), split, part)
+
+    return TokenBatch(*(put(np.asarray(array)) for array in batch))
 
 
 def _divisors(size: int) -> str:

@@ -42,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             dry_run(config)
         else:
+            from adakd_jax.processes import ending_together, join
             from adakd_jax.training.run import run_job
 
-            run_job(config, [*PROG.split(), *arguments])
+            join(config.processes)
+            with ending_together(PROG):
+                run_job(config, [*PROG.split(), *arguments])
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ from adakd_jax.config.models import (
     StudentRandom,
     TeacherConfig,
 )
+from adakd_jax.config.processes import ProcessesConfig
 from adakd_jax.config.run import (
     RunConfig,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "MeshConfig",
     "NmtKdScore",
     "OptimizerConfig",
+    "ProcessesConfig",
     "RandomScore",
     "RandomTokens",
     "ReverseKl",

@@ -52,7 +52,16 @@ PACKAGES = (
     "numpy",
 )
 # What may differ between two starts of one run: it changes no update of the student.
-_FREE = ("run_dir", "data.cache_dir", "checkpoint.", "evaluation.", "logging.", "export.")
+_FREE = (
+    "run_dir",
+    "data.cache_dir",
+    "mesh.",
+    "processes.",
+    "checkpoint.",
+    "evaluation.",
+    "logging.",
+    "export.",
+)
 _ABSENT = "absent"
 
 
@@ -122,7 +131,8 @@ def check_same_run(run_dir: str, config: Stage) -> None:
     """Refuses to continue a run folder with settings that would change the run.
 
     Free to change are where and how often things are written and evaluated: `run_dir`,
-    `data.cache_dir`, `checkpoint`, `evaluation`, `logging` and `export`.
+    `data.cache_dir`, `checkpoint`, `evaluation`, `logging` and `export`; and what the run computes
+    on: `mesh` and `processes`.
 
     Raises:
       OtherRunError: a setting differs that shapes the student; all differences are listed.

@@ -9,6 +9,7 @@ from adakd_jax.config.data import DataConfig
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.config.mesh import MeshConfig
 from adakd_jax.config.models import Student, TeacherConfig
+from adakd_jax.config.processes import ProcessesConfig
 from adakd_jax.config.stage import Check, Stage
 from adakd_jax.config.training import (
     CheckpointConfig,
@@ -44,6 +45,9 @@ class RunConfig(Stage):
     )
     training: TrainingConfig = Field(description="length and batches")
     mesh: MeshConfig = Field(default=MeshConfig(), description="how devices are laid out")
+    processes: ProcessesConfig = Field(
+        default=ProcessesConfig(), description="how the processes of the run find each other"
+    )
     checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="saving")
     evaluation: EvaluationConfig = Field(
         default=EvaluationConfig(), description="held-out measurements"

@@ -1,7 +1,7 @@
 """Token batches by step: a pure function of data, seed and step, read ahead by Grain."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -35,9 +35,8 @@ class TrainingBatches:
     Step s is a function of (examples, settings, seed, s) alone, so a restart asks for the step it
     stopped at and nothing is skipped or repeated. Every batch has the shape [A, B, T]: A
     micro-batches of B rows. Row r of a step is row r // A of micro-batch r % A, which spreads a
-    step that is not full over all of them; what is left over is padding. Process p of P gets the
-    rows p·B/P … (p + 1)·B/P − 1 of each micro-batch: together all processes have the same global
-    batch as one.
+    step that is not full over all of them; what is left over is padding. A process gets the rows
+    that its devices hold: together all processes have the same global batch as one.
     """
 
     def __init__(
@@ -47,9 +46,8 @@ class TrainingBatches:
         training_config: TrainingConfig,
         seed: int,
         *,
-        process_index: int = 0,
-        process_count: int = 1,
-        row_multiple: int | None = None,
+        row_multiple: int = 1,
+        rows_held: Callable[[int], Sequence[int]] = range,
     ):
         """Lays out the run.
 
@@ -59,10 +57,9 @@ class TrainingBatches:
           training_config: says how long the run is and what a step holds. With `batch_examples`,
             the rows of a step are those of the fullest step of all epochs of the run.
           seed: of the run; non-negative.
-          process_index: this process, from 0.
-          process_count: processes that share each batch.
-          row_multiple: B is a multiple of it: the number of devices that share the rows; default
-            `process_count`.
+          row_multiple: B is a multiple of it: the number of devices that share the rows.
+          rows_held: says, given B, which rows of a micro-batch this process holds, increasing;
+            default all.
 
         Raises:
           ValueError: B cannot be a multiple of `row_multiple`, or an example is longer than a row.
@@ -74,19 +71,13 @@ class TrainingBatches:
         self._batch_rows = training_config.batch_rows
         self._batch_examples = training_config.batch_examples
         self._plan = lru_cache(maxsize=2)(self._make_plan)
-        self._process = process_index
         self.steps_per_epoch = self._plan(0).steps
         self.total_steps = _total_steps(training_config, self.steps_per_epoch)
         rows = self._batch_rows or self._most_rows()
-        multiple = process_count if row_multiple is None else row_multiple
         self.micro_batches, self._global_rows = _layout(
-            rows, training_config.micro_batch_rows, multiple
+            rows, training_config.micro_batch_rows, row_multiple
         )
-        if multiple % process_count:
-            raise ValueError(
-                f"row_multiple {multiple} is not a multiple of {process_count} processes"
-            )
-        self._local_rows = self._global_rows // process_count
+        self._held = rows_held(self._global_rows)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,7 +90,7 @@ class TrainingBatches:
         return float(self.examples.lengths.sum() / (self.steps_per_epoch * math.prod(self.shape)))
 
     def batch(self, step: int) -> TokenBatch:
-        """The part of a step that this process holds: int32 NumPy arrays [A, B / processes, T].
+        """The part of a step that this process holds: int32 NumPy arrays [A, rows held, T].
 
         Raises:
           IndexError: `step` is not in 0 … total_steps - 1.
@@ -107,14 +98,13 @@ class TrainingBatches:
         rows = self._rows_of(step)
         empty = np.zeros(0, np.int64)
         rows = rows + [empty] * (self.micro_batches * self._global_rows - len(rows))
-        first = self._process * self._local_rows
         mine = [
             rows[row * self.micro_batches + micro_batch]
             for micro_batch in range(self.micro_batches)
-            for row in range(first, first + self._local_rows)
+            for row in self._held
         ]
         arrays = assemble_rows(self.examples, mine, self.row_length)
-        shape = (self.micro_batches, self._local_rows, self.row_length)
+        shape = (self.micro_batches, len(self._held), self.row_length)
         return TokenBatch._make(array.reshape(shape) for array in arrays)
 
     def info(self, step: int) -> StepInfo:

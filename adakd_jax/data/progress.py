@@ -13,6 +13,15 @@ _APPEARS_AFTER_SECONDS = 2.0
 _LOG_EVERY_SECONDS = 30.0
 
 
+_silent = False
+
+
+def silence() -> None:
+    """Show nothing from now on: another process of the run does."""
+    global _silent
+    _silent = True
+
+
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
     """Passes items through, showing on stderr how far they are once that takes over two seconds.
 
@@ -26,7 +35,7 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
     Returns:
       The same items.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=_silent)
     source = iter(items)
     began = time.monotonic()
     done = 0

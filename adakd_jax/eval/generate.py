@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Int, Key
 
+from adakd_jax.axes import replicated
 from adakd_jax.config import GenerationConfig
 from adakd_jax.eval.sampling import next_tokens
 from adakd_jax.models.cache import KVCache, init_cache
@@ -184,10 +185,11 @@ def _append(
         top_p=settings.top_p,
     )
     is_end = jnp.any(tokens[:, None] == jnp.asarray(batch.eos_ids)[None, :], axis=1)
+    answers = jax.lax.dynamic_update_slice(state.answers, tokens[:, None], (0, state.step))
     return state._replace(
-        answers=jax.lax.dynamic_update_slice(state.answers, tokens[:, None], (0, state.step)),
-        answer_lengths=state.answer_lengths + ~state.ended,
-        ended=state.ended | is_end,
+        answers=replicated(answers),
+        answer_lengths=replicated(state.answer_lengths + ~state.ended),
+        ended=replicated(state.ended | is_end),
         step=state.step + 1,
     )
 

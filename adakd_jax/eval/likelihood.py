@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from adakd_jax.axes import IGNORE, TokenBatch
+from adakd_jax.axes import IGNORE, TokenBatch, replicated
 from adakd_jax.distill import divergence
 from adakd_jax.models.decoder import Decoder, logits
 
@@ -166,7 +166,8 @@ def _batch_sums(
 
     # A row of T tokens has at most T documents, numbered from 1.
     sums = jnp.zeros((rows, length + 1, 5), jnp.float32)
-    return jax.lax.fori_loop(0, (count + chunk_size - 1) // chunk_size, add_chunk, sums)
+    chunks = (count + chunk_size - 1) // chunk_size
+    return replicated(jax.lax.fori_loop(0, chunks, add_chunk, sums))
 
 
 def _response_tokens(batch: TokenBatch) -> Int[np.ndarray, "B segments"]:

@@ -12,6 +12,7 @@ from adakd_jax.config import RunConfig, StudentRandom
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.eval.suite import Evaluation, evaluate
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.training.measure import held_out_of
 from adakd_jax.training.prepare import (
     Run,
     describe,
@@ -20,7 +21,7 @@ from adakd_jax.training.prepare import (
     read_data,
     vocabulary_note,
 )
-from adakd_jax.training.run import compiled_step, held_out_of
+from adakd_jax.training.run import compiled_step
 from adakd_jax.training.state import TrainState
 from adakd_jax.training.step import StepParts, TrainStep
 

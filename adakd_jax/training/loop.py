@@ -15,7 +15,7 @@ from adakd_jax.data.loader import StepInfo, TrainingBatches
 from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.display import TrainingDisplay, duration
 from adakd_jax.training.interrupt import StopRequest
-from adakd_jax.training.records import MetricsLog
+from adakd_jax.training.records import MetricsLog, NoLog
 from adakd_jax.training.state import TrainState
 from adakd_jax.training.step import Metrics, TrainStep
 
@@ -42,7 +42,7 @@ class Recorder:
     waits for the host.
     """
 
-    def __init__(self, log: MetricsLog, display: TrainingDisplay, schedule: Schedule):
+    def __init__(self, log: MetricsLog | NoLog, display: TrainingDisplay, schedule: Schedule):
         self._log, self._display, self._schedule = log, display, schedule
         self._pending: tuple[int, Metrics, StepInfo] | None = None
         self.restart_clock()
@@ -107,10 +107,11 @@ def fit(
     *,
     schedule: Schedule,
     checkpoints: Checkpoints,
-    log: MetricsLog,
+    log: MetricsLog | NoLog,
     console: Console,
     held_out: HeldOut | None = None,
     place: Callable[[TokenBatch], TokenBatch] = lambda batch: batch,
+    any_of: Callable[[bool], bool] = lambda wish: wish,
 ) -> tuple[TrainState, str | None]:
     """Train from `state.step` to the last step.
 
@@ -124,6 +125,7 @@ def fit(
         log: where metrics go.
         console: where progress is shown.
         place: moves this process's rows to the devices.
+        any_of: from `processes.any_of`, so that a signal to one process stops all after one step.
         held_out: measures a state on held-out rows; its `reverse_kl` (without
             a teacher: `nll`) ranks checkpoints.
 
@@ -136,14 +138,15 @@ def fit(
     start = int(state.step)
     if start >= schedule.total_steps:
         return state, None
-    display = TrainingDisplay(console, schedule.total_steps, start)
+    display, stopped = TrainingDisplay(console, schedule.total_steps, start), False
     with StopRequest() as stop, display:
         recorder = Recorder(log, display, schedule)
         for index, batch, info in batches.iterate(start):
             state, metrics = step_fn(state, teacher_params, place(batch))
             done = index + 1
             recorder.push(done, metrics, info)
-            last = done == schedule.total_steps or stop.name is not None
+            stopped = any_of(stop.name is not None)
+            last = done == schedule.total_steps or stopped
             scores = None
             if held_out and schedule.evaluate_every and done % schedule.evaluate_every == 0:
                 recorder.flush()
@@ -159,7 +162,8 @@ def fit(
             if scores is not None or done % schedule.save_every == 0:
                 recorder.restart_clock()
         checkpoints.wait()
-    return state, stop.name
+        stopped = stopped or any_of(stop.name is not None)
+    return state, (stop.name or "signal to another process") if stopped else None
 
 
 def _listed(rows: np.ndarray) -> str:

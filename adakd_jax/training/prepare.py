@@ -1,6 +1,7 @@
 """From settings to everything a run computes with: models, held-out rows and training batches."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ from adakd_jax.sharding import (
     make_mesh,
     parameter_spec,
     row_shards,
+    rows_held,
     rules_of,
     shardings_like,
 )
@@ -147,9 +149,8 @@ def prepare(config: RunConfig, console: Console) -> Run:
         config.data,
         config.training,
         config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
         row_multiple=row_shards(mesh),
+        rows_held=functools.partial(rows_held, mesh),
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
     return Run(config, teacher, student, batches, held_out, mesh)

@@ -49,6 +49,22 @@ class MetricsLog:
                 getattr(sink, end)()
 
 
+class NoLog:
+    """The log of a process that is not the first: it keeps nothing."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        pass
+
+    def write(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
+        """Drop a record."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """There is nothing to close."""
+
+
 def read_records(run_dir: str) -> list[dict[str, Any]]:
     """All records of a run in order; a last line torn by a kill is left out."""
     path = epath.Path(run_dir) / FILE

@@ -4,35 +4,38 @@ stopped.
 
 import dataclasses
 import functools
-import json
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
-from etils import epath
 from rich.console import Console
 
 from adakd_jax.config import RunConfig
 from adakd_jax.config.provenance import check_same_run, write_provenance
-from adakd_jax.eval.answers import answer_prompts
-from adakd_jax.eval.suite import HeldOut, evaluate, hold_ready
-from adakd_jax.eval.table import answers_table, metrics_table
+from adakd_jax.eval.suite import HeldOut
+from adakd_jax.eval.table import metrics_table
 from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
-from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.processes import any_of, is_first, leave
 from adakd_jax.sharding import entered, place_batch
 from adakd_jax.training.checkpoint import Checkpoints, describe_student
 from adakd_jax.training.describe import student_card, tell, write_story
 from adakd_jax.training.loop import Schedule, compile_step, fit
+from adakd_jax.training.measure import (
+    after_training,
+    before_training,
+    held_out_of,
+    measured,
+    show_answers,
+)
 from adakd_jax.training.prepare import Run, prepare
-from adakd_jax.training.records import MetricsLog
+from adakd_jax.training.records import MetricsLog, NoLog
 from adakd_jax.training.state import TrainState, evaluated_params, init_state
 from adakd_jax.training.step import StepParts, TrainStep, make_train_step
 
-EVALUATION = "evaluation"
 LINE_WIDTH = 120  # where the output is not a terminal
 
 
@@ -52,20 +55,27 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
         OtherRunError: `run_dir` holds a run with other settings.
         TrainingDivergedError: too many non-finite updates in a row.
     """
-    console = console or Console(width=None if sys.stdout.isatty() else LINE_WIDTH)
+    console = console or default_console()
     check_same_run(config.run_dir, config)
     refuse_to_overwrite(Path(_export_path(config)).expanduser().absolute())
     signal.signal(signal.SIGTERM, terminated)
     run = prepare(config, console)
-    write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
-    describe_student(config.run_dir, run.student)
-    write_story(config.run_dir, tell(run))
+    if is_first():
+        write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
+        describe_student(config.run_dir, run.student)
+        write_story(config.run_dir, tell(run))
     held_out = held_out_of(run)
     with entered(run.mesh):
-        results = _before(run, held_out, console)
+        results = before_training(run, held_out, console)
         state = train(run, held_out, console)
-        results |= _after(run, state, held_out, console)
+        results |= after_training(run, evaluated_params(state), held_out, console)
         _export(run, state, results, console)
+
+
+def default_console() -> Console:
+    """Where progress is shown: the terminal or a log; nowhere but on the first process."""
+    width = None if sys.stdout.isatty() else LINE_WIDTH
+    return Console(width=width, quiet=not is_first())
 
 
 StepFor = Callable[[Run, StepParts, TrainState, Console], TrainStep]
@@ -73,7 +83,7 @@ StepFor = Callable[[Run, StepParts, TrainState, Console], TrainStep]
 
 def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Console) -> TrainStep:
     """The train step of a run, compiled for its shapes."""
-    batch = place_batch(run.batches.batch(int(state.step)), run.mesh)
+    batch = place_batch(run.batches.batch(int(state.step)), run.mesh, run.batches.shape[1])
     step = make_train_step(parts, run.shardings(state))
     return compile_step(step, state, run.teaching_params, batch, console)
 
@@ -148,10 +158,11 @@ def _fit(
 
     def measure(state: TrainState) -> dict[str, float]:
         params = evaluated_params(state)
-        result = _evaluate(run, held_out, params, console, answer=False) if held_out else {}
+        result = measured(run, held_out, params, console, answer=False) if held_out else {}
         return {name: float(x) for name, x in result.items() if isinstance(x, int | float)}
 
-    with MetricsLog(config.run_dir, config.logging, start_step=start) as log:
+    log_of = MetricsLog if is_first() else NoLog
+    with log_of(config.run_dir, config.logging, start_step=start) as log:
         return fit(
             step,
             state,
@@ -168,118 +179,29 @@ def _fit(
             log=log,
             console=console,
             held_out=measure if held_out else None,
-            place=functools.partial(place_batch, mesh=run.mesh),
+            place=functools.partial(place_batch, mesh=run.mesh, rows=run.batches.shape[1]),
+            any_of=any_of(run.mesh),
         )
-
-
-def held_out_of(run: Run) -> HeldOut | None:
-    """The held-out rows of a run, ready to be measured on; None if it has none."""
-    if run.held_out is None or run.student.tokenizer is None:
-        return None
-    data, evaluation = run.config.data, run.config.evaluation
-    return hold_ready(
-        run.held_out,
-        run.student.tokenizer,
-        template=data.template,
-        max_length=data.max_length,
-        max_prompt_length=data.max_prompt_length,
-        batch_rows=evaluation.batch_rows,
-        max_examples=evaluation.max_examples,
-        generate_examples=evaluation.generate_examples,
-        cache_dir=data.cache_dir,
-    )
-
-
-def _evaluate(
-    run: Run, held_out: HeldOut, params: Any, console: Console, *, answer: bool = True
-) -> dict[str, Any]:
-    generation = run.config.evaluation.generation
-    return evaluate(
-        run.student,
-        held_out,
-        generation,
-        params=params,
-        teacher=run.teacher,
-        answer=answer,
-        seed=run.config.seed,
-        console=console,
-    ).to_dict()
-
-
-def _before(run: Run, held_out: HeldOut | None, console: Console) -> dict[str, Any]:
-    """Measure the untrained student, and let the teacher answer what will be shown; once a run."""
-    evaluation = run.config.evaluation
-    results: dict[str, Any] = {}
-    if held_out is None or not evaluation.before:
-        return results
-
-    def answers_of(teacher: Pretrained) -> dict[str, Any]:
-        questions = held_out.questions[: evaluation.show_examples]
-        prompts = [question.tokens for question in questions]
-        answers = answer_prompts(teacher, prompts, evaluation.generation, seed=run.config.seed)
-        return {"answers": [{"answer": answer.text} for answer in answers]}
-
-    if run.teacher is not None and held_out.questions and evaluation.show_examples:
-        teacher = run.teacher
-        results["teacher"] = _stored(run, "teacher", lambda: answers_of(teacher))
-    results["before"] = _stored(
-        run, "before", lambda: _evaluate(run, held_out, run.student.params, console)
-    )
-    return results
-
-
-def _after(
-    run: Run, state: TrainState, held_out: HeldOut | None, console: Console
-) -> dict[str, Any]:
-    if held_out is None:
-        return {}
-    params = evaluated_params(state)
-    return {"after": _stored(run, "after", lambda: _evaluate(run, held_out, params, console))}
-
-
-def _stored(run: Run, name: str, measure: Any) -> dict[str, Any]:
-    """The result of an earlier start, or a new one, written when it is complete."""
-    folder = epath.Path(run.config.run_dir).expanduser() / EVALUATION
-    file = folder / f"{name}.json"
-    if file.exists():
-        return json.loads(file.read_text())
-    result = measure()
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{name}.json.partial"
-    partial.write_text(json.dumps(result, indent=2, ensure_ascii=False))
-    partial.replace(file)
-    return result
 
 
 def _export(run: Run, state: TrainState, results: dict[str, Any], console: Console) -> None:
     """Write the Hugging Face folder and say what the run achieved and how to load it."""
-    measured = {name: results[name] for name in ("before", "after") if name in results}
+    scores = {name: results[name] for name in ("before", "after") if name in results}
     student = dataclasses.replace(run.student, params=evaluated_params(state))
-    card = student_card(run.config.run_dir, student, int(state.step), measured)
+    card = student_card(run.config.run_dir, student, int(state.step), scores)
     path = save_pretrained(
         student,
         _export_path(run.config),
         max_shard_size=run.config.export.max_shard_size,
         card=card,
     )
-    if measured:
-        console.print(metrics_table(measured, title="held-out rows"))
-    _show_answers(run, results, console)
+    if scores:
+        console.print(metrics_table(scores, title="held-out rows"))
+    show_answers(results, console)
     console.print(f"exported {path}")
     console.print(
         f'load it: transformers.AutoModelForCausalLM.from_pretrained("{path}")', soft_wrap=True
     )
-
-
-def _show_answers(run: Run, results: Mapping[str, Any], console: Console) -> None:
-    titles = {"teacher": "teacher", "before": "student before", "after": "student after"}
-    shown = {title: results[name]["answers"] for name, title in titles.items() if name in results}
-    if "after" not in results or len(shown) < 2:
-        return
-    for index in range(min(len(answers) for answers in shown.values())):
-        prompt = results["after"]["answers"][index]["prompt"]
-        texts = {title: answers[index]["answer"] for title, answers in shown.items()}
-        console.print(answers_table(prompt, texts))
 
 
 def _export_path(config: RunConfig) -> str:
@@ -289,4 +211,6 @@ def _export_path(config: RunConfig) -> str:
 def terminated(number: int, frame: FrameType | None) -> None:
     """SIGTERM outside the train loop: nothing is unsaved."""
     print("SIGTERM: nothing unsaved; the same command continues", file=sys.stderr)
+    if jax.process_count() > 1:
+        leave(0)  # the others, if they got no signal, notice
     raise SystemExit(0)

@@ -145,13 +145,14 @@ def rows(tmp_path_factory):
     return file
 
 
-@pytest.fixture
-def settings(teacher, rows, tmp_path, tmp_path_factory):
+@pytest.fixture(scope="module")
+def make_settings(teacher, rows, tmp_path_factory):
+    """Settings of a whole run of the tiny pair, by run folder and changes."""
     cache = tmp_path_factory.getbasetemp() / "data_cache"
 
-    def make(run_dir="run", **changes):
+    def make(run_dir, **changes):
         values = {
-            "run_dir": str(tmp_path / run_dir),
+            "run_dir": str(run_dir),
             "seed": 3,
             "data": {
                 "train": {"kind": "file", "path": str(rows)},
@@ -179,6 +180,11 @@ def settings(teacher, rows, tmp_path, tmp_path_factory):
         return RunConfig.model_validate(values | changes)
 
     return make
+
+
+@pytest.fixture
+def settings(make_settings, tmp_path):
+    return lambda run_dir="run", **changes: make_settings(tmp_path / run_dir, **changes)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def train(distill, mesh_config):
     step, history = make_train_step(parts, shardings), []
     with entered(mesh):
         for index in range(STEPS):
-            batch = place_batch(random_batch(index, micro_batches=2, rows=8), mesh)
+            batch = place_batch(random_batch(index, micro_batches=2, rows=8), mesh, 8)
             state, metrics = step(state, teacher_params, batch)
             history.append((float(metrics["loss"]), float(metrics["keep_ratio"])))
     assert step._cache_size() == 1, "recompiled"

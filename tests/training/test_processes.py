@@ -1,0 +1,145 @@
+"""A run of several processes is the run of one, and none of them outlives another."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adakd_jax.config.yaml_file import dump_yaml
+from adakd_jax.training.records import read_records
+
+TIMEOUT = 240.0
+TOLD = ("loss", "keep_ratio", "grad_norm", "reverse_kl")
+CHANGES = {
+    "training": {"steps": 8, "batch_rows": 4},
+    "checkpoint": {"every_steps": 2},
+    "mesh": {"fsdp": 2},
+    "evaluation": {
+        "every_steps": 4,
+        "batch_rows": 2,
+        "generate_examples": 2,
+        "show_examples": 1,
+        "generation": {"max_new_tokens": 4, "batch_size": 2},
+    },
+}
+
+
+class Processes:
+    """The processes of one run: `count` of them with four devices together."""
+
+    def __init__(self, config, count):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        file = Path(config.run_dir).with_suffix(".yaml")
+        file.write_text(dump_yaml(config))
+        self.outputs = [file.with_suffix(f".{index}.log") for index in range(count)]
+        self.all = []
+        for index, output in enumerate(self.outputs):
+            by_hand = {"coordinator": f"localhost:{port}", "count": count, "index": index}
+            where = [f"--processes.{key}={value}" for key, value in by_hand.items()]
+            command = [sys.executable, "-m", "adakd_jax.train", "--config", str(file)]
+            with output.open("w") as shown:
+                process = subprocess.Popen(
+                    [*command, *(where if count > 1 else ())],
+                    cwd=Path(__file__).parents[2],
+                    env=os.environ
+                    | {
+                        "JAX_PLATFORMS": "cpu",
+                        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count}",
+                    },
+                    stdout=shown,
+                    stderr=subprocess.STDOUT,
+                )
+            self.all.append(process)
+
+    def codes(self, within=TIMEOUT):
+        """Exit codes of all; they must have ended `within` seconds."""
+        until = time.monotonic() + within
+        try:
+            return [process.wait(max(0.1, until - time.monotonic())) for process in self.all]
+        except subprocess.TimeoutExpired:
+            for process in self.all:
+                process.kill()
+            pytest.fail(f"still running after {within} s:\n" + "\n".join(self.shown()))
+
+    def shown(self):
+        return [output.read_text() for output in self.outputs]
+
+    def wait_for(self, folder, pattern):
+        until = time.monotonic() + TIMEOUT
+        while not list(folder.glob(pattern)):
+            assert time.monotonic() < until and all(p.poll() is None for p in self.all), (
+                self.shown()
+            )
+            time.sleep(0.02)
+
+
+def told(config):
+    return {
+        (record["kind"], record["step"]): [record[key] for key in TOLD if key in record]
+        for record in read_records(config.run_dir)
+    }
+
+
+def assert_same(config, other):
+    mine, others = told(config), told(other)
+    assert mine.keys() == others.keys()
+    for key in mine:
+        np.testing.assert_allclose(mine[key], others[key], rtol=1e-5, err_msg=str(key))
+
+
+@pytest.fixture(scope="module")
+def make(make_settings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    return lambda name: make_settings(folder / name, **CHANGES)
+
+
+@pytest.fixture(scope="module")
+def alone(make):
+    config = make("alone")
+    run = Processes(config, 1)
+    assert run.codes() == [0], run.shown()
+    return config
+
+
+def test_two_processes_of_two_devices_are_one_of_four(alone, make):
+    config = make("two")
+    run = Processes(config, 2)
+    assert run.codes() == [0, 0], run.shown()
+    assert_same(alone, config)
+    first, second = run.shown()
+    assert "exported" in first and "mesh     data 2, fsdp 2, tensor 1" in first
+    noise = ("[Gloo]", "W")  # of libraries, in C++
+    assert [line for line in second.splitlines() if line and not line.startswith(noise)] == []
+
+
+def test_one_killed_ends_the_other_and_another_count_goes_on(alone, make):
+    config = make("killed")
+    run = Processes(config, 2)
+    run.wait_for(Path(config.run_dir) / "checkpoints", "step_2")
+    run.all[1].kill()
+    killed = time.monotonic()
+    codes = run.codes(within=60)
+    assert codes[0] not in (0, 2) and codes[1] == -signal.SIGKILL
+    assert time.monotonic() - killed < 60
+    assert "the same command continues" in run.shown()[0], run.shown()
+    again = Processes(config, 1)
+    assert again.codes() == [0], again.shown()
+    assert "continuing after step" in again.shown()[0]
+    assert_same(alone, config)
+
+
+def test_a_signal_to_one_stops_all_after_the_same_step(make):
+    config = make("stopped")
+    run = Processes(config, 2)
+    run.wait_for(Path(config.run_dir) / "checkpoints", "step_2")
+    run.all[1].terminate()
+    assert run.codes() == [0, 0], run.shown()
+    assert "signal to another process: saved after step" in run.shown()[0]
