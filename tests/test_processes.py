@@ -51,7 +51,10 @@ def test_by_hand_comes_before_all_else():
     ("values", "message"),
     [
         ({"coordinator": "here:1"}, "in part"),
-        ({"coordinator": "here:1", "count": 2, "index": 2}, "no process 2 of 2; valid: index 0 … 1"),
+        (
+            {"coordinator": "here:1", "count": 2, "index": 2},
+            "no process 2 of 2; valid: index 0 … 1",
+        ),
         ({"coordinator": "here", "count": 2, "index": 0}, "names no port; valid: HOST:PORT"),
     ],
 )
