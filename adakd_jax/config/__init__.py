@@ -68,6 +68,7 @@ from adakd_jax.config.models import (
     StudentRandom,
     TeacherConfig,
 )
+from adakd_jax.config.policy import DistiLlm, Gkd, Offline, Policy, SeqKd
 from adakd_jax.config.processes import ProcessesConfig
 from adakd_jax.config.run import (
     RunConfig,
@@ -98,6 +99,7 @@ __all__ = [
     "Ctkd",
     "Curriculum",
     "DataConfig",
+    "DistiLlm",
     "DistillConfig",
     "Divergence",
     "Dtkd",
@@ -110,6 +112,7 @@ __all__ = [
     "ForwardKl",
     "ForwardKlScore",
     "GenerationConfig",
+    "Gkd",
     "GkdJsd",
     "Hellinger",
     "HellingerScore",
@@ -126,7 +129,9 @@ __all__ = [
     "LogitStandardization",
     "MeshConfig",
     "NmtKdScore",
+    "Offline",
     "OptimizerConfig",
+    "Policy",
     "ProcessesConfig",
     "RandomScore",
     "RandomTokens",
@@ -135,6 +140,7 @@ __all__ = [
     "RunConfig",
     "Score",
     "SensitivityScore",
+    "SeqKd",
     "SkewForwardKl",
     "SkewReverseKl",
     "Source",

@@ -130,6 +130,27 @@ def _something_to_evaluate(
     )
 
 
+def _evaluation_for_distillm(policy: str, every_steps: int | None) -> Conflict | None:
+    if policy != "distillm" or every_steps is not None:
+        return None
+    return Conflict(
+        "distillm uses the student's responses only when held-out NLL rises, which is never seen",
+        "evaluation.every_steps a number of steps; or policy.kind gkd",
+    )
+
+
+def _prompts_for_policy(policy: str, template: str) -> Conflict | None:
+    if policy == "offline" or template != "text":
+        return None
+    return Conflict("rows of plain text have no prompts to answer", "data.template alpaca or chat")
+
+
+def _teacher_that_writes(policy: str, teacher: object) -> Conflict | None:
+    if policy != "seqkd" or teacher is not None:
+        return None
+    return Conflict("there is no teacher to write the responses", "teacher.path")
+
+
 def _export_beside_run(export: str | None, run_dir: str) -> Conflict | None:
     if export is None or _normalised(export) != _normalised(run_dir):
         return None
@@ -209,6 +230,9 @@ RUN_CHECKS = (
         ("evaluation.every_steps", "data.validation", "data.validation_fraction"),
         _something_to_evaluate,
     ),
+    Check(("policy.kind", "evaluation.every_steps"), _evaluation_for_distillm),
+    Check(("policy.kind", "data.template"), _prompts_for_policy),
+    Check(("policy.kind", "teacher"), _teacher_that_writes),
     Check(("export.path", "run_dir"), _export_beside_run),
     Check(("teacher.revision", "teacher.path"), _revision_of_a_hub_id),
     Check(("student.revision", "student.path"), _revision_of_a_hub_id),

@@ -9,6 +9,7 @@ from adakd_jax.config.data import DataConfig
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.config.mesh import MeshConfig
 from adakd_jax.config.models import Student, TeacherConfig
+from adakd_jax.config.policy import Offline, Policy
 from adakd_jax.config.processes import ProcessesConfig
 from adakd_jax.config.stage import Check, Stage
 from adakd_jax.config.training import (
@@ -37,6 +38,9 @@ class RunConfig(Stage):
         default=None,
         description="the model that teaches; null: none, for supervised fine-tuning "
         "(distill.kd_weight 0, distill.ce_weight above 0)",
+    )
+    policy: Policy = Field(
+        default=Offline(), description="where the responses that are learned from come from"
     )
     student: Student = Field(description="the model that learns: where its weights start")
     distill: DistillConfig = Field(default=DistillConfig(), description="the loss")

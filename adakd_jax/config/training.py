@@ -91,6 +91,11 @@ class GenerationConfig(Stage):
     top_p: Ratio = Field(
         default=1.0, description="sample among the likeliest tokens of this total mass"
     )
+    repetition_penalty: PositiveFloat = Field(
+        default=1.0,
+        description="what logits of tokens that prompt or answer hold already are divided by, the "
+        "negative ones multiplied; 1: nothing",
+    )
     batch_size: PositiveInt = Field(default=16, description="prompts decoded together")
 
 

@@ -1,21 +1,28 @@
 """Examples to token rows, with labels, positions and segments per document."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from adakd_jax.axes import IGNORE, TokenBatch
-from adakd_jax.data.examples import Examples
+from adakd_jax.data.tokenize import Example
+
+
+class Numbered(Protocol):
+    """Examples by number: a tokenized data set, or a list."""
+
+    def __getitem__(self, index: int, /) -> Example: ...
 
 
 def assemble_rows(
-    examples: Examples, rows: Sequence[Int[np.ndarray, " _"]], row_length: int
+    examples: Numbered, rows: Sequence[Int[np.ndarray, " _"]], row_length: int
 ) -> TokenBatch:
     """Puts examples one after another into rows.
 
     Args:
-      examples: the tokenized data set.
+      examples: what the rows are made of.
       rows: for each row the numbers of its examples, in order; none for an empty row.
       row_length: T.
 

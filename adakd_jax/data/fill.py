@@ -53,6 +53,14 @@ def best_fit_rows(
     return np.concatenate(slots), sizes.astype(np.int64)
 
 
+def packed_rows(lengths: Int[np.ndarray, " N"], row_length: int) -> list[Int64[np.ndarray, " _"]]:
+    """Packs examples by `best_fit_rows`: for each row the numbers of its examples."""
+    slots, sizes = best_fit_rows(lengths, row_length)
+    order = np.empty(len(slots), np.int64)
+    order[np.argsort(slots, kind="stable")] = np.argsort(lengths, kind="stable")
+    return np.split(order, np.cumsum(sizes)[:-1])
+
+
 def first_fit_rows(
     lengths: Int64[np.ndarray, "steps E"], row_length: int
 ) -> Int64[np.ndarray, "steps E"]:

@@ -12,10 +12,11 @@ from jaxtyping import Int64
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config.data import DataConfig
 from adakd_jax.config.training import TrainingConfig
-from adakd_jax.data.assemble import assemble_rows
+from adakd_jax.data.assemble import Numbered, assemble_rows
 from adakd_jax.data.examples import Examples
-from adakd_jax.data.fill import best_fit_rows
+from adakd_jax.data.fill import packed_rows
 from adakd_jax.data.pack import Plan, check_lengths, most_rows_of_a_step, packing_plan
+from adakd_jax.data.tokenize import Example
 
 _READ_AHEAD = 4
 _THREADS = 2
@@ -95,16 +96,31 @@ class TrainingBatches:
         Raises:
           IndexError: `step` is not in 0 … total_steps - 1.
         """
-        rows = self._rows_of(step)
+        return self._assembled(self.examples, self._rows_of(step), self.micro_batches)
+
+    def pack(self, examples: Sequence[Example]) -> TokenBatch:
+        """The part that this process holds of a batch of other examples: [A', rows held, T].
+
+        A' is A, 2·A, 4·A, …, whatever holds them, so that few shapes are ever compiled.
+        """
+        lengths = np.array([len(example.tokens) for example in examples], np.int64)
+        rows, micro_batches = packed_rows(lengths, self.row_length), self.micro_batches
+        while micro_batches * self._global_rows < len(rows):
+            micro_batches *= 2
+        return self._assembled(examples, rows, micro_batches)
+
+    def _assembled(
+        self, examples: Numbered, rows: list[np.ndarray], micro_batches: int
+    ) -> TokenBatch:
         empty = np.zeros(0, np.int64)
-        rows = rows + [empty] * (self.micro_batches * self._global_rows - len(rows))
+        rows = rows + [empty] * (micro_batches * self._global_rows - len(rows))
         mine = [
-            rows[row * self.micro_batches + micro_batch]
-            for micro_batch in range(self.micro_batches)
+            rows[row * micro_batches + micro_batch]
+            for micro_batch in range(micro_batches)
             for row in self._held
         ]
-        arrays = assemble_rows(self.examples, mine, self.row_length)
-        shape = (self.micro_batches, len(self._held), self.row_length)
+        arrays = assemble_rows(examples, mine, self.row_length)
+        shape = (micro_batches, len(self._held), self.row_length)
         return TokenBatch._make(array.reshape(shape) for array in arrays)
 
     def info(self, step: int) -> StepInfo:
@@ -175,10 +191,7 @@ class EvaluationBatches(Sequence[TokenBatch]):
     def __init__(self, examples: Examples, row_length: int, batch_rows: int):
         """Packs the examples; see `evaluation_batches`."""
         check_lengths(examples.lengths, row_length)
-        slots, sizes = best_fit_rows(examples.lengths, row_length)
-        order = np.empty(len(slots), np.int64)
-        order[np.argsort(slots, kind="stable")] = np.argsort(examples.lengths, kind="stable")
-        self._rows = np.split(order, np.cumsum(sizes)[:-1])
+        self._rows = packed_rows(examples.lengths, row_length)
         self._examples = examples
         self._row_length = row_length
         self._batch_rows = batch_rows

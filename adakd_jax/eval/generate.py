@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int, Key
 
 from adakd_jax.axes import replicated
 from adakd_jax.config import GenerationConfig
-from adakd_jax.eval.sampling import next_tokens
+from adakd_jax.eval.sampling import next_tokens, penalised
 from adakd_jax.models.cache import KVCache, init_cache
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.decoder import Decoder, logits
@@ -106,6 +106,7 @@ class _State(NamedTuple):
     answer_lengths: Int[Array, " B"]
     ended: Bool[Array, " B"]
     step: Int[Array, ""]  # columns of `answers` written
+    held: Bool[Array, "B V"] | None = None  # tokens that prompt or answer hold, if that matters
 
 
 def _decode_batch(
@@ -144,8 +145,15 @@ def _prefill(
         answer_lengths=jnp.zeros(rows, jnp.int32),
         ended=batch.lengths == 0,
         step=jnp.zeros((), jnp.int32),
+        held=None if settings.repetition_penalty == 1.0 else _held(model, batch, positions >= 0),
     )
     return _append(model, settings, batch, state, hidden[:, -1])
+
+
+def _held(model: Decoder, batch: _Batch, valid: Array) -> Bool[Array, "B V"]:
+    rows = jnp.arange(valid.shape[0])[:, None]
+    none = jnp.zeros((valid.shape[0], model.config.vocab_size), bool)
+    return none.at[rows, batch.tokens].max(valid)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "settings"), donate_argnames=("state",))
@@ -177,8 +185,11 @@ def _append(
 ) -> _State:
     """Picks each row's next token from its last hidden state."""
     keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, state.step)
+    scores, held = logits(hidden, model.head()), state.held
+    if held is not None:
+        scores = penalised(scores, held, settings.repetition_penalty)
     tokens = next_tokens(
-        logits(hidden, model.head()),
+        scores,
         keys,
         temperature=settings.temperature,
         top_k=settings.top_k,
@@ -191,6 +202,7 @@ def _append(
         answer_lengths=replicated(state.answer_lengths + ~state.ended),
         ended=replicated(state.ended | is_end),
         step=state.step + 1,
+        held=None if held is None else held.at[jnp.arange(len(tokens)), tokens].set(True),
     )
 
 

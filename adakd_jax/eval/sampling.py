@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 _ONE = 0x3F800000  # the bits of float32 1.0
 _BLOCK = 256  # tokens of a block in the two-level search of `_inverse_cdf`
@@ -35,6 +35,17 @@ def next_tokens(
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     scaled = logits.astype(jnp.float32) / temperature
     return _inverse_cdf(kept_mass(scaled, top_k=top_k, top_p=top_p), keys)
+
+
+def penalised(
+    logits: Float[Array, "B V"], held: Bool[Array, "B V"], penalty: float
+) -> Float[Array, "B V"]:
+    """Makes the tokens that a row holds already less likely (CTRL, arXiv 1909.05858, section 4.1).
+
+    Positive logits are divided by `penalty` and negative ones multiplied, as `transformers` does.
+    """
+    less = jnp.where(logits > 0, logits / penalty, logits * penalty)
+    return jnp.where(held, less, logits)
 
 
 def kept_mass(

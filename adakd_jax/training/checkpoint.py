@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
@@ -75,7 +76,7 @@ class Checkpoints:
             return None
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        return restored
+        return restored._replace(replay=jax.tree.map(np.asarray, restored.replay))
 
     @property
     def latest_step(self) -> int | None:

@@ -3,7 +3,7 @@ stops.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.data.loader import StepInfo, TrainingBatches
+from adakd_jax.policies import DatasetResponses
 from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.display import TrainingDisplay, duration
 from adakd_jax.training.interrupt import StopRequest
@@ -44,7 +45,7 @@ class Recorder:
 
     def __init__(self, log: MetricsLog | NoLog, display: TrainingDisplay, schedule: Schedule):
         self._log, self._display, self._schedule = log, display, schedule
-        self._pending: tuple[int, Metrics, StepInfo] | None = None
+        self._pending: tuple[int, Mapping[str, Any], StepInfo] | None = None
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -53,7 +54,7 @@ class Recorder:
         """
         self._clock = time.perf_counter()
 
-    def push(self, step: int, metrics: Metrics, info: StepInfo) -> None:
+    def push(self, step: int, metrics: Mapping[str, Any], info: StepInfo) -> None:
         """Take the metrics of `step` (1 is the first) and record those of the step before."""
         self.flush()
         self._pending = (step, metrics, info)
@@ -71,6 +72,8 @@ class Recorder:
         values = {key: float(value) for key, value in jax.device_get(metrics).items()}
         now = time.perf_counter()
         values["seconds"], self._clock = now - self._clock, now
+        if "generating_seconds" in values:
+            values["generating_share"] = values["generating_seconds"] / values["seconds"]
         values["tokens_per_second"] = values["tokens"] / values["seconds"]
         values["response_tokens_per_second"] = values["response_tokens"] / values["seconds"]
         self._display.update(step, values)
@@ -86,17 +89,35 @@ class Recorder:
             )
 
 
-def compile_step(
-    step: TrainStep, state: TrainState, teacher_params: Any, batch: TokenBatch, console: Console
-) -> TrainStep:
-    """Compile the train step ahead of its first call; the result accepts these shapes only, so it
-    never recompiles.
+class CompiledSteps:
+    """The train step, compiled ahead of its first call for each number of micro-batches.
+
+    There is one number of them, unless the student writes responses; nothing else ever recompiles:
+    another shape is an error.
     """
-    began = time.perf_counter()
-    with console.status("compiling the train step"):
-        compiled = step.lower(state, teacher_params, batch).compile()
-    console.print(f"train step compiled in {duration(time.perf_counter() - began)}")
-    return compiled
+
+    def __init__(self, step: TrainStep, console: Console):
+        self._step, self._console = step, console
+        self._compiled: dict[int, TrainStep] = {}
+
+    def __call__(
+        self, state: TrainState, teacher_params: Any, batch: TokenBatch
+    ) -> tuple[TrainState, Metrics]:
+        """Take a step."""
+        self.compile(state, teacher_params, batch)
+        return self._compiled[batch.tokens.shape[0]](state, teacher_params, batch)
+
+    def compile(self, state: TrainState, teacher_params: Any, batch: TokenBatch) -> None:
+        """Compile for the shape of a batch, unless that was done."""
+        count = batch.tokens.shape[0]
+        if count in self._compiled:
+            return
+        began = time.perf_counter()
+        with self._console.status("compiling the train step"):
+            self._compiled[count] = self._step.lower(state, teacher_params, batch).compile()
+        which = f" for {count} micro-batches" if len(self._compiled) > 1 else ""
+        took = duration(time.perf_counter() - began)
+        self._console.print(f"train step compiled{which} in {took}")
 
 
 def fit(
@@ -112,6 +133,7 @@ def fit(
     held_out: HeldOut | None = None,
     place: Callable[[TokenBatch], TokenBatch] = lambda batch: batch,
     any_of: Callable[[bool], bool] = lambda wish: wish,
+    responses: DatasetResponses | None = None,
 ) -> tuple[TrainState, str | None]:
     """Train from `state.step` to the last step.
 
@@ -125,6 +147,7 @@ def fit(
         log: where metrics go.
         console: where progress is shown.
         place: moves this process's rows to the devices.
+        responses: where those of each step come from; by default the batches have them.
         any_of: from `processes.any_of`, so that a signal to one process stops all after one step.
         held_out: measures a state on held-out rows; its `reverse_kl` (without
             a teacher: `nll`) ranks checkpoints.
@@ -135,22 +158,25 @@ def fit(
     Raises:
         TrainingDivergedError: see `Recorder.flush`.
     """
-    start = int(state.step)
+    responses, start = responses or DatasetResponses(), int(state.step)
     if start >= schedule.total_steps:
         return state, None
     display, stopped = TrainingDisplay(console, schedule.total_steps, start), False
     with StopRequest() as stop, display:
         recorder = Recorder(log, display, schedule)
         for index, batch, info in batches.iterate(start):
-            state, metrics = step_fn(state, teacher_params, place(batch))
-            done = index + 1
-            recorder.push(done, metrics, info)
+            taken = responses.of_step(state.params, state.replay, index, batch, info)
+            without = state._replace(replay=None)
+            state, metrics = step_fn(without, teacher_params, place(taken.batch))
+            state, done = state._replace(replay=taken.replay), index + 1
+            recorder.push(done, metrics | taken.metrics, info)
             stopped = any_of(stop.name is not None)
             last = done == schedule.total_steps or stopped
             scores = None
             if held_out and schedule.evaluate_every and done % schedule.evaluate_every == 0:
                 recorder.flush()
                 scores = held_out(state)
+                state = state._replace(replay=responses.evaluated(state.replay, scores))
                 log.write(done, scores, kind="eval")
                 display.note(_held_out_line(done, scores))
             if last or done % schedule.save_every == 0 or scores is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxtyping import Array
 from rich.console import Console
 
 from adakd_jax.axes import BATCH_AXES
-from adakd_jax.config import DataConfig, RunConfig, StudentCheckpoint, TeacherConfig
+from adakd_jax.config import DataConfig, RunConfig, SeqKd, StudentCheckpoint, TeacherConfig
 from adakd_jax.data.examples import Examples, encode_rows
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
@@ -31,6 +32,7 @@ from adakd_jax.models.families import decoder_config
 from adakd_jax.sharding import (
     Rules,
     check_model,
+    entered,
     make_mesh,
     parameter_spec,
     row_shards,
@@ -143,7 +145,8 @@ def prepare(config: RunConfig, console: Console) -> Run:
     console.print(f"student  {describe(student)}", soft_wrap=True)
     if teacher is not None and (note := vocabulary_note(student, teacher)):
         console.print(note, soft_wrap=True)
-    examples, held_out = read_data(config.data, student, config.seed, console)
+    rewrite = functools.partial(_rewritten, config, teacher, mesh, console)
+    examples, held_out = read_data(config.data, student, config.seed, console, rewrite)
     batches = TrainingBatches(
         examples,
         config.data,
@@ -226,11 +229,34 @@ def vocabulary_note(student: Pretrained, teacher: Pretrained) -> str | None:
     )
 
 
+def _rewritten(
+    config: RunConfig,
+    teacher: Pretrained | None,
+    mesh: Mesh | None,
+    console: Console,
+    rows: RowSource,
+) -> RowSource:
+    """The training rows, under `seqkd` with the teacher's answers."""
+    if teacher is None or not isinstance(config.policy, SeqKd):
+        return rows
+    # Only who needs it waits for its import.
+    from adakd_jax.policies.seqkd import teacher_written
+
+    with entered(mesh):
+        return teacher_written(
+            rows, teacher, config.policy, config.data, seed=config.seed, console=console
+        )
+
+
 def read_data(
-    config: DataConfig, student: Pretrained, seed: int, console: Console
+    config: DataConfig,
+    student: Pretrained,
+    seed: int,
+    console: Console,
+    rewrite: Callable[[RowSource], RowSource] = lambda rows: rows,
 ) -> tuple[Examples, RowSource | None]:
     """Training examples, and the rows held out of them or given for validation; `seed` picks the
-    rows of a share that is held out.
+    rows of a share that is held out, and `rewrite` may give the training rows other answers.
     """
     if student.tokenizer is None:
         raise ValueError(f"{student.source.name} has no tokenizer; add its tokenizer.json")
@@ -248,6 +274,7 @@ def read_data(
     elif config.validation_fraction > 0:
         kept, out = hold_out(len(rows), config.validation_fraction, seed)
         rows, held_out = rows.select(kept), rows.select(out)
+    rows = rewrite(rows)
     examples = encode_rows(
         rows,
         config.template,

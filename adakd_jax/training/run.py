@@ -14,16 +14,18 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from adakd_jax.config import RunConfig
+from adakd_jax.config import DistiLlm, Gkd, RunConfig
 from adakd_jax.config.provenance import check_same_run, write_provenance
+from adakd_jax.eval.answers import end_tokens
 from adakd_jax.eval.suite import HeldOut
 from adakd_jax.eval.table import metrics_table
 from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
+from adakd_jax.policies import DatasetResponses, StudentResponses
 from adakd_jax.processes import any_of, is_first, leave
 from adakd_jax.sharding import entered, place_batch
 from adakd_jax.training.checkpoint import Checkpoints, describe_student
 from adakd_jax.training.describe import student_card, tell, write_story
-from adakd_jax.training.loop import Schedule, compile_step, fit
+from adakd_jax.training.loop import CompiledSteps, Schedule, fit
 from adakd_jax.training.measure import (
     after_training,
     before_training,
@@ -84,8 +86,11 @@ StepFor = Callable[[Run, StepParts, TrainState, Console], TrainStep]
 def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Console) -> TrainStep:
     """The train step of a run, compiled for its shapes."""
     batch = place_batch(run.batches.batch(int(state.step)), run.mesh, run.batches.shape[1])
-    step = make_train_step(parts, run.shardings(state))
-    return compile_step(step, state, run.teaching_params, batch, console)
+    steps = CompiledSteps(
+        make_train_step(parts, run.shardings(state._replace(replay=None))), console
+    )
+    steps.compile(state._replace(replay=None), run.teaching_params, batch)
+    return steps
 
 
 def train(
@@ -143,7 +148,25 @@ def first_state(run: Run, parts: StepParts) -> TrainState:
         learned=run.learned(),
         learner=parts.learner,
     )
-    return state if run.mesh is None else jax.device_put(state, run.shardings(state))
+    if run.mesh is not None:
+        state = jax.device_put(state, run.shardings(state))
+    return state._replace(replay=responses_of(run).initial())
+
+
+def responses_of(run: Run) -> DatasetResponses:
+    """Where the responses of each step come from."""
+    policy, tokenizer = run.config.policy, run.student.tokenizer
+    if not isinstance(policy, Gkd | DistiLlm):
+        return DatasetResponses()
+    pad = None if tokenizer is None else tokenizer.pad_token_id
+    return StudentResponses(
+        policy,
+        run.batches,
+        run.student.graphdef,
+        eos_ids=end_tokens(run.student),
+        pad_id=pad if isinstance(pad, int) else 0,
+        seed=run.config.seed,
+    )
 
 
 def _fit(
@@ -181,6 +204,7 @@ def _fit(
             held_out=measure if held_out else None,
             place=functools.partial(place_batch, mesh=run.mesh, rows=run.batches.shape[1]),
             any_of=any_of(run.mesh),
+            responses=responses_of(run),
         )
 
 

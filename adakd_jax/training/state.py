@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from adakd_jax.policies.replay import Replay
 from adakd_jax.training.learned import Learned
 
 
@@ -22,6 +23,7 @@ class TrainState(NamedTuple):
         skipped: int32 [], updates skipped so far.
         bad_streak: int32 [], non-finite updates in a row up to now.
         learned: what the method trains beside the student, or None.
+        replay: responses that DistiLLM replays, on the host; the train step is not given them.
     """
 
     step: Array
@@ -32,6 +34,7 @@ class TrainState(NamedTuple):
     skipped: Array
     bad_streak: Array
     learned: Learned | None = None
+    replay: Replay | None = None
 
 
 def init_state(

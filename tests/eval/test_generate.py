@@ -35,11 +35,14 @@ def next_greedy(tiny_model):
         positions = jnp.arange(tokens.shape[0], dtype=jnp.int32)
         return logits(model(tokens[None], positions[None], segments[None]), model.head())[0]
 
-    def pick(tokens):
+    def pick(tokens, penalty=1.0):
         padded = np.zeros(64, np.int32)
         padded[: len(tokens)] = tokens
         segments = (np.arange(64) < len(tokens)).astype(np.int32)
-        return int(np.argmax(scores(padded, segments)[len(tokens) - 1]))
+        row = np.array(scores(padded, segments)[len(tokens) - 1])
+        held = sorted(set(tokens))
+        row[held] = np.where(row[held] > 0, row[held] / penalty, row[held] * penalty)
+        return int(np.argmax(row))
 
     return pick
 
@@ -51,6 +54,17 @@ def test_greedy_is_the_argmax_of_the_full_forward_pass(prompts, greedy, next_gre
             expected.append(next_greedy(expected))
         assert answer == expected[len(prompt) :]
     assert len({tuple(answer) for answer in greedy}) == len(prompts)
+
+
+def test_repetition_penalty_is_over_prompt_and_answer(tiny_model, prompts, greedy, next_greedy):
+    settings = SETTINGS.model_copy(update={"repetition_penalty": 1.7})
+    answers = generate(*tiny_model, prompts, settings, eos_ids=NEVER, pad_id=0)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        expected = list(prompt)
+        for _ in range(NEW):
+            expected.append(next_greedy(expected, 1.7))
+        assert answer == expected[len(prompt) :]
+    assert answers != greedy
 
 
 def test_one_by_one_gives_the_same_tokens(tiny_model, prompts, greedy):

@@ -33,7 +33,7 @@ def output(tmp_path_factory):
 def told(base, output):
     """A study of two methods and two seeds that got a SIGTERM early in its third run."""
     study = make_study(base, output)
-    write, compile_step = MetricsLog.write, training_run.compile_step
+    write, compiled_steps = MetricsLog.write, training_run.CompiledSteps
     compiled, trained = [0], [0]
 
     def count_and_stop(self, step, values, kind="train"):
@@ -44,11 +44,11 @@ def told(base, output):
 
     def count(*arguments):
         compiled[-1] += 1
-        return compile_step(*arguments)
+        return compiled_steps(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MetricsLog, "write", count_and_stop)
-        patch.setattr(training_run, "compile_step", count)
+        patch.setattr(training_run, "CompiledSteps", count)
         with pytest.raises(SystemExit) as stopped:
             start(study)
         assert stopped.value.code == 0

@@ -1,0 +1,62 @@
+"""Where the responses that are learned from come from."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from adakd_jax.config.stage import Probability, Stage
+from adakd_jax.config.training import GenerationConfig
+
+# As the papers sample: from the model's own distribution, whole.
+SAMPLED = GenerationConfig(max_new_tokens=256, temperature=1.0, batch_size=32)
+
+
+class Offline(Stage):
+    """The responses of the data set."""
+
+    kind: Literal["offline"] = "offline"
+
+
+class SeqKd(Stage):
+    """Responses that the teacher wrote once, before training (Kim & Rush, arXiv 1606.07947)."""
+
+    kind: Literal["seqkd"] = "seqkd"
+    generation: GenerationConfig = Field(default=SAMPLED, description="how the teacher answers")
+
+
+class Gkd(Stage):
+    """In some steps, responses that the student samples (GKD, arXiv 2306.13649)."""
+
+    kind: Literal["gkd"] = "gkd"
+    student_fraction: Probability = Field(
+        default=0.5, description="probability that the student writes the responses of a step"
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="cosine: from 1 to 0 over the run, whatever the fraction"
+    )
+    generation: GenerationConfig = Field(default=SAMPLED, description="how the student answers")
+
+
+class DistiLlm(Stage):
+    """Student's responses, fresh or replayed, the more often the less they serve to overfit
+    (DistiLLM, arXiv 2402.03898).
+    """
+
+    kind: Literal["distillm"] = "distillm"
+    split: Literal["constant", "increasing", "decreasing"] = Field(
+        default="constant",
+        description="share f of fresh responses among the student's: .5, t/T or 1 − t/T",
+    )
+    capacity: PositiveInt = Field(default=1000, description="responses that the buffer replays")
+    loss_eps: NonNegativeFloat = Field(
+        default=0.1,
+        description="how much held-out NLL must rise from one evaluation to the next for the "
+        "student's responses to be used more often, in nats per token",
+    )
+    rise: Probability = Field(
+        default=0.1, description="what that adds to φ, the probability of using them; φ starts at 0"
+    )
+    generation: GenerationConfig = Field(default=SAMPLED, description="how the student answers")
+
+
+Policy = Annotated[Offline | SeqKd | Gkd | DistiLlm, Field(discriminator="kind")]

@@ -1,0 +1,7 @@
+from tests.training.conftest import (  # noqa: F401 - fixtures
+    make_settings,
+    rows,
+    settings,
+    stop_after,
+    teacher,
+)

@@ -1,0 +1,87 @@
+"""Whole runs under each policy, with AdaKD."""
+
+import signal
+
+import numpy as np
+import pytest
+
+from adakd_jax.training.records import read_records
+from tests.training.tiny_run import latest, run, weights
+
+SHORT = {"max_new_tokens": 8, "temperature": 1.0, "batch_size": 8}
+POLICIES = {
+    "gkd": {"kind": "gkd", "student_fraction": 0.6, "generation": SHORT},
+    # Evaluated after every step, and any change is a rise: φ moves within six steps.
+    "distillm": {
+        "kind": "distillm",
+        "capacity": 6,
+        "loss_eps": 0.0,
+        "rise": 0.9,
+        "generation": SHORT,
+    },
+}
+EVALUATION = {
+    "every_steps": 1,
+    "batch_rows": 2,
+    "generate_examples": 0,
+    "before": False,
+    "generation": SHORT,
+}
+TOLD = ("loss", "keep_ratio", "student_written", "replayed", "replay_probability")
+
+
+def of(config):
+    return [
+        [record.get(name) for name in TOLD]
+        for record in read_records(config.run_dir)
+        if record["kind"] == "train"
+    ]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_restart_is_exact(name, settings, stop_after):
+    changes = {
+        "policy": POLICIES[name],
+        "evaluation": EVALUATION,
+        "optimizer": {"learning_rate": 0.1},  # makes held-out loss rise
+        "training": {"steps": 8, "batch_rows": 2},
+    }
+    whole, parts = settings("whole", **changes), settings("parts", **changes)
+    run(whole)
+    told = of(whole)
+    written, replayed = ([row[index] for row in told] for index in (2, 3))
+    assert 0 < sum(written) < len(told), told
+    if name == "distillm":
+        assert sum(replayed) > 0 and told[-1][-1] > 0, told
+    stop_after(5, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(parts)
+    assert latest(parts) < 8
+    run(parts)
+    assert of(parts) == told
+    for one, other in zip(weights(whole), weights(parts), strict=True):
+        assert np.array_equal(one, other)
+    shares = [r["generating_share"] for r in read_records(whole.run_dir) if r["kind"] == "train"]
+    assert all(0 <= share <= 1 for share in shares)
+    assert [share > 0 for share in shares] == [bool(each) for each in written]
+
+
+def test_seqkd_learns_what_the_teacher_wrote_and_writes_it_once(settings, tmp_path):
+    changes = {
+        "policy": {"kind": "seqkd", "generation": SHORT},
+        "evaluation": EVALUATION | {"every_steps": None},
+        "data": settings().data.model_dump() | {"cache_dir": str(tmp_path / "cache")},
+    }
+    config = settings("seqkd", **changes)
+    shown = run(config)
+    assert "seqkd    18 answers written" in shown
+    assert "answers.jsonl: 18 rows" in shown
+    file = next((tmp_path / "cache").glob("seqkd-*/answers.jsonl"))
+    whole = file.read_text()
+    lines = whole.splitlines(keepends=True)
+    file.write_text("".join(lines[:7]) + lines[7][:9])  # as an interruption leaves it
+    again = run(settings("again", **changes))
+    assert "seqkd    11 answers written" in again and "7 were there already" in again
+    assert file.read_text() == whole
+    for one, other in zip(weights(config), weights(settings("again", **changes)), strict=True):
+        assert np.array_equal(one, other)
