@@ -1,23 +1,17 @@
 """Examples to token rows, with labels, positions and segments per document."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from adakd_jax.axes import IGNORE, TokenBatch
+from adakd_jax.data.examples import Examples
 from adakd_jax.data.tokenize import Example
 
 
-class Numbered(Protocol):
-    """Examples by number: a tokenized data set, or a list."""
-
-    def __getitem__(self, index: int, /) -> Example: ...
-
-
 def assemble_rows(
-    examples: Numbered, rows: Sequence[Int[np.ndarray, " _"]], row_length: int
+    examples: Examples | Sequence[Example], rows: Sequence[Int[np.ndarray, " _"]], row_length: int
 ) -> TokenBatch:
     """Puts examples one after another into rows.
 

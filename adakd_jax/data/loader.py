@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config.data import DataConfig
 from adakd_jax.config.training import TrainingConfig
-from adakd_jax.data.assemble import Numbered, assemble_rows
+from adakd_jax.data.assemble import assemble_rows
 from adakd_jax.data.examples import Examples
 from adakd_jax.data.fill import packed_rows
 from adakd_jax.data.pack import Plan, check_lengths, most_rows_of_a_step, packing_plan
@@ -110,7 +110,7 @@ class TrainingBatches:
         return self._assembled(examples, rows, micro_batches)
 
     def _assembled(
-        self, examples: Numbered, rows: list[np.ndarray], micro_batches: int
+        self, examples: Examples | Sequence[Example], rows: list[np.ndarray], micro_batches: int
     ) -> TokenBatch:
         empty = np.zeros(0, np.int64)
         rows = rows + [empty] * (micro_batches * self._global_rows - len(rows))
