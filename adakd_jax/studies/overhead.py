@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,10 @@ from adakd_jax.studies.overhead_report import Overheads, write_overhead_report
 from adakd_jax.studies.plan import PlannedRun
 from adakd_jax.studies.results import check_settings, replace_text
 from adakd_jax.studies.shared import Shared
+from adakd_jax.training.loop import CompiledSteps
 from adakd_jax.training.prepare import Run
 from adakd_jax.training.run import first_state, terminated
-from adakd_jax.training.step import StepParts, TrainStep
+from adakd_jax.training.step import StepParts
 
 FILE = "overhead.json"
 _SETTINGS = ("seed", "data.", "teacher.", "student.", "distill.", "optimizer.", "training.")
@@ -31,7 +32,7 @@ class Contender(NamedTuple):
 
     run: Run
     parts: StepParts
-    step: TrainStep
+    step: CompiledSteps
 
 
 def run_overhead(
@@ -87,9 +88,11 @@ def _compile(
     return contenders
 
 
-def _memory(step: Any) -> dict[str, int]:
-    """Bytes that a compiled step needs beside its arguments, and for them."""
-    analysis = step.memory_analysis()
+def _memory(step: CompiledSteps) -> dict[str, int]:
+    """Bytes that the one compiled step needs beside its arguments, and for them."""
+    (compiled,) = step.compiled
+    analysis = compiled.memory_analysis()
+    assert analysis is not None  # every backend we train on has one
     return {
         "temporaries": analysis.temp_size_in_bytes,
         "arguments": analysis.argument_size_in_bytes,

@@ -12,6 +12,7 @@ from adakd_jax.config import RunConfig, StudentRandom
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.eval.suite import Evaluation, evaluate
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.training.loop import CompiledSteps
 from adakd_jax.training.measure import held_out_of
 from adakd_jax.training.prepare import (
     Run,
@@ -23,7 +24,7 @@ from adakd_jax.training.prepare import (
 )
 from adakd_jax.training.run import compiled_step
 from adakd_jax.training.state import TrainState
-from adakd_jax.training.step import StepParts, TrainStep
+from adakd_jax.training.step import StepParts
 
 
 class Shared:
@@ -46,7 +47,7 @@ class Shared:
         console.print(f"loading  {config.teacher.path}", soft_wrap=True)
         self.teacher = load_teacher(config.teacher)
         self._students: dict[str, Pretrained] = {}
-        self._steps: dict[str, TrainStep] = {}
+        self._steps: dict[str, CompiledSteps] = {}
         student = self.student(config)
         console.print(
             f"teacher  {describe(self.teacher)}\nstudent  {describe(student)}", soft_wrap=True
@@ -91,7 +92,7 @@ class Shared:
 
     def compiled_step(
         self, run: Run, parts: StepParts, state: TrainState, console: Console
-    ) -> TrainStep:
+    ) -> CompiledSteps:
         """The train step, compiled by the first run that has the same: seeds do not differ."""
         config = run.config
         key = json.dumps(

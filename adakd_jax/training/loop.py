@@ -98,7 +98,7 @@ class CompiledSteps:
 
     def __init__(self, step: TrainStep, console: Console):
         self._step, self._console = step, console
-        self._compiled: dict[int, TrainStep] = {}
+        self._compiled: dict[int, jax.stages.Compiled] = {}
 
     def __call__(
         self, state: TrainState, teacher_params: Any, batch: TokenBatch
@@ -106,6 +106,11 @@ class CompiledSteps:
         """Take a step."""
         self.compile(state, teacher_params, batch)
         return self._compiled[batch.tokens.shape[0]](state, teacher_params, batch)
+
+    @property
+    def compiled(self) -> list[jax.stages.Compiled]:
+        """The programs so far, for their memory."""
+        return list(self._compiled.values())
 
     def compile(self, state: TrainState, teacher_params: Any, batch: TokenBatch) -> None:
         """Compile for the shape of a batch, unless that was done."""

@@ -83,7 +83,7 @@ def default_console() -> Console:
 StepFor = Callable[[Run, StepParts, TrainState, Console], TrainStep]
 
 
-def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Console) -> TrainStep:
+def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Console) -> CompiledSteps:
     """The train step of a run, compiled for its shapes."""
     batch = place_batch(run.batches.batch(int(state.step)), run.mesh, run.batches.shape[1])
     steps = CompiledSteps(
