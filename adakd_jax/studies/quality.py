@@ -27,7 +27,6 @@ from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.display import duration
 from adakd_jax.training.loop import TrainingDivergedError
 from adakd_jax.training.run import terminated, train
-from adakd_jax.training.state import evaluated_params
 
 UNTRAINED = "untrained student"
 _UNTRAINED_FILE = "untrained.json"
@@ -140,7 +139,7 @@ def _finish(
         write_story(config.run_dir, tell(run))
     state = train(run, shared.held_out, console, shared.compiled_step)
     began = time.perf_counter()
-    evaluation = shared.evaluate(config, evaluated_params(state), console)
+    evaluation = shared.evaluate(config, run.evaluated(state), console)
     result = result_of(planned, evaluation, shared.data, time.perf_counter() - began)
     write_result(config.run_dir, result)
     if not study.keep_checkpoints:

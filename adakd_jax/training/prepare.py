@@ -24,11 +24,13 @@ from adakd_jax.data.templates import template_warning
 from adakd_jax.distill import mapped_layers
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
+from adakd_jax.hf.lora import merge_peft
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import init_student
 from adakd_jax.hf.tokenizer import check_same_tokens
 from adakd_jax.models.config import ComputeDtype, DecoderConfig
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.lora import combine, split_adapters
 from adakd_jax.sharding import (
     Rules,
     check_model,
@@ -43,7 +45,7 @@ from adakd_jax.sharding import (
 from adakd_jax.training.architecture import check_architecture, model_configs
 from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
-from adakd_jax.training.state import TrainState
+from adakd_jax.training.state import TrainState, evaluated_params
 from adakd_jax.training.step import StepParts
 
 
@@ -67,6 +69,24 @@ class Run:
     def teaching_params(self) -> Any:
         """The weights that the train step is given besides its state."""
         return None if self.teaching is None else self.teaching.params
+
+    @property
+    def trained(self) -> Any:
+        """The student's weights that training starts from: all, or its adapters alone."""
+        if self.student.config.lora is None:
+            return self.student.params
+        return split_adapters(self.student.params)[1]
+
+    @property
+    def base(self) -> Any:
+        """The student's frozen weights, an argument of every step; None if all are trained."""
+        if self.student.config.lora is None:
+            return None
+        return split_adapters(self.student.params)[0]
+
+    def evaluated(self, state: TrainState) -> Any:
+        """The whole student as it is evaluated and exported: with averages, where there are any."""
+        return combine(self.base, evaluated_params(state))
 
     def parts(self) -> StepParts:
         """The static half of the train step."""
@@ -170,7 +190,9 @@ def _check_models(config: RunConfig, mesh: Mesh) -> None:
 def load_teacher(
     config: TeacherConfig, mesh: Mesh | None = None, rules: Rules | None = None
 ) -> Pretrained:
-    """Load the teacher from `path`, or from `fallback` if that cannot be reached, onto the mesh."""
+    """Load the teacher from `path`, or from `fallback` if that cannot be reached, onto the mesh;
+    its adapter, if it has one, is merged into it.
+    """
     options: dict[str, Any] = {"dtype": jnp.dtype(teacher_dtype(config))}
     if mesh is not None and rules is not None:
         options |= {"mesh": mesh, "rules": lambda path: parameter_spec(path, rules)}
@@ -181,7 +203,7 @@ def load_teacher(
             raise
         teacher = load_pretrained(config.fallback, **options)
     check_architecture(config.architecture, teacher, "teacher")
-    return teacher
+    return teacher if config.adapter is None else merge_peft(teacher, config.adapter)
 
 
 def load_student(
@@ -210,11 +232,16 @@ def teacher_dtype(config: TeacherConfig) -> ComputeDtype:
 
 def describe(model: Pretrained) -> str:
     """Name, size and shape of a model, in one line."""
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     config = model.config
+    base, adapters = (
+        sum(leaf.size for leaf in jax.tree.leaves(part)) for part in split_adapters(model.params)
+    )
+    trained = ""
+    if config.lora is not None:
+        trained = f", of which nothing is trained but adapters of {adapters / 1e6:.2f}M"
     return (
-        f"{model.source.name}: {parameters / 1e6:.1f}M parameters, {config.num_layers} layers, "
-        f"width {config.embed_dim}, vocabulary {config.vocab_size:,}, {config.compute_dtype}"
+        f"{model.source.name}: {base / 1e6:.1f}M parameters, {config.num_layers} layers, width "
+        f"{config.embed_dim}, vocabulary {config.vocab_size:,}, {config.compute_dtype}{trained}"
     )
 
 

@@ -35,7 +35,7 @@ from adakd_jax.training.measure import (
 )
 from adakd_jax.training.prepare import Run, prepare
 from adakd_jax.training.records import MetricsLog, NoLog
-from adakd_jax.training.state import TrainState, evaluated_params, init_state
+from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, TrainStep, make_train_step
 
 LINE_WIDTH = 120  # where the output is not a terminal
@@ -70,7 +70,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     with entered(run.mesh):
         results = before_training(run, held_out, console)
         state = train(run, held_out, console)
-        results |= after_training(run, evaluated_params(state), held_out, console)
+        results |= after_training(run, run.evaluated(state), held_out, console)
         _export(run, state, results, console)
 
 
@@ -89,7 +89,7 @@ def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Consol
     steps = CompiledSteps(
         make_train_step(parts, run.shardings(state._replace(replay=None))), console
     )
-    steps.compile(state._replace(replay=None), run.teaching_params, batch)
+    steps.compile(state._replace(replay=None), run.teaching_params, batch, run.base)
     return steps
 
 
@@ -141,7 +141,7 @@ def _start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Consol
 def first_state(run: Run, parts: StepParts) -> TrainState:
     """The state of a new run; it holds the student's own weights, which a step is given away."""
     state = init_state(
-        run.student.params,
+        run.trained,
         parts.optimizer,
         seed=run.config.seed,
         average=parts.average_decay is not None,
@@ -166,6 +166,7 @@ def responses_of(run: Run) -> DatasetResponses:
         eos_ids=end_tokens(run.student),
         pad_id=pad if isinstance(pad, int) else 0,
         seed=run.config.seed,
+        base=run.base,
     )
 
 
@@ -180,7 +181,7 @@ def _fit(
     config, start = run.config, int(state.step)
 
     def measure(state: TrainState) -> dict[str, float]:
-        params = evaluated_params(state)
+        params = run.evaluated(state)
         result = measured(run, held_out, params, console, answer=False) if held_out else {}
         return {name: float(x) for name, x in result.items() if isinstance(x, int | float)}
 
@@ -201,6 +202,7 @@ def _fit(
             checkpoints=checkpoints,
             log=log,
             console=console,
+            base=run.base,
             held_out=measure if held_out else None,
             place=functools.partial(place_batch, mesh=run.mesh, rows=run.batches.shape[1]),
             any_of=any_of(run.mesh),
