@@ -14,7 +14,7 @@ from jaxtyping import Array
 from adakd_jax.config.models import LoraConfig
 from adakd_jax.hf.keymap import projections
 from adakd_jax.hf.peft import AdapterError, LowRank, PeftAdapter, read_adapter
-from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.models.config import DecoderConfig, Lora
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.lora import (
@@ -68,15 +68,16 @@ def with_adapters(
         ModelNotFoundError: the adapter cannot be reached.
         AdapterError: it does not fit the model, or is not of these settings.
     """
-    config = dataclasses.replace(model.config, lora=lora_of(settings, model.config))
-    assert config.lora is not None
+    lora, source = lora_of(settings, model.config), model.source
+    config = dataclasses.replace(model.config, lora=lora)
     if adapter is None:
         adapters = _new_adapters(config, key)
     else:
-        adapters = _adapters_of(read_adapter(adapter, config), config.lora)
+        adapters = _adapters_of(read_adapter(adapter, config), lora)
+        source = _with(source, adapter)
     graphdef, _ = abstract_decoder(config)
     params = combine(model.params, adapters)
-    return dataclasses.replace(model, config=config, graphdef=graphdef, params=params)
+    return Pretrained(config, graphdef, params, model.tokenizer, source)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -119,12 +120,16 @@ def merge_peft(model: Pretrained, adapter: str | Path) -> Pretrained:
         AdapterError: it does not fit the model.
     """
     read = read_adapter(adapter, model.config)
-    flat = flatten_dict(model.params)
+    flat: dict[Any, Any] = flatten_dict(model.params)
     for path, update in read.updates.items():
         kernel = ("layers", *path.split("."), "kernel")
         flat[kernel] = _merged(flat[kernel], update)
-    source = dataclasses.replace(model.source, name=f"{model.source.name} with {adapter}")
+    source = _with(model.source, adapter)
     return dataclasses.replace(model, params=unflatten_dict(flat), source=source)
+
+
+def _with(source: ModelSource, adapter: str | Path) -> ModelSource:
+    return dataclasses.replace(source, name=f"{source.name} with {adapter}")
 
 
 def _merged(kernel: Array, update: LowRank) -> Array:

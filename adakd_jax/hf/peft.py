@@ -284,10 +284,12 @@ def _shortest_names(known: Sequence[Projection], targeted: Sequence[Projection])
 
 
 def write_adapter(
-    folder: Path, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], mark: str
+    folder: Path,
+    tensors: Mapping[str, np.ndarray],
+    settings: Mapping[str, Any],
+    metadata: Mapping[str, str],
 ) -> None:
-    """Write both files; `mark` goes into the weights' metadata, as who wrote them."""
-    metadata = {"format": "pt", mark: ""}
-    save_file(dict(tensors), folder / ADAPTER_WEIGHTS, metadata=metadata)
+    """Write both files; `metadata` goes into the weights' header."""
+    save_file(dict(tensors), folder / ADAPTER_WEIGHTS, metadata={"format": "pt", **metadata})
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")

@@ -91,7 +91,7 @@ def merge_adapters(params: Params, lora: Lora) -> Params:
     """Parameters of the same model without adapters: W + (α/r)·A·B, all in float32."""
     base, adapters = split_adapters(params)
     merged = flatten_dict(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), base))
-    flat = flatten_dict(adapters)
+    flat: dict[Any, Any] = flatten_dict(adapters)
     for path in {path[:-1] for path in flat}:
         kernel, a, b = (*path[:-1], "kernel"), flat[*path, "a"], flat[*path, "b"]
         scale = jnp.full(a.shape[:1], lora.scale, jnp.float32)

@@ -1,7 +1,9 @@
 """Training state on disk: asynchronous, atomic, the last and the best few. Never the teacher."""
 
+import dataclasses
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from adakd_jax.config import CheckpointConfig
 from adakd_jax.hf.export import export_config
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.tokenizer import load_tokenizer, save_tokenizer
+from adakd_jax.models.config import DecoderConfig, Lora
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.lora import combine, split_adapters
+from adakd_jax.training.base import frozen_base
 from adakd_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
@@ -101,7 +106,10 @@ class Checkpoints:
 
 
 def describe_student(run_dir: str, student: Pretrained) -> None:
-    """Write beside the checkpoints what they lack: the student's config, tokenizer, origin."""
+    """Write beside the checkpoints what they lack: the student's config, tokenizer, origin.
+
+    Of a student with adapters the frozen weights are not there: see `frozen_base`.
+    """
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
     folder.mkdir(parents=True, exist_ok=True)
     if student.tokenizer is not None:
@@ -112,6 +120,7 @@ def describe_student(run_dir: str, student: Pretrained) -> None:
         "licence": student.source.licence,
         "generation_config": dict(student.source.generation_config),
         "chat_template": student.source.chat_template,
+        "lora": None if student.config.lora is None else asdict(student.config.lora),
     }
     (folder / "source.json").write_text(json.dumps(source, indent=2))
 
@@ -140,12 +149,18 @@ def saved_step(run_dir: str, step: int | str | None = None) -> int:
 def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
     """The student of a run as one of its checkpoints holds it: the averaged weights where they are
     kept. Arguments and errors are those of `saved_step`.
+
+    Of a student with adapters the weights under them are loaded from where the run had them.
+
+    Raises:
+        BaseNotFoundError: they are not there any more.
     """
     chosen, manager = saved_step(run_dir, step), _reader(run_dir)
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
-    source = ModelSource(**json.loads((folder / "source.json").read_text()))
-    config = decoder_config(source.hf_config)
+    source, config = _described(folder)
     graphdef, params = abstract_decoder(config)
+    if config.lora is not None:
+        params = split_adapters(params)[1]
     has_average = bool(manager.item_metadata(chosen)["average"])
     name = "average" if has_average else "params"
     # On whatever device this process has, not on those that the run was saved from.
@@ -155,9 +170,21 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
         chosen,
         args=ocp.args.PyTreeRestore({name: params}, restore_args={name: how}, partial_restore=True),
     )
+    base = None if config.lora is None else frozen_base(run_dir)
     has_tokenizer = (folder / "tokenizer.json").exists()
     tokenizer = load_tokenizer(str(folder)) if has_tokenizer else None
-    return Pretrained(config, graphdef, restored[name], tokenizer, source)
+    return Pretrained(config, graphdef, combine(base, restored[name]), tokenizer, source)
+
+
+def _described(folder: epath.Path) -> tuple[ModelSource, DecoderConfig]:
+    """What `describe_student` wrote."""
+    described = json.loads((folder / "source.json").read_text())
+    lora = described.pop("lora", None)
+    source = ModelSource(**described)
+    config = decoder_config(source.hf_config)
+    if lora is not None:
+        lora = Lora(**lora | {"targets": tuple(lora["targets"])})
+    return source, dataclasses.replace(config, lora=lora)
 
 
 def _reader(run_dir: str) -> ocp.CheckpointManager:

@@ -19,12 +19,13 @@ from adakd_jax.config.provenance import check_same_run, write_provenance
 from adakd_jax.eval.answers import end_tokens
 from adakd_jax.eval.suite import HeldOut
 from adakd_jax.eval.table import metrics_table
-from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
+from adakd_jax.hf.export import refuse_to_overwrite
 from adakd_jax.policies import DatasetResponses, StudentResponses
 from adakd_jax.processes import any_of, is_first, leave
 from adakd_jax.sharding import entered, place_batch
 from adakd_jax.training.checkpoint import Checkpoints, describe_student
-from adakd_jax.training.describe import student_card, tell, write_story
+from adakd_jax.training.describe import tell, write_story
+from adakd_jax.training.export import export_student
 from adakd_jax.training.loop import CompiledSteps, Schedule, fit
 from adakd_jax.training.measure import (
     after_training,
@@ -213,21 +214,20 @@ def _fit(
 def _export(run: Run, state: TrainState, results: dict[str, Any], console: Console) -> None:
     """Write the Hugging Face folder and say what the run achieved and how to load it."""
     scores = {name: results[name] for name in ("before", "after") if name in results}
-    student = dataclasses.replace(run.student, params=evaluated_params(state))
-    card = student_card(run.config.run_dir, student, int(state.step), scores)
-    path = save_pretrained(
-        student,
+    path, how_to_load = export_student(
+        run.config,
+        dataclasses.replace(run.student, params=run.evaluated(state)),
         _export_path(run.config),
+        step=int(state.step),
+        measured=scores,
+        form=run.config.export.lora,
         max_shard_size=run.config.export.max_shard_size,
-        card=card,
     )
     if scores:
         console.print(metrics_table(scores, title="held-out rows"))
     show_answers(results, console)
     console.print(f"exported {path}")
-    console.print(
-        f'load it: transformers.AutoModelForCausalLM.from_pretrained("{path}")', soft_wrap=True
-    )
+    console.print(f"load it: {how_to_load}", soft_wrap=True)
 
 
 def _export_path(config: RunConfig) -> str:
