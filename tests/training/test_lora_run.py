@@ -24,6 +24,7 @@ from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.optimizer import decayed
 from adakd_jax.training.prepare import prepare
 from adakd_jax.training.run import first_state
+from adakd_jax.training.step import make_train_step
 from tests.training.tiny_run import STEPS, latest, run, weights
 
 LORA = {"rank": 4, "alpha": 16, "dropout": 0.2}
@@ -137,9 +138,18 @@ def test_a_stopped_run_with_dropout_continues_bit_for_bit(adapter_run, stop_afte
     assert latest(parts) in (2, 3)
     assert "continuing after step" in run(parts)
     assert equal(weights(whole), weights(parts))
-    no_dropout = settings("no_dropout", student={"lora": LORA | {"dropout": 0.0}})
-    run(no_dropout)
-    assert not equal(weights(whole), weights(no_dropout))
+
+
+@pytest.mark.parametrize("dropout", [0.2, 0.0])
+def test_a_step_draws_masks_where_there_is_dropout(adapter_run, dropout):
+    settings, _ = adapter_run
+    config = settings("draws", student={"lora": LORA | {"dropout": dropout}})
+    ready = prepare(config, Console(quiet=True))
+    parts = ready.parts()
+    traced = jax.make_jaxpr(make_train_step(parts))(
+        first_state(ready, parts), ready.teaching_params, ready.batches.batch(0), ready.base
+    )
+    assert ("random_bits" in str(traced)) == (dropout > 0)
 
 
 def test_an_exported_adapter_starts_a_student_and_joins_a_teacher(adapter_run):
