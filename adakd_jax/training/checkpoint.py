@@ -21,11 +21,12 @@ from adakd_jax.models.config import DecoderConfig, Lora
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import combine, split_adapters
-from adakd_jax.training.base import frozen_base
+from adakd_jax.training.base import check_same_base, frozen_base
 from adakd_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
 DESCRIPTION = "student"
+SOURCE = "source.json"
 METRIC = "held_out_loss"
 # Orbax warns of every save that carries no metric, which most saves here do on purpose.
 logging.getLogger("absl").addFilter(
@@ -105,12 +106,19 @@ class Checkpoints:
         self._manager.close()
 
 
-def describe_student(run_dir: str, student: Pretrained) -> None:
+def describe_student(run_dir: str, student: Pretrained, checksum: int | None = None) -> None:
     """Write beside the checkpoints what they lack: the student's config, tokenizer, origin.
 
-    Of a student with adapters the frozen weights are not there: see `frozen_base`.
+    Of a student with adapters only the `base_checksum` of the frozen weights is there, by which
+    `frozen_base` knows them again.
+
+    Raises:
+        OtherBaseError: an earlier start of the run had other frozen weights.
     """
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
+    if checksum is not None and (folder / SOURCE).exists():
+        recorded = json.loads((folder / SOURCE).read_text())["base_checksum"]
+        check_same_base(run_dir, recorded, checksum)
     folder.mkdir(parents=True, exist_ok=True)
     if student.tokenizer is not None:
         save_tokenizer(student.tokenizer, Path(folder))
@@ -121,8 +129,9 @@ def describe_student(run_dir: str, student: Pretrained) -> None:
         "generation_config": dict(student.source.generation_config),
         "chat_template": student.source.chat_template,
         "lora": None if student.config.lora is None else asdict(student.config.lora),
+        "base_checksum": checksum,
     }
-    (folder / "source.json").write_text(json.dumps(source, indent=2))
+    (folder / SOURCE).write_text(json.dumps(source, indent=2))
 
 
 def saved_step(run_dir: str, step: int | str | None = None) -> int:
@@ -154,10 +163,11 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
 
     Raises:
         BaseNotFoundError: they are not there any more.
+        OtherBaseError: others are.
     """
     chosen, manager = saved_step(run_dir, step), _reader(run_dir)
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
-    source, config = _described(folder)
+    source, config, checksum = _described(folder)
     graphdef, params = abstract_decoder(config)
     if config.lora is not None:
         params = split_adapters(params)[1]
@@ -170,21 +180,21 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
         chosen,
         args=ocp.args.PyTreeRestore({name: params}, restore_args={name: how}, partial_restore=True),
     )
-    base = None if config.lora is None else frozen_base(run_dir)
+    base = None if config.lora is None else frozen_base(run_dir, checksum)
     has_tokenizer = (folder / "tokenizer.json").exists()
     tokenizer = load_tokenizer(str(folder)) if has_tokenizer else None
     return Pretrained(config, graphdef, combine(base, restored[name]), tokenizer, source)
 
 
-def _described(folder: epath.Path) -> tuple[ModelSource, DecoderConfig]:
-    """What `describe_student` wrote."""
-    described = json.loads((folder / "source.json").read_text())
-    lora = described.pop("lora", None)
+def _described(folder: epath.Path) -> tuple[ModelSource, DecoderConfig, int | None]:
+    """What `describe_student` wrote; before adapters came it wrote nothing of them."""
+    described = json.loads((folder / SOURCE).read_text())
+    lora, checksum = described.pop("lora", None), described.pop("base_checksum", None)
     source = ModelSource(**described)
     config = decoder_config(source.hf_config)
     if lora is not None:
         lora = Lora(**lora | {"targets": tuple(lora["targets"])})
-    return source, dataclasses.replace(config, lora=lora)
+    return source, dataclasses.replace(config, lora=lora), checksum
 
 
 def _reader(run_dir: str) -> ocp.CheckpointManager:

@@ -23,6 +23,7 @@ from adakd_jax.hf.export import refuse_to_overwrite
 from adakd_jax.policies import DatasetResponses, StudentResponses
 from adakd_jax.processes import any_of, is_first, leave
 from adakd_jax.sharding import entered, place_batch
+from adakd_jax.training.base import base_checksum
 from adakd_jax.training.checkpoint import Checkpoints, describe_student
 from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.export import export_student
@@ -56,6 +57,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     Raises:
         SystemExit: 0 after SIGTERM or Ctrl-C, once the state is saved.
         OtherRunError: `run_dir` holds a run with other settings.
+        OtherBaseError: it holds adapters of other weights.
         TrainingDivergedError: too many non-finite updates in a row.
     """
     console = console or default_console()
@@ -63,9 +65,10 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     refuse_to_overwrite(Path(_export_path(config)).expanduser().absolute())
     signal.signal(signal.SIGTERM, terminated)
     run = prepare(config, console)
+    checksum = base_checksum(run.base)
     if is_first():
+        describe_student(config.run_dir, run.student, checksum)
         write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
-        describe_student(config.run_dir, run.student)
         write_story(config.run_dir, tell(run))
     held_out = held_out_of(run)
     with entered(run.mesh):
