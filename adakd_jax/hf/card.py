@@ -80,14 +80,27 @@ tokenizer = AutoTokenizer.from_pretrained(path)"""
 
 
 def _use_of_adapter(base: str) -> str:
+    model, made = f'"{base}"', ""
+    if not loads_in_transformers(base):
+        model = '"base"'
+        made = f"""\
+import adakd_jax
+
+adakd_jax.save_pretrained(adakd_jax.load_pretrained("{base}"), {model})
+"""
     return f"""\
-from peft import PeftModel
+{made}from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 path = "."  # this folder, or its name on the hub
-model = AutoModelForCausalLM.from_pretrained("{base}")
+model = AutoModelForCausalLM.from_pretrained({model})
 model = PeftModel.from_pretrained(model, path)
 tokenizer = AutoTokenizer.from_pretrained(path)"""
+
+
+def loads_in_transformers(name: str) -> bool:
+    """Whether what `locate` finds by this name is a folder or hub id that transformers takes."""
+    return not name.endswith(".gguf") and ":" not in name
 
 
 def _what(facts: CardFacts) -> str:

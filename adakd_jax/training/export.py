@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from adakd_jax.config import RunConfig, StudentCheckpoint
 from adakd_jax.hf.adapter import save_adapter
+from adakd_jax.hf.card import loads_in_transformers
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.training.describe import student_card
@@ -54,5 +55,6 @@ def export_student(
             f"to export; its student.lora is {lora}, its kind {source.kind}; valid: merged"
         )
     card = student_card(run_dir, student, step, measured, base=source.path)
-    folder = save_adapter(student, path, base=source.path, revision=source.revision, card=card)
+    known = source.path if loads_in_transformers(source.path) else None
+    folder = save_adapter(student, path, base=known, revision=source.revision, card=card)
     return folder, f'peft.PeftModel.from_pretrained(MODEL, "{folder}"), MODEL being {source.path}'

@@ -19,7 +19,7 @@ from adakd_jax.data.row_source import RowSource
 from adakd_jax.distill import mapped_layers
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
-from adakd_jax.hf.lora import merge_peft
+from adakd_jax.hf.lora import lora_of, merge_peft
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import init_student
 from adakd_jax.hf.tokenizer import check_same_tokens
@@ -148,8 +148,8 @@ def prepare(config: RunConfig, console: Console) -> Run:
             be valid.
     """
     mesh = make_mesh(config.mesh)
+    _check_models(config, mesh)
     if mesh is not None:
-        _check_models(config, mesh)
         console.print("mesh     " + ", ".join(f"{axis} {n}" for axis, n in mesh.shape.items()))
     teacher = None
     if config.teacher is not None:
@@ -175,12 +175,21 @@ def prepare(config: RunConfig, console: Console) -> Run:
     return Run(config, teacher, student, batches, held_out, mesh)
 
 
-def _check_models(config: RunConfig, mesh: Mesh) -> None:
-    """Refuses models that the mesh does not divide, before their weights are read."""
-    for who, description in zip(("teacher", "student"), model_configs(config), strict=True):
-        if description is not None:
-            rules = rules_of(config.mesh, who)
-            check_model(decoder_config(description), mesh, rules, who)
+def _check_models(config: RunConfig, mesh: Mesh | None) -> None:
+    """Refuses models that the mesh does not divide, and targets of adapters that the student has
+    not, before weights are read.
+    """
+    lora = config.student.lora
+    if mesh is None and lora is None:
+        return
+    teacher, student = model_configs(config)
+    if lora is not None:
+        lora_of(lora, decoder_config(student))
+    if mesh is not None:
+        for who, description in (("teacher", teacher), ("student", student)):
+            if description is not None:
+                rules = rules_of(config.mesh, who)
+                check_model(decoder_config(description), mesh, rules, who)
 
 
 def load_teacher(
