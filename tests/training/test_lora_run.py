@@ -15,10 +15,11 @@ from rich.console import Console
 
 from adakd_jax.eval.model import open_model
 from adakd_jax.export import main as export
+from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.lora import merge_peft, without_adapters
 from adakd_jax.models.lora import split_adapters
-from adakd_jax.training.base import BaseNotFoundError
+from adakd_jax.training.base import BaseNotFoundError, OtherBaseError, base_checksum
 from adakd_jax.training.checkpoint import load_student
 from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.optimizer import decayed
@@ -182,11 +183,37 @@ def test_a_student_answers_with_its_adapters(adapter_run):
     assert "exported" in shown
 
 
-def test_a_base_that_is_gone_is_named(adapter_run):
+def test_a_base_that_is_gone_or_another_is_named(adapter_run):
     _, config = adapter_run
+    other = without_adapters(load_student(config.run_dir))
     shutil.move(config.student.path, f"{config.student.path}-moved")
     try:
         with pytest.raises(BaseNotFoundError, match=r"hold adapters only.*base"):
             load_student(config.run_dir)
+        save_pretrained(other, config.student.path)
+        with pytest.raises(OtherBaseError, match=r"belong to other weights.*valid: the same files"):
+            load_student(config.run_dir)
+        with pytest.raises(OtherBaseError, match=r"belong to other weights"):
+            run(config)
     finally:
+        shutil.rmtree(config.student.path, ignore_errors=True)
         shutil.move(f"{config.student.path}-moved", config.student.path)
+    assert load_student(config.run_dir).config.lora is not None
+
+
+def test_targets_that_the_student_has_not_are_refused_before_weights_are_read(adapter_run):
+    settings, _ = adapter_run
+    console = Console(record=True, width=120, file=io.StringIO())
+    with pytest.raises(ValueError, match=r"no projection called c_attn; valid: q_proj"):
+        prepare(settings("wrong", student={"lora": {"targets": ["c_attn"]}}), console)
+    assert "loading" not in console.export_text()
+
+
+def test_a_checksum_sees_one_changed_bit_and_no_order():
+    weights = jnp.asarray([1.0, 2.0, -3.0], jnp.bfloat16)
+    found = base_checksum({"a": weights, "b": jnp.ones((2, 2))})
+    # Sign, exponent and fraction of each number, added up.
+    assert found == (0x3F80 + 0x4000 + 0xC040 + 4 * 0x3F800000) % 2**32
+    assert base_checksum({"a": weights[::-1], "b": jnp.ones((2, 2))}) == found
+    assert base_checksum({"a": weights, "b": jnp.ones((2, 2)).at[0, 0].add(2**-23)}) == found + 1
+    assert base_checksum(None) is None
