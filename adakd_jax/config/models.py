@@ -50,7 +50,9 @@ class LoraConfig(Stage):
         "q_proj, v_proj; null: all of every layer",
     )
     base_dtype: Literal["bfloat16", "float32"] = Field(
-        default="bfloat16", description="precision that the frozen weights are kept in"
+        default="bfloat16",
+        description="precision that the frozen weights are kept in; an exported adapter fits them "
+        "as they were rounded: choose float32 to export one for a checkpoint in float32",
     )
 
 
