@@ -36,14 +36,13 @@ METHODS = {
     "adakd": DistillConfig.model_validate(
         {"focus": {"kind": "latf", "ema": 0.5, "tolerance": 0.01}, "ce_weight": 0.2}
     ),
-    "egad": DistillConfig.model_validate(
+    "egad with adapters": DistillConfig.model_validate(
         {
             "focus": {"kind": "curriculum"},
             "temperature": {"kind": "entropy"},
             "feature_weight": 0.5,
         }
     ),
-    "lora": DistillConfig(),
 }
 MESHES = {
     "data": MeshConfig(),
@@ -112,7 +111,7 @@ def train(distill, mesh_config, lora=None):
 def main():
     found = {}
     for name, distill in METHODS.items():
-        lora = LORA if name == "lora" else None
+        lora = None if name == "adakd" else LORA
         alone = train(distill, None, lora)
         found[name] = {
             "moved": len(set(alone[:, 1])),
