@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,11 @@ class ExportCommand(Stage):
         default=None, description="checkpoint: a step, 'latest' or 'best'; null: latest"
     )
     max_shard_size: str = Field(default="5GB", description="largest safetensors file")
+    lora: Literal["merged", "adapter"] = Field(
+        default="merged",
+        description="of a student with adapters: the whole model with them merged in (float32), or "
+        "they alone, for peft",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,22 +44,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from adakd_jax.eval.command import user_errors
     from adakd_jax.eval.model import run_config
-    from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
+    from adakd_jax.hf.export import refuse_to_overwrite
     from adakd_jax.training.checkpoint import load_student, saved_step
-    from adakd_jax.training.describe import student_card
+    from adakd_jax.training.export import export_student
 
     with user_errors(PROG):
-        if run_config(config.run) is None:
+        run = run_config(config.run)
+        if run is None:
             raise FileNotFoundError(f"{config.run} is not a run folder: it has no config.yaml")
         refuse_to_overwrite(Path(config.path).expanduser().absolute())
         step = saved_step(config.run, config.step)
-        student = load_student(config.run, step)
-        card = student_card(config.run, student, step, _results(config))
-        path = save_pretrained(
-            student, config.path, max_shard_size=config.max_shard_size, card=card
+        path, how_to_load = export_student(
+            run,
+            load_student(config.run, step),
+            config.path,
+            step=step,
+            measured=_results(config),
+            form=config.lora,
+            max_shard_size=config.max_shard_size,
+            run_dir=config.run,
         )
     print(f"exported {path}")
-    print(f'load it: transformers.AutoModelForCausalLM.from_pretrained("{path}")')
+    print(f"load it: {how_to_load}")
 
 
 def _results(config: ExportCommand) -> dict[str, dict[str, Any]]:

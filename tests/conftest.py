@@ -22,6 +22,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/adakd_jax/tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
+# The parity extra; .ci/run installs it and runs these files.
+collect_ignore_glob = []
 if importlib.util.find_spec("torch") is None:
-    # The parity extra; .ci/run installs it and runs these files.
-    collect_ignore_glob = ["*/test_parity_*.py"]
+    collect_ignore_glob.append("*/test_parity_*.py")
+if importlib.util.find_spec("peft") is None:
+    collect_ignore_glob.append("*/test_parity_peft.py")

@@ -62,6 +62,7 @@ from adakd_jax.config.distill import (
 )
 from adakd_jax.config.mesh import MeshConfig
 from adakd_jax.config.models import (
+    LoraConfig,
     Student,
     StudentCheckpoint,
     StudentLayers,
@@ -127,6 +128,7 @@ __all__ = [
     "LogTokuScore",
     "LoggingConfig",
     "LogitStandardization",
+    "LoraConfig",
     "MeshConfig",
     "NmtKdScore",
     "Offline",

@@ -160,6 +160,20 @@ def _export_beside_run(export: str | None, run_dir: str) -> Conflict | None:
     )
 
 
+def _adapter_of_a_base(form: str, lora: object, student: str) -> Conflict | None:
+    if form == "merged":
+        return None
+    if lora is None:
+        return Conflict("there is no adapter to export", "export.lora merged, or student.lora")
+    if student == "checkpoint":
+        return None
+    return Conflict(
+        f"an adapter needs the model it belongs to, but a student of kind {student} starts from "
+        "weights that stand in no folder",
+        "export.lora merged, or student.kind checkpoint",
+    )
+
+
 def _normalised(path: str) -> str:
     if "://" in path:
         return path.rstrip("/")
@@ -234,6 +248,7 @@ RUN_CHECKS = (
     Check(("policy.kind", "data.template"), _prompts_for_policy),
     Check(("policy.kind", "teacher"), _teacher_that_writes),
     Check(("export.path", "run_dir"), _export_beside_run),
+    Check(("export.lora", "student.lora", "student.kind"), _adapter_of_a_base),
     Check(("teacher.revision", "teacher.path"), _revision_of_a_hub_id),
     Check(("student.revision", "student.path"), _revision_of_a_hub_id),
 )

@@ -150,18 +150,21 @@ def _settings(
     page: _Page, stage: type[Stage], prefix: str, indent: int, without: Collection[str] = ()
 ) -> None:
     for name, field in stage.model_fields.items():
-        if name == "kind" or name in without:
-            continue
-        options = stages_in(field.annotation)
-        if not options:
-            page.option(prefix + name, field, indent)
-        elif "" in options:
-            page.gap()
-            page.text(f"{prefix}{name}: {field.description or ''}", indent)
-            _settings(page, options[""], f"{prefix}{name}.", indent + 2)
-            page.gap()
-        else:
-            _variants(page, prefix + name, field, options, indent)
+        if name != "kind" and name not in without:
+            _setting(page, prefix + name, field, indent)
+
+
+def _setting(page: _Page, name: str, field: FieldInfo, indent: int) -> None:
+    options = stages_in(field.annotation)
+    if not options:
+        page.option(name, field, indent)
+    elif "" in options:
+        page.gap()
+        page.text(f"{name}: {field.description or ''}", indent)
+        _settings(page, options[""], f"{name}.", indent + 2)
+        page.gap()
+    else:
+        _variants(page, name, field, options, indent)
 
 
 def _variants(
@@ -186,7 +189,7 @@ def _variants(
     if shared:
         page.text("every kind:", indent + 2)
         for inner in shared:
-            page.option(f"{name}.{inner}", stages[0].model_fields[inner], indent + 4)
+            _setting(page, f"{name}.{inner}", stages[0].model_fields[inner], indent + 4)
     for stage in stages:
         named = [kind for kind, option in options.items() if option is stage]
         page.text(f"{', '.join(named)}: {' '.join((stage.__doc__ or '').split())}", indent + 2)

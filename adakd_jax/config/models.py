@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from adakd_jax.config.stage import Stage
 
@@ -29,18 +29,51 @@ class TeacherConfig(Stage):
         description="precision of weights and compute; null: bfloat16 on TPU and GPU, float32 on "
         "CPU",
     )
+    adapter: str | None = Field(
+        default=None,
+        description="PEFT adapter (LoRA) that is merged into its weights: folder or hub id",
+    )
+
+
+class LoraConfig(Stage):
+    """Low-rank adapters: they are trained in place of the weights, which stay as they are."""
+
+    rank: PositiveInt = Field(default=16, description="r, width of an adapter")
+    alpha: PositiveFloat = Field(default=64.0, description="α: what an adapter adds is times α/r")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.1, description="share of an adapter's inputs that a training step zeroes"
+    )
+    targets: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="projections that get an adapter, by their names in transformers, such as "
+        "q_proj, v_proj; null: all of every layer",
+    )
+    base_dtype: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16",
+        description="precision that the frozen weights are kept in; an exported adapter fits them "
+        "as they were rounded: choose float32 to export one for a checkpoint in float32",
+    )
 
 
 class _Student(Stage):
     compute_dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None,
-        description="precision of activations (weights are float32); null: bfloat16 on TPU and "
-        "GPU, float32 on CPU",
+        description="precision of activations (what is trained is float32); null: bfloat16 on TPU "
+        "and GPU, float32 on CPU",
     )
     remat: Literal["none", "dots", "full"] = Field(
         default="dots",
         description="what the backward pass computes again to save memory: nothing, all but "
         "products (nearly free), all",
+    )
+    lora: LoraConfig | None = Field(
+        default=None, description="low-rank adapters; null: every weight is trained"
+    )
+    adapter: str | None = Field(
+        default=None,
+        description="PEFT adapter (LoRA) to start from, a folder or hub id: with `lora` it is "
+        "trained further, without merged into the weights",
     )
 
 

@@ -142,3 +142,8 @@ class ExportConfig(Stage):
         pattern=r"(?i)^\d+(\.\d+)?\s*[KMG]B$",
         description="largest safetensors file, a number with KB, MB or GB",
     )
+    lora: Literal["merged", "adapter"] = Field(
+        default="merged",
+        description="of a student with `student.lora`: the whole model with its adapters merged in "
+        "(float32), or the adapter alone, for peft",
+    )

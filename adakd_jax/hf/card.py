@@ -39,7 +39,8 @@ class CardFacts:
       command: the arguments that started the run.
       metrics: measured numbers, if any.
       versions: package name → version.
-      parameters: number of parameters of the student.
+      parameters: number of parameters of the student, or of its adapter.
+      base: the model that an adapter belongs to; None for a whole model.
     """
 
     name: str
@@ -52,13 +53,14 @@ class CardFacts:
     parameters: int
     metrics: MetricTable | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    base: str | None = None
 
 
 def model_card(facts: CardFacts) -> str:
     """Writes the card: YAML front matter for the hub, then Markdown for people."""
     sections = [
-        f"# {facts.name}\n\nA language model of {facts.parameters:,} parameters, {_made(facts)}.",
-        "## Use\n\n" + _code("python", _USE),
+        f"# {facts.name}\n\n{_what(facts)} of {facts.parameters:,} parameters, {_made(facts)}.",
+        "## Use\n\n" + _code("python", _USE if facts.base is None else _use_of_adapter(facts.base)),
         f"## Training\n\n{facts.origin}\n\n{facts.method}",
         f"## Data\n\n{facts.data}",
     ]
@@ -77,10 +79,40 @@ model = AutoModelForCausalLM.from_pretrained(path)
 tokenizer = AutoTokenizer.from_pretrained(path)"""
 
 
+def _use_of_adapter(base: str) -> str:
+    model, made = f'"{base}"', ""
+    if not loads_in_transformers(base):
+        model = '"base"'
+        made = f"""\
+import adakd_jax
+
+adakd_jax.save_pretrained(adakd_jax.load_pretrained("{base}"), {model})
+"""
+    return f"""\
+{made}from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+path = "."  # this folder, or its name on the hub
+model = AutoModelForCausalLM.from_pretrained({model})
+model = PeftModel.from_pretrained(model, path)
+tokenizer = AutoTokenizer.from_pretrained(path)"""
+
+
+def loads_in_transformers(name: str) -> bool:
+    """Whether what `locate` finds by this name is a folder or hub id that transformers takes."""
+    return not name.endswith(".gguf") and ":" not in name
+
+
+def _what(facts: CardFacts) -> str:
+    if facts.base is None:
+        return "A language model"
+    return f"A low-rank adapter (LoRA) of {_model_link(facts.base)}"
+
+
 def _made(facts: CardFacts) -> str:
     if facts.teacher is None:
         return "fine-tuned with `adakd_jax`"
-    teacher = _teacher_link(facts.teacher)
+    teacher = _model_link(facts.teacher)
     return f"distilled from {teacher} with `adakd_jax` (token-adaptive knowledge distillation)"
 
 
@@ -92,20 +124,19 @@ def _is_hub_id(name: str) -> bool:
 
 def _front_matter(facts: CardFacts) -> str:
     # The hub accepts as base model only what is on the hub.
-    base_model = facts.teacher if facts.teacher and _is_hub_id(facts.teacher) else None
+    base = facts.base or facts.teacher
+    base_model = base if base and _is_hub_id(base) else None
     return ModelCardData(
         base_model=base_model,
         license=facts.teacher_licence or "unknown",
-        library_name="transformers",
+        library_name="transformers" if facts.base is None else "peft",
         pipeline_tag="text-generation",
         tags=list(TAGS),
     ).to_yaml()
 
 
-def _teacher_link(teacher: str) -> str:
-    return (
-        f"[{teacher}](https://huggingface.co/{teacher})" if _is_hub_id(teacher) else f"`{teacher}`"
-    )
+def _model_link(name: str) -> str:
+    return f"[{name}](https://huggingface.co/{name})" if _is_hub_id(name) else f"`{name}`"
 
 
 def _code(language: str, text: str) -> str:

@@ -4,11 +4,16 @@ import dataclasses
 import fnmatch
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
+from adakd_jax.hf.lora import without_adapters
+from adakd_jax.hf.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.tokenizer import save_tokenizer
 from adakd_jax.hf.weights import save_weights
@@ -24,12 +29,15 @@ ARCHITECTURES = {
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
 }
-# Marks a config.json as written here: only such a folder is ever replaced.
-_MARK = "adakd_jax_version"
+# Marks a config.json, or the weights of an adapter, as written here: only such a folder is ever
+# replaced.
+MARK = "adakd_jax_version"
 # Of the file that was loaded, or meant to run code: not of the model that is saved.
 _NOT_EXPORTED = ("_name_or_path", "auto_map", "quantization_config", "transformers_version")
 _EXPORTED_FILES = (
     "config.json",
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
@@ -42,8 +50,8 @@ _EXPORTED_FILES = (
     "README.md",
 )
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-# How a model is computed, which a config.json does not say.
-_COMPUTATION = ("compute_dtype", "remat", "attention_implementation")
+# How a model is computed, and what is beside it, which a config.json does not say.
+_COMPUTATION = ("lora", "compute_dtype", "remat", "attention_implementation")
 
 
 def save_pretrained(
@@ -59,7 +67,8 @@ def save_pretrained(
     earlier export in its place is replaced.
 
     Args:
-      pretrained: the model; its parameters are written in the dtype they have.
+      pretrained: the model; its parameters are written in the dtype they have, but for one with
+        adapters: they are merged into its weights, and all is float32.
       path: the folder to make.
       max_shard_size: bytes, or a number with KB, MB or GB, of one safetensors file.
       card: content of README.md, for instance from `model_card`; None writes none.
@@ -72,12 +81,9 @@ def save_pretrained(
       ValueError: the tokenizer has tokens that the model has not, or the config.json that the
         model came with describes another model.
     """
-    target = Path(path).expanduser().absolute()
-    refuse_to_overwrite(target)
+    pretrained = without_adapters(pretrained)
     hf_config = export_config(pretrained)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        folder = Path(scratch) / "new"
+    with new_folder(path) as folder:
         save_weights(
             pretrained.config, pretrained.params, hf_config, folder, max_shard_size=max_shard_size
         )
@@ -86,9 +92,25 @@ def save_pretrained(
             save_tokenizer(pretrained.tokenizer, folder)
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
+    return Path(path).expanduser().absolute()
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to write an export into, which gets its name `path` when all is written.
+
+    Raises:
+      FileExistsError: something other than an earlier export is in its place.
+    """
+    target = Path(path).expanduser().absolute()
+    refuse_to_overwrite(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        folder = Path(scratch) / "new"
+        folder.mkdir()
+        yield folder
         _share_permissions(folder)
         _put_in_place(folder, target, Path(scratch) / "old")
-    return target
 
 
 def refuse_to_overwrite(target: Path) -> None:
@@ -104,8 +126,7 @@ def refuse_to_overwrite(target: Path) -> None:
     names = sorted(file.name for file in target.iterdir())
     if not names:
         return
-    config = target / "config.json"
-    if not config.is_file() or _MARK not in json.loads(config.read_text(encoding="utf-8")):
+    if not _is_export(target):
         raise FileExistsError(
             f"{target} is not empty and not an earlier export of adakd_jax; choose a new folder"
         )
@@ -115,6 +136,16 @@ def refuse_to_overwrite(target: Path) -> None:
             f"{target} is an earlier export, but replacing it would delete {', '.join(foreign)}; "
             "move them away or choose a new folder"
         )
+
+
+def _is_export(folder: Path) -> bool:
+    config, adapter = folder / "config.json", folder / ADAPTER_WEIGHTS
+    if config.is_file():
+        return MARK in json.loads(config.read_text(encoding="utf-8"))
+    if not adapter.is_file():
+        return False
+    with safe_open(adapter, framework="numpy") as file:
+        return MARK in (file.metadata() or {})
 
 
 def export_config(pretrained: Pretrained) -> dict[str, Any]:
@@ -136,7 +167,7 @@ def export_config(pretrained: Pretrained) -> dict[str, Any]:
     exported["tie_word_embeddings"] = config.tied
     generation = _generation_config(pretrained)
     exported |= {name: generation[name] for name in _SPECIAL_IDS if name in generation}
-    exported[_MARK] = version("adakd_jax")
+    exported[MARK] = version("adakd_jax")
     _check_description(exported, pretrained.config)
     return exported
 
@@ -187,7 +218,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _share_permissions(folder: Path) -> None:
     """Opens the weights to whom the rest is open to; safetensors makes them the owner's alone."""
-    mode = (folder / "config.json").stat().st_mode
+    mode = next(folder.glob("*config.json")).stat().st_mode
     for weights in folder.glob("*.safetensors"):
         weights.chmod(mode)
 

@@ -1,5 +1,6 @@
 """One table per family between our parameters and Hugging Face tensors, read both ways."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -141,3 +142,37 @@ def tensor_names(row: Parameter) -> list[str]:
     if not row.entry.stacked:
         return [row.entry.name]
     return [row.entry.name.format(layer=layer) for layer in range(row.shape[0])]
+
+
+class Projection(NamedTuple):
+    """A matrix product of a layer as Hugging Face knows it, with `{layer}` in its name.
+
+    `paths` are ours, such as `attn.query`: several, in the order of its outputs, where it is fused.
+    `size` is [in, out] of the whole.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    size: tuple[int, int]
+
+    @property
+    def module(self) -> str:
+        """Its name inside a layer, such as `self_attn.q_proj`."""
+        return self.name.partition("{layer}.")[2]
+
+    def is_called(self, name: str) -> bool:
+        """Whether `name`, such as `q_proj`, means this projection among others."""
+        return f".{self.module}".endswith(f".{name}")
+
+
+def projections(config: DecoderConfig) -> list[Projection]:
+    """The matrix products of every layer of this model, in the order of the key table."""
+    found: dict[str, Projection] = {}
+    for row in parameters(dataclasses.replace(config, lora=None)):
+        path, _, kind = row.entry.path.removeprefix("layers.").rpartition(".")
+        if row.entry.stacked and kind == "kernel":
+            name = row.entry.name.removesuffix(".weight")
+            before = found[name].paths if name in found else ()
+            size = (row.shape[1], row.shape[2] * row.entry.parts)
+            found[name] = Projection(name, (*before, path), size)
+    return list(found.values())

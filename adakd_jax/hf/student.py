@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config.models import Student, StudentCheckpoint, StudentLayers, StudentRandom
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import CONFIG_FILES, locate
+from adakd_jax.hf.lora import merge_peft, with_adapters
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import abstract_decoder, random_params
@@ -25,31 +27,43 @@ _LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 
 
 def init_student(source: Student, teacher: Pretrained | None, key: Array) -> Pretrained:
-    """Makes the student that training starts from: float32 parameters in buffers of their own.
+    """Makes the student that training starts from, in buffers of its own: float32 parameters; under
+    `lora` those of the base, in its precision, with float32 adapters beside them.
 
     Args:
       source: where the weights come from, and in what precision the student computes.
       teacher: the loaded teacher; needed for its layers, and for the tokenizer of a student that
         starts at random.
-      key: random key; used for random weights only.
+      key: random key; used for random weights and new adapters only.
 
     Raises:
-      ValueError: a layer that the teacher has not, or a vocabulary too small for the tokenizer.
-      ModelNotFoundError: a checkpoint or configuration that cannot be reached.
+      ValueError: a layer that the teacher has not, a vocabulary too small for the tokenizer, or a
+        target of adapters that the model has not.
+      ModelNotFoundError: a checkpoint, configuration or adapter that cannot be reached.
+      AdapterError: an adapter that does not fit.
     """
+    student = _base(source, teacher, key)
+    if source.lora is not None:
+        return with_adapters(student, source.lora, jax.random.fold_in(key, 1), source.adapter)
+    return student if source.adapter is None else merge_peft(student, source.adapter)
+
+
+def _base(source: Student, teacher: Pretrained | None, key: Array) -> Pretrained:
+    """The student without adapters."""
+    dtype = jnp.dtype("float32" if source.lora is None else source.lora.base_dtype)
     if isinstance(source, StudentCheckpoint):
         return load_pretrained(
             source.path,
-            dtype=jnp.float32,
+            dtype=dtype,
             compute_dtype=compute_dtype(source),
             remat=source.remat,
             revision=source.revision,
         )
     if isinstance(source, StudentRandom):
-        return _from_random(source, teacher, key)
+        return _from_random(source, teacher, key, dtype)
     if teacher is None:
         raise ValueError("student.kind is 'layers', which needs a teacher to take them from")
-    return _from_layers(source, teacher)
+    return _from_layers(source, teacher, dtype)
 
 
 def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
@@ -88,13 +102,13 @@ def _check_layers(layers: Sequence[int], count: int) -> None:
         raise ValueError(f"student.layers must increase, each layer once; got {list(layers)}")
 
 
-def _from_layers(source: StudentLayers, teacher: Pretrained) -> Pretrained:
+def _from_layers(source: StudentLayers, teacher: Pretrained, dtype: DTypeLike) -> Pretrained:
     hf_config = select_layers(teacher.source.hf_config, source.layers)
     kept = ", ".join(map(str, source.layers))
     return _assemble(
         source,
         hf_config,
-        _copy_layers(teacher.params, source.layers),
+        _copy_layers(teacher.params, source.layers, dtype),
         teacher.tokenizer,
         dataclasses.replace(
             teacher.source, name=f"layers {kept} of {teacher.source.name}", hf_config=hf_config
@@ -102,8 +116,8 @@ def _from_layers(source: StudentLayers, teacher: Pretrained) -> Pretrained:
     )
 
 
-def _copy_layers(params: dict[str, Any], layers: Sequence[int]) -> dict[str, Any]:
-    """Copies all parameters as float32, of the stacked ones the named layers.
+def _copy_layers(params: dict[str, Any], layers: Sequence[int], dtype: DTypeLike) -> dict[str, Any]:
+    """Copies all parameters as `dtype`, of the stacked ones the named layers.
 
     An explicit copy: the student's buffers are donated to the train step, the teacher's are not.
     """
@@ -112,12 +126,14 @@ def _copy_layers(params: dict[str, Any], layers: Sequence[int]) -> dict[str, Any
     @jax.jit
     def copy(params: dict[str, Any]) -> dict[str, Any]:
         chosen = params | {"layers": jax.tree.map(lambda x: x[rows], params["layers"])}
-        return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), chosen)
+        return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), chosen)
 
     return copy(params)
 
 
-def _from_random(source: StudentRandom, teacher: Pretrained | None, key: Array) -> Pretrained:
+def _from_random(
+    source: StudentRandom, teacher: Pretrained | None, key: Array, dtype: DTypeLike
+) -> Pretrained:
     hf_config = _read_config(source.config)
     config = decoder_config(hf_config)
     origin = ModelSource(name="random weights", hf_config=hf_config)
@@ -130,7 +146,7 @@ def _from_random(source: StudentRandom, teacher: Pretrained | None, key: Array) 
             f"student.config has vocab_size {config.vocab_size}, but the teacher's tokenizer has "
             f"{len(tokenizer)} tokens; make it at least that"
         )
-    return _assemble(source, hf_config, random_params(config, key), tokenizer, origin)
+    return _assemble(source, hf_config, random_params(config, key, dtype), tokenizer, origin)
 
 
 def _read_config(config: str | Mapping[str, Any]) -> dict[str, Any]:

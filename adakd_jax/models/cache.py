@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
@@ -33,3 +34,14 @@ def init_cache(config: DecoderConfig, batch: int, length: int, dtype: DTypeLike)
         valid=jnp.zeros((batch, length), bool),
         index=jnp.zeros((), jnp.int32),
     )
+
+
+def write_layer(stored: Array, new: Array, layer: Array, slot: Array) -> Array:
+    """Put [B, T, K, H] into the slots from `slot` of one layer of [L, B, K, S, H]."""
+    block = jnp.swapaxes(new, 1, 2)[None].astype(stored.dtype)
+    return jax.lax.dynamic_update_slice(stored, block, (layer, 0, 0, slot, 0))
+
+
+def read_layer(stored: Array, layer: Array, dtype: DTypeLike) -> Array:
+    """Keys or values of one layer, [B, S, K, H]."""
+    return jnp.swapaxes(stored[layer], 1, 2).astype(dtype)

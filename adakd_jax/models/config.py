@@ -9,6 +9,8 @@ Norm = Literal["rms", "rms_one_plus", "layer"]
 Remat = Literal["none", "full", "dots"]
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 AttentionImplementation = Literal["xla", "cudnn", "splash"]
+# The matrix products of a layer, by their path inside it.
+PROJECTIONS = ("attn.query", "attn.key", "attn.value", "attn.out", "ffw.gate", "ffw.up", "ffw.down")
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,51 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters of every layer: y = x·W + (α/r)·dropout(x)·A·B.
+
+    `rank` is r, `alpha` α, `dropout` the share of x's values that are zeroed in training, in
+    [0, 1); `targets` are the adapted ones of `PROJECTIONS`.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: names every field that is out of range.
+        """
+        problems = []
+        if self.rank < 1:
+            problems.append(f"rank is {self.rank}, must be ≥ 1")
+        if not self.alpha > 0:
+            problems.append(f"alpha is {self.alpha}, must be > 0")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout is {self.dropout}, must lie in [0, 1)")
+        if not self.targets or not set(self.targets) <= set(PROJECTIONS):
+            problems.append(f"targets are {self.targets}, must be some of {PROJECTIONS}")
+        if problems:
+            raise ValueError("Lora: " + "; ".join(problems))
+
+    @property
+    def scale(self) -> float:
+        """α/r."""
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """One decoder-only transformer; `families.decoder_config` makes it from a Hugging Face
     `config.json`.
 
     `windows[l]` is how many positions layer l sees, itself included (None: all before it);
     `ropes[layer_ropes[l]]` are its rotary frequencies, and an empty `ropes` means learned position
-    embeddings. The last three fields say how to compute,
-    not what: change them with `dataclasses.replace` at will.
+    embeddings. `lora` are adapters beside the weights, or None. The last three fields say how to
+    compute, not what: change them with `dataclasses.replace` at will.
     """
 
     family: str
@@ -67,6 +106,7 @@ class DecoderConfig:
     logit_soft_cap: float | None = None
     embed_scale: float = 1.0
     initializer_range: float = 0.02
+    lora: Lora | None = None
     compute_dtype: ComputeDtype = "float32"
     remat: Remat = "none"
     attention_implementation: AttentionImplementation | None = None

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from adakd_jax.axes import Head, keep_rows_split
 from adakd_jax.models.attention import attention
 from adakd_jax.models.attention_mask import LayerWindow, Window
-from adakd_jax.models.cache import KVCache
+from adakd_jax.models.cache import KVCache, read_layer, write_layer
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.layers import Embedding, Layer, Norm
 from adakd_jax.models.rope import Rotary, rotary_table
@@ -29,11 +29,12 @@ REMAT_POLICIES: dict[str, Callable[..., Any]] = {
 
 
 class LayerPlace(NamedTuple):
-    """What a layer is told besides its parameters: its number, its window and its rotations."""
+    """What a layer is told besides its parameters: number, window, rotations, key of dropout."""
 
     index: Array
     window: Window
     rotary: Rotary | None
+    dropout_key: Array | None
 
 
 class OutputEmbedding(Embedding):
@@ -89,7 +90,12 @@ class Decoder(nnx.Module):
         return _head(self.config, self.embed.embedding[...])
 
     def __call__(
-        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], segments: Int[Array, "B T"]
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        *,
+        dropout_key: Array | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states of packed rows, after the final norm.
 
@@ -98,11 +104,12 @@ class Decoder(nnx.Module):
             positions: position of each token in its document.
             segments: document of each token, consecutive; 0 is padding, whose hidden states are
                 finite and meaningless.
+            dropout_key: for the dropout of adapters, in training; None: no dropout.
 
         Returns:
             [B, T, D] in the compute dtype.
         """
-        return self.final_norm(self._run(tokens, positions, segments)[0])
+        return self.final_norm(self._run((tokens, positions, segments), dropout_key)[0])
 
     def hidden_states(
         self,
@@ -110,6 +117,8 @@ class Decoder(nnx.Module):
         positions: Int[Array, "B T"],
         segments: Int[Array, "B T"],
         layers: tuple[int, ...],
+        *,
+        dropout_key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B T M D"]]:
         """What `__call__` returns, and the residual stream after each of M layers.
 
@@ -118,22 +127,25 @@ class Decoder(nnx.Module):
             positions: see `__call__`.
             segments: see `__call__`.
             layers: numbers from 0. The residual stream after every layer is in memory at once.
+            dropout_key: see `__call__`.
         """
-        x, after = self._run(tokens, positions, segments, collect=True)
+        x, after = self._run((tokens, positions, segments), dropout_key, collect=True)
         return self.final_norm(x), jnp.moveaxis(after[np.array(layers)], 0, -2)
 
     def _run(
-        self, tokens: Array, positions: Array, segments: Array, *, collect: bool = False
+        self, inputs: tuple[Array, ...], dropout_key: Array | None, *, collect: bool = False
     ) -> tuple[Array, Any]:
+        tokens, positions, segments = inputs
         attend = functools.partial(self._attend, query_segments=segments, key_segments=segments)
 
         def apply(layer: Layer, x: Array, place: LayerPlace) -> Array:
-            queries_keys_values = layer.queries_keys_values(x, place.rotary)
-            x = layer.finish(x, attend(*queries_keys_values, window=place.window))
+            key = place.dropout_key
+            queries_keys_values = layer.queries_keys_values(x, place.rotary, key)
+            x = layer.finish(x, attend(*queries_keys_values, window=place.window), key)
             return keep_rows_split(x)
 
         x = keep_rows_split(self._embed(tokens, positions))
-        return self._scan_layers(apply, x, positions, collect)
+        return self._scan_layers(apply, x, positions, dropout_key, collect)
 
     def decode(
         self,
@@ -166,9 +178,9 @@ class Decoder(nnx.Module):
         def apply(layer: Layer, carry: DecodeCarry, place: LayerPlace) -> DecodeCarry:
             x, keys, values = carry
             query, key, value = layer.queries_keys_values(x, place.rotary)
-            keys = _write(keys, key, place.index, cache.index)
-            values = _write(values, value, place.index, cache.index)
-            seen = (_read(stored, place.index, query.dtype) for stored in (keys, values))
+            keys = write_layer(keys, key, place.index, cache.index)
+            values = write_layer(values, value, place.index, cache.index)
+            seen = (read_layer(stored, place.index, query.dtype) for stored in (keys, values))
             return layer.finish(x, attend(query, *seen, window=place.window)), keys, values
 
         carry = (self._embed(tokens, positions), cache.keys, cache.values)
@@ -204,6 +216,7 @@ class Decoder(nnx.Module):
         apply: Callable[..., Any],
         carry: Any,
         positions: Int[Array, "B T"],
+        dropout_key: Array | None = None,
         collect: bool = False,
     ) -> tuple[Any, Any]:
         """Run `apply(layer, carry, place) -> carry` over the stacked layers; return the last carry,
@@ -216,7 +229,8 @@ class Decoder(nnx.Module):
         def body(carry: Any, xs: tuple[Any, ...]) -> tuple[Any, Any]:
             params, index, window, rope = xs
             rotary = None if tables is None else Rotary(tables[0][rope], tables[1][rope])
-            place = LayerPlace(index, self._window(window), rotary)
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+            place = LayerPlace(index, self._window(window), rotary, key)
             carry = apply(nnx.merge(graphdef, params), carry, place)
             return carry, carry if collect else None
 
@@ -230,17 +244,6 @@ class Decoder(nnx.Module):
     def _window(self, index: Array) -> Window:
         choices = self.config.window_choices
         return choices[0] if len(choices) == 1 else LayerWindow(choices, index)
-
-
-def _write(stored: Array, new: Array, layer: Array, slot: Array) -> Array:
-    """Put [B, T, K, H] into the slots from `slot` of one layer of [L, B, K, S, H]."""
-    block = jnp.swapaxes(new, 1, 2)[None].astype(stored.dtype)
-    return jax.lax.dynamic_update_slice(stored, block, (layer, 0, 0, slot, 0))
-
-
-def _read(stored: Array, layer: Array, dtype: DTypeLike) -> Array:
-    """Keys or values of one layer, [B, S, K, H]."""
-    return jnp.swapaxes(stored[layer], 1, 2).astype(dtype)
 
 
 def logits(hidden: Float[Array, "*lead D"], head: Head) -> Float[Array, "*lead V"]:

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.lora import Adapter, adapter_of
 from adakd_jax.models.rope import Rotary, apply_rope
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -20,17 +21,29 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Linear(nnx.Module):
-    """x · kernel + bias, the parameters cast to x's dtype; kernel [in, out]."""
+    """x · kernel + adapter(x) + bias, the parameters cast to x's dtype; kernel [in, out]."""
 
     def __init__(
-        self, size: tuple[int, int], *, bias: bool, stddev: float, rngs: nnx.Rngs, dtype: DTypeLike
+        self,
+        size: tuple[int, int],
+        *,
+        bias: bool,
+        stddev: float,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+        adapter: Adapter | None = None,
     ) -> None:
         self.kernel = nnx.Param(stddev * jax.random.normal(rngs.params(), size, dtype))
         self.bias = nnx.Param(jnp.zeros(size[1:], dtype)) if bias else None
+        self.adapter = adapter
 
-    def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead F"]:
-        """Multiply the last dimension."""
+    def __call__(
+        self, x: Float[Array, "*lead D"], dropout_key: Array | None = None
+    ) -> Float[Array, "*lead F"]:
+        """Multiply the last dimension; the key is the adapter's, None: no dropout."""
         y = x @ self.kernel[...].astype(x.dtype)
+        if self.adapter is not None:
+            y = y + self.adapter(x, dropout_key)
         if self.bias is not None:
             bias = self.bias[...].astype(x.dtype)
             y = y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
@@ -88,23 +101,29 @@ class AttentionProjections(nnx.Module):
         self.config = config
         queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
 
-        def linear(size: tuple[int, int], *, bias: bool, stddev: float = stddev) -> Linear:
-            return Linear(size, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype)
+        def linear(
+            name: str, size: tuple[int, int], *, bias: bool, stddev: float = stddev
+        ) -> Linear:
+            adapter = adapter_of(config, f"attn.{name}", size, rngs=rngs)
+            return Linear(size, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype, adapter=adapter)
 
-        self.query = linear((config.embed_dim, queries), bias=config.qkv_bias)
-        self.key = linear((config.embed_dim, keys), bias=config.qkv_bias)
-        self.value = linear((config.embed_dim, keys), bias=config.qkv_bias)
-        self.out = linear((queries, config.embed_dim), bias=config.out_bias, stddev=out_stddev)
+        inward, outward = (config.embed_dim, queries), (queries, config.embed_dim)
+        self.query = linear("query", inward, bias=config.qkv_bias)
+        self.key = linear("key", (config.embed_dim, keys), bias=config.qkv_bias)
+        self.value = linear("value", (config.embed_dim, keys), bias=config.qkv_bias)
+        self.out = linear("out", outward, bias=config.out_bias, stddev=out_stddev)
         self.query_norm = Norm(config, config.head_dim, dtype) if config.qk_norm else None
         self.key_norm = Norm(config, config.head_dim, dtype) if config.qk_norm else None
 
     def project(
-        self, x: Float[Array, "B T D"], rotary: Rotary | None
+        self, x: Float[Array, "B T D"], rotary: Rotary | None, dropout_key: Array | None = None
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
         """Queries, keys and values of every position."""
         query, key, value = (
             projected.reshape(*projected.shape[:-1], -1, self.config.head_dim)
-            for projected in (self.query(x), self.key(x), self.value(x))
+            for projected in (
+                linear(x, dropout_key) for linear in (self.query, self.key, self.value)
+            )
         )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
@@ -112,9 +131,11 @@ class AttentionProjections(nnx.Module):
             query, key = apply_rope(query, rotary), apply_rope(key, rotary)
         return query, key, value
 
-    def merge_heads(self, attended: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
+    def merge_heads(
+        self, attended: Float[Array, "B T N H"], dropout_key: Array | None = None
+    ) -> Float[Array, "B T D"]:
         """Back from heads to the residual stream."""
-        return self.out(attended.reshape(*attended.shape[:2], -1))
+        return self.out(attended.reshape(*attended.shape[:2], -1), dropout_key)
 
 
 class FeedForward(nnx.Module):
@@ -131,25 +152,32 @@ class FeedForward(nnx.Module):
     ):
         self.activation = config.activation
         inward, outward = (config.embed_dim, config.ffw_dim), (config.ffw_dim, config.embed_dim)
-        bias = config.ffw_bias
-        self.gate = (
-            Linear(inward, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype)
-            if config.gated_ffw
-            else None
-        )
-        self.up = Linear(inward, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype)
-        self.down = Linear(outward, bias=bias, stddev=out_stddev, rngs=rngs, dtype=dtype)
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        def linear(name: str, size: tuple[int, int], stddev: float = stddev) -> Linear:
+            adapter = adapter_of(config, f"ffw.{name}", size, rngs=rngs)
+            bias = config.ffw_bias
+            return Linear(size, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype, adapter=adapter)
+
+        self.gate = linear("gate", inward) if config.gated_ffw else None
+        self.up = linear("up", inward)
+        self.down = linear("down", outward, out_stddev)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], dropout_key: Array | None = None
+    ) -> Float[Array, "B T D"]:
         """Transform every position."""
         activation = ACTIVATIONS[self.activation]
+        up = self.up(x, dropout_key)
         if self.gate is None:
-            return self.down(activation(self.up(x)))
-        return self.down(activation(self.gate(x)) * self.up(x))
+            return self.down(activation(up), dropout_key)
+        return self.down(activation(self.gate(x, dropout_key)) * up, dropout_key)
 
 
 class Layer(nnx.Module):
-    """One pre-norm layer, in two halves: attention between them is the caller's."""
+    """One pre-norm layer, in two halves: attention between them is the caller's.
+
+    Both take the layer's key for the dropout of its adapters; None: no dropout.
+    """
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         stddev = config.initializer_range
@@ -163,16 +191,19 @@ class Layer(nnx.Module):
         self.post_ffw_norm = Norm(config, config.embed_dim, dtype) if config.post_norms else None
 
     def queries_keys_values(
-        self, x: Float[Array, "B T D"], rotary: Rotary | None
+        self, x: Float[Array, "B T D"], rotary: Rotary | None, dropout_key: Array | None = None
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
         """What attention needs of every position."""
-        return self.attn.project(self.attn_norm(x), rotary)
+        return self.attn.project(self.attn_norm(x), rotary, dropout_key)
 
     def finish(
-        self, x: Float[Array, "B T D"], attended: Float[Array, "B T N H"]
+        self,
+        x: Float[Array, "B T D"],
+        attended: Float[Array, "B T N H"],
+        dropout_key: Array | None = None,
     ) -> Float[Array, "B T D"]:
         """Add what was attended to, then the feed-forward, to the residual stream."""
-        branch = self.attn.merge_heads(attended)
+        branch = self.attn.merge_heads(attended, dropout_key)
         x = x + (branch if self.post_attn_norm is None else self.post_attn_norm(branch))
-        branch = self.ffw(self.ffw_norm(x))
+        branch = self.ffw(self.ffw_norm(x), dropout_key)
         return x + (branch if self.post_ffw_norm is None else self.post_ffw_norm(branch))

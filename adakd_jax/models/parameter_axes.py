@@ -24,13 +24,21 @@ _PER_LAYER = {
     "post_attn_norm.scale": ("embed",),
     "post_ffw_norm.scale": ("embed",),
 }
+# Beside a kernel [in, out] its adapter's A [in, rank] and B [rank, out].
+_ADAPTERS = {
+    f"{path.removesuffix('kernel')}adapter.{name}": both
+    for path, (inward, outward) in (
+        (path, axes) for path, axes in _PER_LAYER.items() if path.endswith(".kernel")
+    )
+    for name, both in (("a", (inward, "rank")), ("b", ("rank", outward)))
+}
 PARAMETER_AXES: dict[str, tuple[str, ...]] = {
     "embed.embedding": ("vocab", "embed"),
     "position_embed.embedding": ("positions", "embed"),
     "head.embedding": ("vocab", "embed"),
     "final_norm.scale": ("embed",),
     "final_norm.bias": ("embed",),
-    **{f"layers.{path}": ("layers", *axes) for path, axes in _PER_LAYER.items()},
+    **{f"layers.{path}": ("layers", *axes) for path, axes in (_PER_LAYER | _ADAPTERS).items()},
 }
 
 

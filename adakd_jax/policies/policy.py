@@ -9,6 +9,7 @@ from flax import nnx
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config import DistiLlm, Gkd
 from adakd_jax.data.loader import StepInfo, TrainingBatches
+from adakd_jax.models.lora import combine
 from adakd_jax.policies.replay import Replay, adapted, drawn, empty_replay, remember
 from adakd_jax.policies.responses import respond
 from adakd_jax.policies.source import source_of, step_random
@@ -54,8 +55,12 @@ class StudentResponses(DatasetResponses):
         eos_ids: Sequence[int],
         pad_id: int,
         seed: int,
+        base: Any = None,
     ):
-        """Takes what a run has; `student` is the structure of the model that answers."""
+        """Takes what a run has; `student` is the structure of the model that answers, `base` its
+        frozen weights if it has any.
+        """
+        self._base = base
         self._config, self._batches, self._student = config, batches, student
         self._eos_ids, self._pad_id, self._seed = eos_ids, pad_id, seed
 
@@ -71,7 +76,7 @@ class StudentResponses(DatasetResponses):
         """The batch of a step with the responses that the policy asks for.
 
         Args:
-          params: the student's weights, from which it samples.
+          params: the student's trained weights, with which it samples.
           replay: from the step before.
           step: from 0.
           batch: with the data set's responses.
@@ -89,7 +94,7 @@ class StudentResponses(DatasetResponses):
             examples = [self._batches.examples[index] for index in info.examples.tolist()]
             written = respond(
                 self._student,
-                params,
+                combine(self._base, params),
                 examples,
                 self._config.generation,
                 eos_ids=self._eos_ids,

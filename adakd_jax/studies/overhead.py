@@ -118,11 +118,11 @@ def _turn(contender: Contender, batches: Sequence[TokenBatch]) -> float:
     run, parts, step = contender
     # The student's own weights are shared; those of a state are given away.
     state = jax.tree.map(jnp.copy, first_state(run, parts))
-    state, _ = step(state, run.teaching_params, batches[0])
+    state, _ = step(state, run.teaching_params, batches[0], run.base)
     jax.block_until_ready(state)
     began = time.perf_counter()
     for batch in batches[1:]:
-        state, _ = step(state, run.teaching_params, batch)
+        state, _ = step(state, run.teaching_params, batch, run.base)
     jax.block_until_ready(state)
     return (time.perf_counter() - began) / (len(batches) - 1)
 

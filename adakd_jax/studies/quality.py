@@ -22,12 +22,12 @@ from adakd_jax.studies.results import (
     write_result,
 )
 from adakd_jax.studies.shared import Shared
+from adakd_jax.training.base import base_checksum
 from adakd_jax.training.checkpoint import FOLDER, describe_student
 from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.display import duration
 from adakd_jax.training.loop import TrainingDivergedError
 from adakd_jax.training.run import terminated, train
-from adakd_jax.training.state import evaluated_params
 
 UNTRAINED = "untrained student"
 _UNTRAINED_FILE = "untrained.json"
@@ -136,11 +136,11 @@ def _finish(
     run = shared.trainable(config)
     write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
     if study.keep_checkpoints:
-        describe_student(config.run_dir, run.student)
+        describe_student(config.run_dir, run.student, base_checksum(run.base))
         write_story(config.run_dir, tell(run))
     state = train(run, shared.held_out, console, shared.compiled_step)
     began = time.perf_counter()
-    evaluation = shared.evaluate(config, evaluated_params(state), console)
+    evaluation = shared.evaluate(config, run.evaluated(state), console)
     result = result_of(planned, evaluation, shared.data, time.perf_counter() - began)
     write_result(config.run_dir, result)
     if not study.keep_checkpoints:

@@ -12,6 +12,7 @@ from adakd_jax.config import RunConfig, StudentRandom
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.eval.suite import Evaluation, evaluate
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.training.data import read_data
 from adakd_jax.training.loop import CompiledSteps
 from adakd_jax.training.measure import held_out_of
 from adakd_jax.training.prepare import (
@@ -19,7 +20,6 @@ from adakd_jax.training.prepare import (
     describe,
     load_student,
     load_teacher,
-    read_data,
     vocabulary_note,
 )
 from adakd_jax.training.run import compiled_step

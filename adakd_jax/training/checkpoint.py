@@ -1,7 +1,9 @@
 """Training state on disk: asynchronous, atomic, the last and the best few. Never the teacher."""
 
+import dataclasses
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,16 @@ from adakd_jax.config import CheckpointConfig
 from adakd_jax.hf.export import export_config
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.tokenizer import load_tokenizer, save_tokenizer
+from adakd_jax.models.config import DecoderConfig, Lora
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.lora import combine, split_adapters
+from adakd_jax.training.base import check_same_base, frozen_base
 from adakd_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
 DESCRIPTION = "student"
+SOURCE = "source.json"
 METRIC = "held_out_loss"
 # Orbax warns of every save that carries no metric, which most saves here do on purpose.
 logging.getLogger("absl").addFilter(
@@ -100,9 +106,19 @@ class Checkpoints:
         self._manager.close()
 
 
-def describe_student(run_dir: str, student: Pretrained) -> None:
-    """Write beside the checkpoints what they lack: the student's config, tokenizer, origin."""
+def describe_student(run_dir: str, student: Pretrained, checksum: int | None = None) -> None:
+    """Write beside the checkpoints what they lack: the student's config, tokenizer, origin.
+
+    Of a student with adapters only the `base_checksum` of the frozen weights is there, by which
+    `frozen_base` knows them again.
+
+    Raises:
+        OtherBaseError: an earlier start of the run had other frozen weights.
+    """
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
+    if checksum is not None and (folder / SOURCE).exists():
+        recorded = json.loads((folder / SOURCE).read_text())["base_checksum"]
+        check_same_base(run_dir, recorded, checksum)
     folder.mkdir(parents=True, exist_ok=True)
     if student.tokenizer is not None:
         save_tokenizer(student.tokenizer, Path(folder))
@@ -112,8 +128,10 @@ def describe_student(run_dir: str, student: Pretrained) -> None:
         "licence": student.source.licence,
         "generation_config": dict(student.source.generation_config),
         "chat_template": student.source.chat_template,
+        "lora": None if student.config.lora is None else asdict(student.config.lora),
+        "base_checksum": checksum,
     }
-    (folder / "source.json").write_text(json.dumps(source, indent=2))
+    (folder / SOURCE).write_text(json.dumps(source, indent=2))
 
 
 def saved_step(run_dir: str, step: int | str | None = None) -> int:
@@ -140,12 +158,19 @@ def saved_step(run_dir: str, step: int | str | None = None) -> int:
 def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
     """The student of a run as one of its checkpoints holds it: the averaged weights where they are
     kept. Arguments and errors are those of `saved_step`.
+
+    Of a student with adapters the weights under them are loaded from where the run had them.
+
+    Raises:
+        BaseNotFoundError: they are not there any more.
+        OtherBaseError: others are.
     """
     chosen, manager = saved_step(run_dir, step), _reader(run_dir)
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
-    source = ModelSource(**json.loads((folder / "source.json").read_text()))
-    config = decoder_config(source.hf_config)
+    source, config, checksum = _described(folder)
     graphdef, params = abstract_decoder(config)
+    if config.lora is not None:
+        params = split_adapters(params)[1]
     has_average = bool(manager.item_metadata(chosen)["average"])
     name = "average" if has_average else "params"
     # On whatever device this process has, not on those that the run was saved from.
@@ -155,9 +180,21 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
         chosen,
         args=ocp.args.PyTreeRestore({name: params}, restore_args={name: how}, partial_restore=True),
     )
+    base = None if config.lora is None else frozen_base(run_dir, checksum)
     has_tokenizer = (folder / "tokenizer.json").exists()
     tokenizer = load_tokenizer(str(folder)) if has_tokenizer else None
-    return Pretrained(config, graphdef, restored[name], tokenizer, source)
+    return Pretrained(config, graphdef, combine(base, restored[name]), tokenizer, source)
+
+
+def _described(folder: epath.Path) -> tuple[ModelSource, DecoderConfig, int | None]:
+    """What `describe_student` wrote; before adapters came it wrote nothing of them."""
+    described = json.loads((folder / SOURCE).read_text())
+    lora, checksum = described.pop("lora", None), described.pop("base_checksum", None)
+    source = ModelSource(**described)
+    config = decoder_config(source.hf_config)
+    if lora is not None:
+        lora = Lora(**lora | {"targets": tuple(lora["targets"])})
+    return source, dataclasses.replace(config, lora=lora), checksum
 
 
 def _reader(run_dir: str) -> ocp.CheckpointManager:

@@ -10,10 +10,13 @@ import jax
 from etils import epath
 
 from adakd_jax.config.distill import DistillConfig
+from adakd_jax.config.models import LoraConfig
 from adakd_jax.config.provenance import read_starts
 from adakd_jax.eval.table import card_metrics
 from adakd_jax.hf.card import CardFacts, model_card
+from adakd_jax.hf.keymap import projections
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.models.lora import split_adapters
 from adakd_jax.training.prepare import Run
 
 FILE = "student/training.json"
@@ -49,7 +52,7 @@ def tell(run: Run) -> Story:
     return Story(
         teacher=None if run.teaching is None else run.teaching.source.name,
         teacher_licence=(run.teaching or run.student).source.licence,
-        origin=f"The student started from {run.student.source.name}.",
+        origin=_origin(run.student, config.student.lora),
         method=f"{method_text(config.distill)} A step has {micro_batches * rows} packed rows of "
         f"{length} tokens; AdamW, peak learning rate {config.optimizer.learning_rate:g}, "
         f"{config.optimizer.schedule} schedule over {batches.total_steps} steps.",
@@ -57,6 +60,18 @@ def tell(run: Run) -> Story:
         f"{report.response_tokens:,} of them response tokens; "
         f"prompt format: {config.data.template}.",
         steps_per_epoch=batches.steps_per_epoch,
+    )
+
+
+def _origin(student: Pretrained, lora: LoraConfig | None) -> str:
+    started = f"The student started from {student.source.name}."
+    if lora is None or student.config.lora is None:
+        return started
+    targeted = [p for p in projections(student.config) if p.paths[0] in student.config.lora.targets]
+    return (
+        f"{started} Low-rank adapters (LoRA, r {lora.rank}, α {lora.alpha:g}, dropout "
+        f"{lora.dropout:g}) of {', '.join(each.module for each in targeted)} were trained; its own "
+        f"weights, kept in {lora.base_dtype}, were not."
     )
 
 
@@ -68,7 +83,12 @@ def write_story(run_dir: str, story: Story) -> None:
 
 
 def student_card(
-    run_dir: str, student: Pretrained, step: int, measured: Mapping[str, Mapping[str, Any]]
+    run_dir: str,
+    student: Pretrained,
+    step: int,
+    measured: Mapping[str, Mapping[str, Any]],
+    *,
+    base: str | None = None,
 ) -> str:
     """The model card of a checkpoint.
 
@@ -77,7 +97,9 @@ def student_card(
         student: what is exported.
         step: the checkpoint's step.
         measured: column title → evaluation, as `Evaluation.to_dict` gives it; may be empty.
+        base: what the student's adapters belong to, if the card is theirs alone.
     """
+    parts = split_adapters(student.params)
     story = Story(**json.loads((epath.Path(run_dir).expanduser() / FILE).read_text()))
     start = read_starts(run_dir)[-1]
     return model_card(
@@ -90,9 +112,10 @@ def student_card(
             data=f"{story.data} {step} steps are {step / story.steps_per_epoch:.2f} passes "
             "over them.",
             command=shlex.split(start["command"]),
-            parameters=sum(leaf.size for leaf in jax.tree.leaves(student.params)),
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(parts[base is not None])),
             metrics=card_metrics(measured) if measured else None,
             versions={name: start["packages"][name] for name in _VERSIONS},
+            base=base,
         )
     )
 

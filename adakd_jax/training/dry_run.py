@@ -15,10 +15,12 @@ from rich.table import Table
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config import RunConfig
+from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.student import compute_dtype
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.lora import split_adapters
 from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.learned import initial_learned
 from adakd_jax.training.prepare import step_parts, teacher_dtype
@@ -40,6 +42,20 @@ class Shapes(NamedTuple):
     student_def: nnx.GraphDef
     student_params: Any
     batch: TokenBatch
+
+    @property
+    def trained(self) -> Any:
+        """The student's weights that are trained."""
+        return self.student_params if self.student.lora is None else self._parts[1]
+
+    @property
+    def base(self) -> Any:
+        """The student's frozen weights; None if all are trained."""
+        return None if self.student.lora is None else self._parts[0]
+
+    @property
+    def _parts(self) -> tuple[Any, Any]:
+        return split_adapters(self.student_params)
 
 
 def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]:
@@ -67,13 +83,15 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
     state = jax.eval_shape(functools.partial(_first_state, config, parts, shapes))
     with console.status("compiling the train step from shapes"):
         compiled = (
-            make_train_step(parts).lower(state, shapes.teacher_params, shapes.batch).compile()
+            make_train_step(parts)
+            .lower(state, shapes.teacher_params, shapes.batch, shapes.base)
+            .compile()
         )
     memory = compiled.memory_analysis()
     sizes = {
         "teacher": _bytes(shapes.teacher_params),
         "student": _bytes(shapes.student_params),
-        "optimizer and averages": _bytes(state) - _bytes(shapes.student_params),
+        "optimizer and averages": _bytes(state) - _bytes(shapes.trained),
         "batch": _bytes(shapes.batch),
         "temporaries": memory.temp_size_in_bytes,
     }
@@ -86,7 +104,7 @@ def _first_state(config: RunConfig, parts: StepParts, shapes: Shapes) -> TrainSt
     student, key = shapes.student, jax.random.key(config.seed)
     width = (shapes.teacher or student).embed_dim
     return init_state(
-        jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.student_params),
+        jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.trained),
         parts.optimizer,
         seed=config.seed,
         average=parts.average_decay is not None,
@@ -112,6 +130,8 @@ def _shapes(config: RunConfig) -> Shapes:
         compute_dtype=compute_dtype(config.student),
         remat=config.student.remat,
     )
+    if (lora := config.student.lora) is not None:
+        student = dataclasses.replace(student, lora=lora_of(lora, student))
     training = config.training
     rows = training.batch_rows or training.batch_examples or 1
     micro = training.micro_batch_rows or rows
@@ -120,7 +140,7 @@ def _shapes(config: RunConfig) -> Shapes:
     return Shapes(
         *_teacher_shapes(config, teacher_json),
         student,
-        *abstract_decoder(student),
+        *abstract_decoder(student, jnp.dtype(lora.base_dtype if lora else "float32")),
         batch,
     )
 
@@ -139,6 +159,9 @@ def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str,
             f"computes in {model.compute_dtype}",
             soft_wrap=True,
         )
+    if shapes.base is not None:
+        adapters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes.trained))
+        console.print(f"trained  adapters of {adapters / 1e6:,.2f}M parameters, nothing else")
     bound = (
         " at most: examples are packed, so that fewer rows will do"
         if config.training.batch_examples

@@ -19,6 +19,8 @@ from adakd_jax.distill import (
 from adakd_jax.models import Decoder, logits
 
 LayerPairs = tuple[tuple[int, int], ...]
+# What the key of a micro-batch is folded with for dropout: another number than its other uses.
+_DROPOUT = 7
 
 
 class Outputs(NamedTuple):
@@ -35,7 +37,11 @@ class Outputs(NamedTuple):
 
 
 def run_models(
-    student: Decoder, teacher: Decoder | None, batch: TokenBatch, layers: LayerPairs
+    student: Decoder,
+    teacher: Decoder | None,
+    batch: TokenBatch,
+    layers: LayerPairs,
+    rng: Array | None = None,
 ) -> Outputs:
     """Both forward passes; no gradient reaches the teacher.
 
@@ -45,25 +51,35 @@ def run_models(
         batch: [B, T].
         layers: (student layer, teacher layer) pairs whose hidden states are compared; the last is
             the last layer of both, whose hidden states are those after the final norm.
+        rng: random key of the micro-batch, for the dropout of the student's adapters; None: no
+            dropout.
     """
-    of_student, seen = _hidden(student, batch, tuple(pair[0] for pair in layers))
+    key = _dropout_key(student, rng)
+    of_student, seen = _hidden(student, batch, tuple(pair[0] for pair in layers), key)
     if teacher is None:
         return Outputs(of_student, student.head(), None, None, None)
     of_teacher, taught = jax.lax.stop_gradient(
-        _hidden(teacher, batch, tuple(pair[1] for pair in layers))
+        _hidden(teacher, batch, tuple(pair[1] for pair in layers), None)
     )
     features = None if seen is None or taught is None else Features(seen, taught)
     return Outputs(of_student, student.head(), of_teacher, teacher.head(), features)
 
 
+def _dropout_key(model: Decoder, rng: Array | None) -> Array | None:
+    lora = model.config.lora
+    if rng is None or lora is None or lora.dropout == 0:
+        return None
+    return jax.random.fold_in(rng, _DROPOUT)
+
+
 def _hidden(
-    model: Decoder, batch: TokenBatch, layers: tuple[int, ...]
+    model: Decoder, batch: TokenBatch, layers: tuple[int, ...], dropout_key: Array | None
 ) -> tuple[Array, Array | None]:
     inputs = (batch.tokens, batch.positions, batch.segments)
     if len(layers) <= 1:
-        last = model(*inputs)
+        last = model(*inputs, dropout_key=dropout_key)
         return last, last[..., None, :] if layers else None
-    last, earlier = model.hidden_states(*inputs, layers[:-1])
+    last, earlier = model.hidden_states(*inputs, layers[:-1], dropout_key=dropout_key)
     return last, jnp.concatenate([earlier, last[..., None, :]], axis=-2)
 
 

@@ -101,25 +101,27 @@ class CompiledSteps:
         self._compiled: dict[int, jax.stages.Compiled] = {}
 
     def __call__(
-        self, state: TrainState, teacher_params: Any, batch: TokenBatch
+        self, state: TrainState, teacher_params: Any, batch: TokenBatch, base: Any = None
     ) -> tuple[TrainState, Metrics]:
         """Take a step."""
-        self.compile(state, teacher_params, batch)
-        return self._compiled[batch.tokens.shape[0]](state, teacher_params, batch)
+        self.compile(state, teacher_params, batch, base)
+        return self._compiled[batch.tokens.shape[0]](state, teacher_params, batch, base)
 
     @property
     def compiled(self) -> list[jax.stages.Compiled]:
         """The programs so far, for their memory."""
         return list(self._compiled.values())
 
-    def compile(self, state: TrainState, teacher_params: Any, batch: TokenBatch) -> None:
+    def compile(
+        self, state: TrainState, teacher_params: Any, batch: TokenBatch, base: Any = None
+    ) -> None:
         """Compile for the shape of a batch, unless that was done."""
         count = batch.tokens.shape[0]
         if count in self._compiled:
             return
         began = time.perf_counter()
         with self._console.status("compiling the train step"):
-            self._compiled[count] = self._step.lower(state, teacher_params, batch).compile()
+            self._compiled[count] = self._step.lower(state, teacher_params, batch, base).compile()
         which = f" for {count} micro-batches" if len(self._compiled) > 1 else ""
         took = duration(time.perf_counter() - began)
         self._console.print(f"train step compiled{which} in {took}")
@@ -135,6 +137,7 @@ def fit(
     checkpoints: Checkpoints,
     log: MetricsLog | NoLog,
     console: Console,
+    base: Any = None,
     held_out: HeldOut | None = None,
     place: Callable[[TokenBatch], TokenBatch] = lambda batch: batch,
     any_of: Callable[[bool], bool] = lambda wish: wish,
@@ -151,6 +154,7 @@ def fit(
         checkpoints: where states are saved; the last one is saved in any case.
         log: where metrics go.
         console: where progress is shown.
+        base: the student's frozen weights, where the state holds its adapters; never changed.
         place: moves this process's rows to the devices.
         responses: where those of each step come from; by default the batches have them.
         any_of: from `processes.any_of`, so that a signal to one process stops all after one step.
@@ -172,7 +176,7 @@ def fit(
         for index, batch, info in batches.iterate(start):
             taken = responses.of_step(state.params, state.replay, index, batch, info)
             without = state._replace(replay=None)
-            state, metrics = step_fn(without, teacher_params, place(taken.batch))
+            state, metrics = step_fn(without, teacher_params, place(taken.batch), base)
             state, done = state._replace(replay=taken.replay), index + 1
             recorder.push(done, metrics | taken.metrics, info)
             stopped = any_of(stop.name is not None)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +13,19 @@ from jaxtyping import Array
 from rich.console import Console
 
 from adakd_jax.axes import BATCH_AXES
-from adakd_jax.config import DataConfig, RunConfig, SeqKd, StudentCheckpoint, TeacherConfig
-from adakd_jax.data.examples import Examples, encode_rows
+from adakd_jax.config import RunConfig, SeqKd, StudentCheckpoint, TeacherConfig
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
-from adakd_jax.data.sources import open_rows
-from adakd_jax.data.split import hold_out
-from adakd_jax.data.templates import template_warning
 from adakd_jax.distill import mapped_layers
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
+from adakd_jax.hf.lora import lora_of, merge_peft
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import init_student
 from adakd_jax.hf.tokenizer import check_same_tokens
 from adakd_jax.models.config import ComputeDtype, DecoderConfig
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.lora import combine, split_adapters
 from adakd_jax.sharding import (
     Rules,
     check_model,
@@ -41,9 +38,10 @@ from adakd_jax.sharding import (
     shardings_like,
 )
 from adakd_jax.training.architecture import check_architecture, model_configs
+from adakd_jax.training.data import read_data
 from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
-from adakd_jax.training.state import TrainState
+from adakd_jax.training.state import TrainState, evaluated_params
 from adakd_jax.training.step import StepParts
 
 
@@ -67,6 +65,24 @@ class Run:
     def teaching_params(self) -> Any:
         """The weights that the train step is given besides its state."""
         return None if self.teaching is None else self.teaching.params
+
+    @property
+    def trained(self) -> Any:
+        """The student's weights that training starts from: all, or its adapters alone."""
+        if self.student.config.lora is None:
+            return self.student.params
+        return split_adapters(self.student.params)[1]
+
+    @property
+    def base(self) -> Any:
+        """The student's frozen weights, an argument of every step; None if all are trained."""
+        if self.student.config.lora is None:
+            return None
+        return split_adapters(self.student.params)[0]
+
+    def evaluated(self, state: TrainState) -> Any:
+        """The whole student as it is evaluated and exported: with averages, where there are any."""
+        return combine(self.base, evaluated_params(state))
 
     def parts(self) -> StepParts:
         """The static half of the train step."""
@@ -132,8 +148,8 @@ def prepare(config: RunConfig, console: Console) -> Run:
             be valid.
     """
     mesh = make_mesh(config.mesh)
+    _check_models(config, mesh)
     if mesh is not None:
-        _check_models(config, mesh)
         console.print("mesh     " + ", ".join(f"{axis} {n}" for axis, n in mesh.shape.items()))
     teacher = None
     if config.teacher is not None:
@@ -159,18 +175,29 @@ def prepare(config: RunConfig, console: Console) -> Run:
     return Run(config, teacher, student, batches, held_out, mesh)
 
 
-def _check_models(config: RunConfig, mesh: Mesh) -> None:
-    """Refuses models that the mesh does not divide, before their weights are read."""
-    for who, description in zip(("teacher", "student"), model_configs(config), strict=True):
-        if description is not None:
-            rules = rules_of(config.mesh, who)
-            check_model(decoder_config(description), mesh, rules, who)
+def _check_models(config: RunConfig, mesh: Mesh | None) -> None:
+    """Refuses models that the mesh does not divide, and targets of adapters that the student has
+    not, before weights are read.
+    """
+    lora = config.student.lora
+    if mesh is None and lora is None:
+        return
+    teacher, student = model_configs(config)
+    if lora is not None:
+        lora_of(lora, decoder_config(student))
+    if mesh is not None:
+        for who, description in (("teacher", teacher), ("student", student)):
+            if description is not None:
+                rules = rules_of(config.mesh, who)
+                check_model(decoder_config(description), mesh, rules, who)
 
 
 def load_teacher(
     config: TeacherConfig, mesh: Mesh | None = None, rules: Rules | None = None
 ) -> Pretrained:
-    """Load the teacher from `path`, or from `fallback` if that cannot be reached, onto the mesh."""
+    """Load the teacher from `path`, or from `fallback` if that cannot be reached, onto the mesh;
+    its adapter, if it has one, is merged into it.
+    """
     options: dict[str, Any] = {"dtype": jnp.dtype(teacher_dtype(config))}
     if mesh is not None and rules is not None:
         options |= {"mesh": mesh, "rules": lambda path: parameter_spec(path, rules)}
@@ -181,7 +208,7 @@ def load_teacher(
             raise
         teacher = load_pretrained(config.fallback, **options)
     check_architecture(config.architecture, teacher, "teacher")
-    return teacher
+    return teacher if config.adapter is None else merge_peft(teacher, config.adapter)
 
 
 def load_student(
@@ -210,11 +237,16 @@ def teacher_dtype(config: TeacherConfig) -> ComputeDtype:
 
 def describe(model: Pretrained) -> str:
     """Name, size and shape of a model, in one line."""
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     config = model.config
+    base, adapters = (
+        sum(leaf.size for leaf in jax.tree.leaves(part)) for part in split_adapters(model.params)
+    )
+    trained = ""
+    if config.lora is not None:
+        trained = f", of which nothing is trained but adapters of {adapters / 1e6:.2f}M"
     return (
-        f"{model.source.name}: {parameters / 1e6:.1f}M parameters, {config.num_layers} layers, "
-        f"width {config.embed_dim}, vocabulary {config.vocab_size:,}, {config.compute_dtype}"
+        f"{model.source.name}: {base / 1e6:.1f}M parameters, {config.num_layers} layers, width "
+        f"{config.embed_dim}, vocabulary {config.vocab_size:,}, {config.compute_dtype}{trained}"
     )
 
 
@@ -246,46 +278,3 @@ def _rewritten(
         return teacher_written(
             rows, teacher, config.policy, config.data, seed=config.seed, console=console
         )
-
-
-def read_data(
-    config: DataConfig,
-    student: Pretrained,
-    seed: int,
-    console: Console,
-    rewrite: Callable[[RowSource], RowSource] = lambda rows: rows,
-) -> tuple[Examples, RowSource | None]:
-    """Training examples, and the rows held out of them or given for validation; `seed` picks the
-    rows of a share that is held out, and `rewrite` may give the training rows other answers.
-    """
-    if student.tokenizer is None:
-        raise ValueError(f"{student.source.name} has no tokenizer; add its tokenizer.json")
-    if warning := template_warning(config.template, student.tokenizer):
-        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
-    options = {
-        "columns": config.columns,
-        "on_error": config.on_error,
-        "cache_dir": config.cache_dir,
-    }
-    rows = open_rows(config.train, max_rows=config.max_rows, **options)
-    held_out = None
-    if config.validation is not None:
-        held_out = open_rows(config.validation, **options)
-    elif config.validation_fraction > 0:
-        kept, out = hold_out(len(rows), config.validation_fraction, seed)
-        rows, held_out = rows.select(kept), rows.select(out)
-    rows = rewrite(rows)
-    examples = encode_rows(
-        rows,
-        config.template,
-        student.tokenizer,
-        max_prompt_length=config.max_prompt_length,
-        max_length=config.max_length,
-        cache_dir=config.cache_dir,
-    )
-    console.print(
-        f"data     {rows.report.summary()}\n         {examples.report.summary()}", soft_wrap=True
-    )
-    if held_out is not None:
-        console.print(f"held out {len(held_out)} rows of {held_out.report.name}")
-    return examples, held_out

@@ -19,12 +19,14 @@ from adakd_jax.config.provenance import check_same_run, write_provenance
 from adakd_jax.eval.answers import end_tokens
 from adakd_jax.eval.suite import HeldOut
 from adakd_jax.eval.table import metrics_table
-from adakd_jax.hf.export import refuse_to_overwrite, save_pretrained
+from adakd_jax.hf.export import refuse_to_overwrite
 from adakd_jax.policies import DatasetResponses, StudentResponses
 from adakd_jax.processes import any_of, is_first, leave
 from adakd_jax.sharding import entered, place_batch
+from adakd_jax.training.base import base_checksum
 from adakd_jax.training.checkpoint import Checkpoints, describe_student
-from adakd_jax.training.describe import student_card, tell, write_story
+from adakd_jax.training.describe import tell, write_story
+from adakd_jax.training.export import export_student
 from adakd_jax.training.loop import CompiledSteps, Schedule, fit
 from adakd_jax.training.measure import (
     after_training,
@@ -35,7 +37,7 @@ from adakd_jax.training.measure import (
 )
 from adakd_jax.training.prepare import Run, prepare
 from adakd_jax.training.records import MetricsLog, NoLog
-from adakd_jax.training.state import TrainState, evaluated_params, init_state
+from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, TrainStep, make_train_step
 
 LINE_WIDTH = 120  # where the output is not a terminal
@@ -55,6 +57,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     Raises:
         SystemExit: 0 after SIGTERM or Ctrl-C, once the state is saved.
         OtherRunError: `run_dir` holds a run with other settings.
+        OtherBaseError: it holds adapters of other weights.
         TrainingDivergedError: too many non-finite updates in a row.
     """
     console = console or default_console()
@@ -62,15 +65,16 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     refuse_to_overwrite(Path(_export_path(config)).expanduser().absolute())
     signal.signal(signal.SIGTERM, terminated)
     run = prepare(config, console)
+    checksum = base_checksum(run.base)
     if is_first():
+        describe_student(config.run_dir, run.student, checksum)
         write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
-        describe_student(config.run_dir, run.student)
         write_story(config.run_dir, tell(run))
     held_out = held_out_of(run)
     with entered(run.mesh):
         results = before_training(run, held_out, console)
         state = train(run, held_out, console)
-        results |= after_training(run, evaluated_params(state), held_out, console)
+        results |= after_training(run, run.evaluated(state), held_out, console)
         _export(run, state, results, console)
 
 
@@ -89,7 +93,7 @@ def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Consol
     steps = CompiledSteps(
         make_train_step(parts, run.shardings(state._replace(replay=None))), console
     )
-    steps.compile(state._replace(replay=None), run.teaching_params, batch)
+    steps.compile(state._replace(replay=None), run.teaching_params, batch, run.base)
     return steps
 
 
@@ -141,7 +145,7 @@ def _start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Consol
 def first_state(run: Run, parts: StepParts) -> TrainState:
     """The state of a new run; it holds the student's own weights, which a step is given away."""
     state = init_state(
-        run.student.params,
+        run.trained,
         parts.optimizer,
         seed=run.config.seed,
         average=parts.average_decay is not None,
@@ -166,6 +170,7 @@ def responses_of(run: Run) -> DatasetResponses:
         eos_ids=end_tokens(run.student),
         pad_id=pad if isinstance(pad, int) else 0,
         seed=run.config.seed,
+        base=run.base,
     )
 
 
@@ -180,7 +185,7 @@ def _fit(
     config, start = run.config, int(state.step)
 
     def measure(state: TrainState) -> dict[str, float]:
-        params = evaluated_params(state)
+        params = run.evaluated(state)
         result = measured(run, held_out, params, console, answer=False) if held_out else {}
         return {name: float(x) for name, x in result.items() if isinstance(x, int | float)}
 
@@ -201,6 +206,7 @@ def _fit(
             checkpoints=checkpoints,
             log=log,
             console=console,
+            base=run.base,
             held_out=measure if held_out else None,
             place=functools.partial(place_batch, mesh=run.mesh, rows=run.batches.shape[1]),
             any_of=any_of(run.mesh),
@@ -211,21 +217,20 @@ def _fit(
 def _export(run: Run, state: TrainState, results: dict[str, Any], console: Console) -> None:
     """Write the Hugging Face folder and say what the run achieved and how to load it."""
     scores = {name: results[name] for name in ("before", "after") if name in results}
-    student = dataclasses.replace(run.student, params=evaluated_params(state))
-    card = student_card(run.config.run_dir, student, int(state.step), scores)
-    path = save_pretrained(
-        student,
+    path, how_to_load = export_student(
+        run.config,
+        dataclasses.replace(run.student, params=run.evaluated(state)),
         _export_path(run.config),
+        step=int(state.step),
+        measured=scores,
+        form=run.config.export.lora,
         max_shard_size=run.config.export.max_shard_size,
-        card=card,
     )
     if scores:
         console.print(metrics_table(scores, title="held-out rows"))
     show_answers(results, console)
     console.print(f"exported {path}")
-    console.print(
-        f'load it: transformers.AutoModelForCausalLM.from_pretrained("{path}")', soft_wrap=True
-    )
+    console.print(f"load it: {how_to_load}", soft_wrap=True)
 
 
 def _export_path(config: RunConfig) -> str:

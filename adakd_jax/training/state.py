@@ -16,7 +16,7 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: int32 [], steps taken, skipped ones included; also the position in the data.
-        params: the student's float32 weights.
+        params: the student's float32 weights that are trained: all, or its adapters alone.
         opt_state: the optax state, LATF's included; it advances on accepted steps only.
         average: a moving average of `params`, or None.
         rng: uint32 key data; step k uses `fold_in(rng, k)`.

@@ -23,6 +23,7 @@ from adakd_jax.distill import (
     is_review,
     vocab_distillation_loss,
 )
+from adakd_jax.models.lora import combine
 from adakd_jax.sharding import replicated_like
 from adakd_jax.training.forward import merge, run_models, whole_logits_loss
 from adakd_jax.training.learned import Learned, as_signals
@@ -30,7 +31,8 @@ from adakd_jax.training.metrics import step_metrics
 from adakd_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
-TrainStep = Callable[[TrainState, Any, TokenBatch], tuple[TrainState, Metrics]]
+# (state, teacher's weights, batch, base=None) → (state, metrics)
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
 class StepParts(NamedTuple):
@@ -49,6 +51,13 @@ class StepParts(NamedTuple):
     whole_logits: bool = False  # only to be compared with: see training/forward.py
 
 
+class Frozen(NamedTuple):
+    """Weights that a step reads and never changes: the teacher's, and those under adapters."""
+
+    teacher: Any
+    base: Any
+
+
 def keep_ratio(opt_state: optax.OptState) -> Array:
     """LATF's share r of response tokens before its update, or 1 without LATF."""
     ratio = optax.tree.get(opt_state, "keep_ratio")
@@ -56,11 +65,12 @@ def keep_ratio(opt_state: optax.OptState) -> Array:
 
 
 def make_train_step(parts: StepParts, shardings: Any = None) -> TrainStep:
-    """Build the jitted step `(state, teacher_params, batch) → (state, metrics)`.
+    """Build the jitted step `(state, teacher_params, batch, base=None) → (state, metrics)`.
 
     The batch is [A, B, T]: A micro-batches whose numerators and denominators are summed over the
     step before any division. The state is donated; the teacher's weights are an argument and are
-    not, and None where the teacher has no say. The kept ratio is traced, so its changes never
+    not, and None where the teacher has no say; nor is `base`, the student's frozen weights where
+    the state's are adapters. The kept ratio is traced, so its changes never
     recompile. An update whose loss or gradient is not finite, or whose batch has no response token,
     leaves params, optimizer (LATF included), what is learned besides, and average untouched; step
     count and data position still advance. A review step (`review_ratio`) leaves LATF alone.
@@ -68,7 +78,7 @@ def make_train_step(parts: StepParts, shardings: Any = None) -> TrainStep:
     On a mesh, `shardings` are those of the state, which it keeps.
     """
 
-    def train_step(state: TrainState, teacher_params: Any, batch: TokenBatch):
+    def train_step(state: TrainState, teacher_params: Any, batch: TokenBatch, base: Any = None):
         step_key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         signals = Signals(
             keep_ratio=keep_ratio(state.opt_state),
@@ -77,7 +87,9 @@ def make_train_step(parts: StepParts, shardings: Any = None) -> TrainStep:
         )
         review = jnp.asarray(is_review(parts.distill, signals))
         signals = signals._replace(review=review)
-        loss, report, grads = _loss_and_gradients(parts, state, teacher_params, batch, signals)
+        loss, report, grads = _loss_and_gradients(
+            parts, state, Frozen(teacher_params, base), batch, signals
+        )
         grad_norm = optax.tree.norm(grads[0])
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm + optax.tree.norm(grads[1]))
         accepted = finite & (report.response_tokens.sum() > 0)
@@ -92,7 +104,7 @@ def make_train_step(parts: StepParts, shardings: Any = None) -> TrainStep:
 
 
 def _loss_and_gradients(
-    parts: StepParts, state: TrainState, teacher_params: Any, batch: TokenBatch, signals: Signals
+    parts: StepParts, state: TrainState, frozen: Frozen, batch: TokenBatch, signals: Signals
 ) -> tuple[Array, LossReport, tuple[Any, Any]]:
     """Loss, its per-token report [A, …], and the gradients of one step: of the student, and of what
     is learned beside it.
@@ -104,8 +116,9 @@ def _loss_and_gradients(
     trained = state.params, None if state.learned is None else state.learned.values
 
     def micro_batch_loss(trained: tuple[Any, Any], rows: TokenBatch, signals: Signals):
-        student, teacher = merge(parts.student, trained[0]), merge(parts.teacher, teacher_params)
-        outputs = run_models(student, teacher, rows, parts.layers)
+        student = merge(parts.student, combine(frozen.base, trained[0]))
+        teacher = merge(parts.teacher, frozen.teacher)
+        outputs = run_models(student, teacher, rows, parts.layers, signals.rng)
         signals = signals._replace(learned=as_signals(trained[1]))
         return loss_of(
             parts.distill,

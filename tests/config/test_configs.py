@@ -75,3 +75,9 @@ def test_the_papers_settings(name):
     assert values["distill"]["temperature"] == {"kind": "idts", "base": 1.0, "strength": 0.5}
     assert values["training"]["batch_examples"] == 128
     assert (values["data"]["max_length"], values["data"]["max_prompt_length"]) == (512, 256)
+
+
+@pytest.mark.parametrize("name", ["qwen2_7b_to_1.5b", "openllama2_7b_to_3b"])
+def test_the_papers_adapters(name):
+    lora = read_yaml(str(ROOT / "configs" / f"{name}.yaml")).values["student"]["lora"]
+    assert (lora["rank"], lora["alpha"], lora["dropout"]) == (16, 64, 0.1)

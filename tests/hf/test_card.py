@@ -63,3 +63,22 @@ def test_unknown_licence_and_missing_numbers_are_said_plainly():
 def test_ragged_table_is_refused():
     with pytest.raises(ValueError, match="KL: need 2 values"):
         MetricTable(columns=("a", "b"), rows={"NLL": (1.0, 2.0), "KL": (1.0,)})
+
+
+@pytest.mark.parametrize(
+    ("base", "line"),
+    [
+        ("acme/base", 'model = AutoModelForCausalLM.from_pretrained("acme/base")'),
+        (
+            "package:tiny/x.gguf",
+            'adakd_jax.save_pretrained(adakd_jax.load_pretrained("package:tiny/x.gguf"), "base")',
+        ),
+    ],
+)
+def test_the_card_of_an_adapter_says_what_it_belongs_to_and_how_to_load_both(base, line):
+    card = model_card(dataclasses.replace(FACTS, base=base))
+    code = card.partition("```python\n")[2].partition("```")[0]
+    compile(code, "card", "exec")
+    assert line in code.splitlines()
+    assert "library_name: peft" in card and ("base_model: acme/base" in card) == (":" not in base)
+    assert f"A low-rank adapter (LoRA) of [{base}]" in card or f"(LoRA) of `{base}`" in card

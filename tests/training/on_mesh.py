@@ -4,6 +4,7 @@ Eight devices need a process of their own: their number is fixed when JAX starts
 kept ratios of each mesh as JSON.
 """
 
+import dataclasses
 import json
 import os
 
@@ -17,8 +18,10 @@ from jax.sharding import PartitionSpec as P
 from adakd_jax.axes import BATCH_AXES
 from adakd_jax.config import DistillConfig, MeshConfig, OptimizerConfig
 from adakd_jax.distill import mapped_layers
+from adakd_jax.models.config import PROJECTIONS, Lora
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.lora import split_adapters
 from adakd_jax.sharding import entered, make_mesh, place_batch, rules_of, shardings_like
 from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
@@ -28,11 +31,12 @@ from tests.training.conftest import random_batch, tiny_config
 
 STEPS = 20
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3)
+LORA = Lora(rank=2, alpha=4.0, dropout=0.3, targets=PROJECTIONS)
 METHODS = {
     "adakd": DistillConfig.model_validate(
         {"focus": {"kind": "latf", "ema": 0.5, "tolerance": 0.01}, "ce_weight": 0.2}
     ),
-    "egad": DistillConfig.model_validate(
+    "egad with adapters": DistillConfig.model_validate(
         {
             "focus": {"kind": "curriculum"},
             "temperature": {"kind": "entropy"},
@@ -48,21 +52,22 @@ MESHES = {
 }
 
 
-def model(layers, seed):
+def model(layers, seed, lora=None):
     hf = tiny_config(layers) | {
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 8,
         "vocab_size": 64,
     }
-    config = decoder_config(hf)
+    config = dataclasses.replace(decoder_config(hf), lora=lora)
     return abstract_decoder(config)[0], random_params(config, jax.random.key(seed))
 
 
-def train(distill, mesh_config):
+def train(distill, mesh_config, lora=None):
     """Losses and kept ratios; on one device without a mesh."""
     mesh = None if mesh_config is None else make_mesh(mesh_config)
-    (teacher, teacher_params), (student, params) = model(3, 1), model(2, 2)
+    (teacher, teacher_params), (student, params) = model(3, 1), model(2, 2, lora)
+    base, trained = (None, params) if lora is None else split_adapters(params)
     schedule = learning_rate_schedule(OPTIMIZER, STEPS)
     parts = StepParts(
         distill=distill,
@@ -76,23 +81,28 @@ def train(distill, mesh_config):
         batch_axes=() if mesh is None else BATCH_AXES,
     )
     learned = initial_learned(distill, 16, 16, jax.random.key(0))
-    state = init_state(params, parts.optimizer, seed=0, learned=learned, learner=parts.learner)
+    state = init_state(trained, parts.optimizer, seed=0, learned=learned, learner=parts.learner)
     shardings = None
     if mesh is not None:
         shardings = shardings_like(state, mesh, rules_of(mesh_config, "student"))
         split = shardings_like(teacher_params, mesh, rules_of(mesh_config, "teacher"))
         state = jax.device_put(state, shardings)
         teacher_params = jax.device_put(teacher_params, split)
+        base = jax.device_put(base, shardings_like(base, mesh, rules_of(mesh_config, "student")))
     step, history = make_train_step(parts, shardings), []
     with entered(mesh):
         for index in range(STEPS):
             batch = place_batch(random_batch(index, micro_batches=2, rows=8), mesh, 8)
-            state, metrics = step(state, teacher_params, batch)
+            state, metrics = step(state, teacher_params, batch, base)
             history.append((float(metrics["loss"]), float(metrics["keep_ratio"])))
     assert step._cache_size() == 1, "recompiled"
     if mesh is not None:
-        kernel = state.params["layers"]["ffw"]["up"]["kernel"]
-        assert kernel.sharding.spec == P(None, "fsdp", "tensor"), kernel.sharding
+        up = state.params["layers"]["ffw"]["up"]
+        if lora is None:
+            assert up["kernel"].sharding.spec == P(None, "fsdp", "tensor"), up
+        else:
+            assert up["adapter"]["a"].sharding.spec == P(None, "fsdp", None), up
+            assert up["adapter"]["b"].sharding.spec == P(None, None, "tensor"), up
         replicated = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 0]
         assert all(leaf.sharding.is_fully_replicated for leaf in replicated)
     return np.array(history)
@@ -101,11 +111,12 @@ def train(distill, mesh_config):
 def main():
     found = {}
     for name, distill in METHODS.items():
-        alone = train(distill, None)
+        lora = None if name == "adakd" else LORA
+        alone = train(distill, None, lora)
         found[name] = {
             "moved": len(set(alone[:, 1])),
             **{
-                mesh: np.max(np.abs(train(distill, config) - alone) / np.abs(alone))
+                mesh: np.max(np.abs(train(distill, config, lora) - alone) / np.abs(alone))
                 for mesh, config in MESHES.items()
                 if name == "adakd" or mesh == "tensor"
             },

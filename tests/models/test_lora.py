@@ -1,0 +1,154 @@
+"""Adapters in the decoder: what they add, drop, learn and are called."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from flax.traverse_util import flatten_dict
+
+from adakd_jax.models import abstract_decoder, parameter_axes, random_params
+from adakd_jax.models.config import PROJECTIONS, Lora
+from adakd_jax.models.lora import Adapter, combine, merge_adapters, split_adapters
+from tests.models.tiny import CONFIGS, packed_rows
+
+ALL = {
+    "plain": PROJECTIONS,
+    "learned_positions": tuple(name for name in PROJECTIONS if name != "ffw.gate"),
+}
+INPUTS = [jnp.asarray(array, jnp.int32) for array in packed_rows()]
+
+
+def adapted(name, targets=None, dropout=0.25):
+    """A tiny configuration with adapters of scale 2."""
+    lora = Lora(rank=3, alpha=6.0, dropout=dropout, targets=targets or ALL[name])
+    return dataclasses.replace(CONFIGS[name], lora=lora, remat="dots")
+
+
+@functools.cache
+def model(name):
+    """Its structure, its frozen weights, and adapters that change something."""
+    config = adapted(name)
+    base, adapters = split_adapters(random_params(config, jax.random.key(0)))
+    noise = np.random.default_rng(0)
+    adapters = jax.tree.map(
+        lambda leaf: leaf + noise.normal(0, 0.1, leaf.shape).astype(np.float32), adapters
+    )
+    return config, abstract_decoder(config)[0], base, adapters
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def hidden(graphdef, params, key=None):
+    return nnx.merge(graphdef, params)(*INPUTS, dropout_key=key)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_new_adapters_change_nothing_and_merged_ones_say_the_same(name):
+    config, graphdef, base, adapters = model(name)
+    plain = abstract_decoder(dataclasses.replace(config, lora=None))[0]
+    untouched = hidden(plain, base)
+    new = split_adapters(random_params(config, jax.random.key(0)))[1]
+    np.testing.assert_array_equal(hidden(graphdef, combine(base, new)), untouched)
+    whole = combine(base, adapters)
+    apart, merged = hidden(graphdef, whole), hidden(plain, merge_adapters(whole, config.lora))
+    np.testing.assert_allclose(merged, apart, rtol=1e-4, atol=1e-5)
+    assert np.abs(apart - untouched).max() > 0.1
+
+
+def test_kept_inputs_are_scaled_and_each_projection_drops_its_own():
+    width = 64
+    lora = Lora(rank=width, alpha=float(width), dropout=0.25, targets=("attn.query", "attn.key"))
+
+    def drops(path, key):
+        adapter = Adapter((width, width), lora, path, rngs=nnx.Rngs(0))
+        adapter.a[...], adapter.b[...] = jnp.eye(width), jnp.eye(width)
+        return np.asarray(adapter(jnp.ones((100, width)), key))
+
+    first = drops("attn.query", jax.random.key(0))
+    assert set(np.unique(first)) == {0.0, np.float32(1 / 0.75)}
+    assert abs((first == 0).mean() - 0.25) < 0.02  # 6,400 draws: three standard deviations
+    np.testing.assert_array_equal(first, drops("attn.query", jax.random.key(0)))
+    for other in (drops("attn.key", jax.random.key(0)), drops("attn.query", jax.random.key(1))):
+        # Independent masks of these shares agree in .75² + .25² = .625 of the values.
+        assert abs((first == other).mean() - 0.625) < 0.02
+    np.testing.assert_array_equal(drops("attn.query", None), np.ones((100, width)))
+
+
+def test_every_layer_drops_its_own():
+    """Layers that are copies of each other and add so little that all see nearly the same x."""
+    config = adapted("plain", ("ffw.up",), dropout=0.5)
+    params = random_params(config, jax.random.key(1))
+    layers = jax.tree.map(lambda leaf: leaf[:1].repeat(3, 0), params["layers"])
+    layers["ffw"]["up"]["adapter"]["b"] += 0.3
+    layers["ffw"]["down"]["kernel"] *= 1e-3
+    layers["attn"]["out"]["kernel"] *= 0
+
+    @jax.jit
+    def added(params, key):
+        module = nnx.merge(abstract_decoder(config)[0], params)
+        _, after = module.hidden_states(*INPUTS, (0, 1, 2), dropout_key=key)
+        return jnp.diff(after, axis=-2)
+
+    same = added(params | {"layers": layers}, None)
+    dropped = added(params | {"layers": layers}, jax.random.key(0))
+    largest = np.abs(same).max()
+    np.testing.assert_allclose(same[..., 1, :], same[..., 0, :], atol=0.02 * largest)
+    assert np.abs(dropped[..., 1, :] - dropped[..., 0, :]).max() > 0.2 * largest
+
+
+def test_gradients_are_those_of_the_merged_kernels_by_the_chain_rule():
+    config, graphdef, base, adapters = model("plain")
+    plain = abstract_decoder(dataclasses.replace(config, lora=None))[0]
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(2, 12, 16)), jnp.float32)
+
+    @jax.jit
+    def of_adapters(adapters):
+        return jax.grad(lambda a: jnp.sum(weights * hidden(graphdef, combine(base, a))))(adapters)
+
+    @jax.jit
+    def of_kernels(merged):
+        return jax.grad(lambda m: jnp.sum(weights * hidden(plain, m)))(merged)
+
+    got = flatten_dict(of_adapters(adapters))
+    kernels = flatten_dict(of_kernels(merge_adapters(combine(base, adapters), config.lora)))
+    flat = flatten_dict(adapters)
+    assert len(got) == 2 * len(PROJECTIONS)
+    for path in {path[:-1] for path in got}:
+        kernel, a, b = kernels[*path[:-1], "kernel"], flat[*path, "a"], flat[*path, "b"]
+        for name, wanted in (
+            ("a", 2.0 * np.einsum("LDF,LRF->LDR", kernel, b)),
+            ("b", 2.0 * np.einsum("LDR,LDF->LRF", a, kernel)),
+        ):
+            np.testing.assert_allclose(
+                got[*path, name], wanted, rtol=1e-3, atol=1e-4, err_msg=".".join((*path, name))
+            )
+
+
+def test_the_base_keeps_its_precision_and_every_adapter_has_axes():
+    abstract = abstract_decoder(adapted("plain"), jnp.bfloat16)[1]
+    for path, leaf in flatten_dict(abstract, sep=".").items():
+        is_adapter = ".adapter." in path
+        assert leaf.dtype == (jnp.float32 if is_adapter else jnp.bfloat16)
+        axes = parameter_axes(path)
+        assert len(axes) == leaf.ndim and ("rank" in axes) == is_adapter
+    assert parameter_axes("layers.attn.out.adapter.a") == ("layers", "heads", "rank")
+    assert parameter_axes("layers.attn.out.adapter.b") == ("layers", "rank", "embed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(rank=0), "rank is 0, must be ≥ 1"),
+        (dict(alpha=0.0), "alpha is 0.0, must be > 0"),
+        (dict(dropout=1.0), r"dropout is 1.0, must lie in \[0, 1\)"),
+        (dict(targets=("attn.q",)), r"targets are \('attn.q',\), must be some of"),
+        (dict(targets=()), r"targets are \(\)"),
+    ],
+)
+def test_impossible_adapters_are_refused(changes, message):
+    good = Lora(rank=2, alpha=4.0, dropout=0.0, targets=("attn.query",))
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(good, **changes)
