@@ -2,7 +2,9 @@
 
 import dataclasses
 import fnmatch
+import glob
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -41,6 +43,7 @@ _EXPORTED_FILES = (
     "merges.txt",
     "README.md",
 )
+_PARTIAL = ".adakd_jax-partial-"
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # How a model is computed, which a config.json does not say.
 _COMPUTATION = ("compute_dtype", "remat", "attention_implementation")
@@ -76,7 +79,10 @@ def save_pretrained(
     refuse_to_overwrite(target)
     hf_config = export_config(pretrained)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+    prefix = f".{target.name}{_PARTIAL}"
+    for abandoned in target.parent.glob(f"{glob.escape(prefix)}*"):  # by a process that was killed
+        shutil.rmtree(abandoned)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
         folder = Path(scratch) / "new"
         save_weights(
             pretrained.config, pretrained.params, hf_config, folder, max_shard_size=max_shard_size

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +19,41 @@ from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.tokenizer import load_tokenizer, save_tokenizer
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
+from adakd_jax.training.integrity import (
+    DamagedCheckpointError,
+    complete_checkpoints,
+    damage,
+    has_checksums,
+    write_checksums,
+)
 from adakd_jax.training.state import TrainState
+from adakd_jax.whole_file import write_whole
 
 FOLDER = "checkpoints"
 DESCRIPTION = "student"
 METRIC = "held_out_loss"
-# Orbax warns of every save that carries no metric, which most saves here do on purpose.
-logging.getLogger("absl").addFilter(
-    lambda record: "Requested `tracked_metric`" not in record.getMessage()
+_NOT_SHOWN = (
+    "Requested `tracked_metric`",  # of every save that carries no metric: most, on purpose
+    # Errors in writing, each with a traceback, by every thread that meets them: see SaveError.
+    "_SignalingThread.run() raised an exception",
+    "Handler Commit operations or the Commit callback in background save thread",
+    "Save Finalize thread",
 )
+logging.getLogger("absl").addFilter(
+    lambda record: not any(text in record.getMessage() for text in _NOT_SHOWN)
+)
+
+
+class SaveError(OSError):
+    """A state could not be written; the message says why, and what there is to go on from."""
 
 
 class Checkpoints:
     """The checkpoints of one run folder.
 
     A save copies the state to the host and goes on in the background; the folder of a checkpoint
-    gets its name only when everything is in it, so that one cut short by a kill is never picked up.
+    gets its name only when everything is in it, a list of checksums too, so that one cut short by
+    a kill is never picked up.
     """
 
     def __init__(self, run_dir: str, config: CheckpointConfig | None = None):
@@ -46,26 +67,36 @@ class Checkpoints:
                 keep_checkpoints_without_metrics=False,
             )
             policies.append(best)
+        self._folder = checkpoints_folder(run_dir)
+        self._saving = 0
         self._manager = ocp.CheckpointManager(
-            epath.Path(run_dir).expanduser().absolute() / FOLDER,
+            self._folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy.AnyPreservationPolicy(policies),
                 best_fn=lambda metrics: metrics[METRIC],
                 best_mode="min",
                 cleanup_tmp_directories=True,
                 step_prefix="step",
+                # Called on the first process when all have written, before the folder is renamed.
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums),
             ),
         )
 
     def save(self, state: TrainState, *, held_out_loss: float | None = None) -> None:
         """Save `state` under its step, in the background; `held_out_loss` (reverse KL, or NLL
         without a teacher; nats) ranks it for keep-best.
+
+        Raises:
+            SaveError: this save, or the one before it, cannot be written.
         """
         step = int(state.step)
+        self.wait()
         if step in self._manager.all_steps():
             return
         metrics = None if held_out_loss is None else {METRIC: held_out_loss}
-        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+        self._saving = step
+        with self._explained():
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
     def restore(self, like: Any, step: int | None = None) -> TrainState | None:
         """The checkpoint of `step`, by default the newest, in the structure, shapes and dtypes of
@@ -75,7 +106,16 @@ class Checkpoints:
         if step is None:
             return None
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        try:
+            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except Exception as error:
+            folder = self._folder / f"step_{step}"
+            if has_checksums(folder):  # it is what was saved
+                raise
+            raise DamagedCheckpointError(
+                f"{folder} cannot be read, and has no checksums to compare it with "
+                f"({_first_line(error)}); valid: move it away, to go on from the one before it"
+            ) from error
         return restored._replace(replay=jax.tree.map(np.asarray, restored.replay))
 
     @property
@@ -89,15 +129,55 @@ class Checkpoints:
         return self._manager.best_step()
 
     def wait(self) -> None:
-        """Return when every save that was started is complete on disk."""
-        self._manager.wait_until_finished()
+        """Return when every save that was started is complete on disk.
+
+        Raises:
+            SaveError: it cannot be written.
+        """
+        with self._explained():
+            self._manager.wait_until_finished()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *error: object) -> None:
         """Finish what was started and release the folder."""
-        self._manager.close()
+        with self._explained():
+            self._manager.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says of an error in writing which state is lost and which ones there are."""
+        try:
+            yield
+        except SaveError:
+            raise
+        except (OSError, ValueError) as error:
+            saved = ", ".join(folder.name for folder in complete_checkpoints(self._folder))
+            full = "No space left on device"
+            raise SaveError(
+                f"the state after step {self._saving} was not saved in {self._folder}: "
+                f"{full if full in str(error) else _first_line(error)}; complete checkpoints: "
+                f"{saved or 'none'}. Make room, or the folder writable; then the same command "
+                "continues from the newest"
+            ) from error
+
+    def _list_checksums(self) -> None:
+        name = f"step_{self._saving}"
+        for folder in self._folder.iterdir():
+            # On a bucket the folder has its name from the start; elsewhere an ending, till it is
+            # complete.
+            if folder.name == name or folder.name.startswith(f"{name}."):
+                write_checksums(folder)
+
+
+def checkpoints_folder(run_dir: str) -> epath.Path:
+    """Where the checkpoints of a run are."""
+    return epath.Path(run_dir).expanduser().absolute() / FOLDER
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def describe_student(run_dir: str, student: Pretrained) -> None:
@@ -113,7 +193,7 @@ def describe_student(run_dir: str, student: Pretrained) -> None:
         "generation_config": dict(student.source.generation_config),
         "chat_template": student.source.chat_template,
     }
-    (folder / "source.json").write_text(json.dumps(source, indent=2))
+    write_whole(folder / "source.json", json.dumps(source, indent=2))
 
 
 def saved_step(run_dir: str, step: int | str | None = None) -> int:
@@ -126,10 +206,13 @@ def saved_step(run_dir: str, step: int | str | None = None) -> int:
     Raises:
         FileNotFoundError: no such checkpoint; names those that there are.
     """
-    manager = _reader(run_dir)
+    manager = _reader(run_dir, ranked=step == "best")
     saved = sorted(manager.all_steps())
-    named = {"latest": manager.latest_step(), "best": manager.best_step()}
-    chosen = named.get(str(step or "latest"), next((s for s in saved if str(s) == str(step)), None))
+    chosen = next((s for s in saved if str(s) == str(step)), None)
+    if step == "best":
+        chosen = manager.best_step()
+    elif step in (None, "latest"):
+        chosen = manager.latest_step()
     if chosen is None:
         raise FileNotFoundError(
             f"{run_dir} has no checkpoint {step or 'latest'!r}; valid: {saved}, latest, best"
@@ -140,8 +223,18 @@ def saved_step(run_dir: str, step: int | str | None = None) -> int:
 def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
     """The student of a run as one of its checkpoints holds it: the averaged weights where they are
     kept. Arguments and errors are those of `saved_step`.
+
+    Raises:
+        DamagedCheckpointError: it is not what was saved; says what is wrong with it.
     """
     chosen, manager = saved_step(run_dir, step), _reader(run_dir)
+    if problem := damage(checkpoints_folder(run_dir) / f"step_{chosen}"):
+        others = [other for other in sorted(manager.all_steps()) if other != chosen]
+        raise DamagedCheckpointError(
+            f"the checkpoint of step {chosen} in {run_dir} is damaged: {problem}; valid: another "
+            f"step of {others}, or the training command again, which goes on from the newest sound "
+            "one"
+        )
     folder = epath.Path(run_dir).expanduser() / DESCRIPTION
     source = ModelSource(**json.loads((folder / "source.json").read_text()))
     config = decoder_config(source.hf_config)
@@ -160,12 +253,13 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
     return Pretrained(config, graphdef, restored[name], tokenizer, source)
 
 
-def _reader(run_dir: str) -> ocp.CheckpointManager:
+def _reader(run_dir: str, *, ranked: bool = False) -> ocp.CheckpointManager:
+    """What reads checkpoints; only where they are `ranked` does it read what each achieved."""
     return ocp.CheckpointManager(
-        epath.Path(run_dir).expanduser().absolute() / FOLDER,
+        checkpoints_folder(run_dir),
         item_handlers=ocp.PyTreeCheckpointHandler(),
         options=ocp.CheckpointManagerOptions(
-            best_fn=lambda metrics: metrics[METRIC],
+            best_fn=(lambda metrics: metrics[METRIC]) if ranked else None,
             best_mode="min",
             step_prefix="step",
             read_only=True,

@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from adakd_jax.config import LoggingConfig
+from adakd_jax.whole_file import write_whole
 
 FILE = "metrics.jsonl"
 
@@ -17,9 +18,8 @@ class MetricsLog:
 
     def __init__(self, run_dir: str, config: LoggingConfig, *, start_step: int, name: str = ""):
         self._path = epath.Path(run_dir) / FILE
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         kept = [r for r in read_records(run_dir) if r["step"] <= start_step]
-        self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self._path.open("a")
         self._board = _tensorboard(run_dir, start_step) if config.tensorboard else None
         self._wandb = _wandb(config.wandb_project, run_dir, name) if config.wandb_project else None
