@@ -75,13 +75,8 @@ def killed_start(
         "seconds_to_end": round(time.monotonic() - sent, 2),
         "saved": saved_steps(training.run_dir),
         "shown": training.shown.splitlines()[-1:],
-        "expected": code in _codes(kill.number) if hit else code == 0,
+        "expected": code == (-signal.SIGKILL if hit and kill.number == signal.SIGKILL else 0),
     }
-
-
-def _codes(number: signal.Signals) -> tuple[int, ...]:
-    """Exit codes that a signal may lead to: SIGTERM asks, and before Python hears it, it ends."""
-    return (-signal.SIGKILL,) if number == signal.SIGKILL else (0, -signal.SIGTERM)
 
 
 def killed_run(
