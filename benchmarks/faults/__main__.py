@@ -14,7 +14,7 @@ from etils import epath
 from rich.console import Console
 
 from adakd_jax.whole_file import write_whole
-from benchmarks.faults import of_checkpoints, of_folders, of_inputs
+from benchmarks.faults import of_checkpoints, of_disks, of_folders, of_inputs
 from benchmarks.faults.kills import killed_run
 from benchmarks.faults.observation import Case, to_json
 from benchmarks.faults.report import hits, kept, table, write_into_readme
@@ -26,8 +26,9 @@ CASES = (
     Case("bit-flipped", of_checkpoints.bit_flipped),
     Case("every-file", of_checkpoints.every_file),
     Case("all-damaged", of_checkpoints.all_damaged),
-    Case("full-disk", of_checkpoints.full_disk),
-    Case("read-only", of_folders.read_only),
+    Case("full-disk", of_disks.full_disk),
+    Case("full-disk-for-records", of_disks.full_disk_for_records),
+    Case("read-only", of_disks.read_only),
     Case("other-settings", of_folders.other_settings),
     Case("sigterm-twice", of_folders.sigterm_twice),
     Case("cut-compilations", of_folders.cut_compilations),

@@ -2,12 +2,8 @@
 
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from etils import epath
 
@@ -15,12 +11,7 @@ from adakd_jax.training.integrity import damage
 from benchmarks.faults.compare import difference
 from benchmarks.faults.observation import Observation, first_of, line_with, refused
 from benchmarks.faults.workplace import (
-    ROOT,
-    WITH_OWN_MOUNTS,
-    Training,
     Workplace,
-    command,
-    environment,
     recorded,
     saved_steps,
 )
@@ -150,88 +141,3 @@ def all_damaged(place: Workplace) -> Observation:
         message=line,
         problem=first_of(problem, None if kept else "the folder was changed"),
     )
-
-
-def full_disk(place: Workplace) -> Observation:
-    """No room for the third checkpoint; then room again."""
-    size = _room_for_two(half_done(place, "measured"))
-    out = place.fresh("full_disk")
-    with tempfile.TemporaryDirectory(prefix="faults-") as small:
-        first, second, steps = _on_small_disk(place, Path(small), size, out)
-    line, problem = refused(first, "No space left on device", "complete checkpoints: step_")
-    return Observation(
-        fault="disk full during a save",
-        how=f"tmpfs of {size >> 10} KiB in a mount namespace",
-        promise="says so and ends, older checkpoints intact; with room again, same student",
-        code=first.code,
-        message=line,
-        problem=first_of(
-            problem,
-            None if steps else "no checkpoint was left",
-            None if second.code == 0 else f"the restart ended with {second.code}",
-            difference(reference(place), out),
-        ),
-    )
-
-
-def _room_for_two(run_dir: Path) -> int:
-    """Bytes in which a run has room for two checkpoints, not for three."""
-
-    def size(folder: Path) -> int:
-        lengths = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-        return sum(-(-length // PAGE_BYTES) * PAGE_BYTES for length in lengths)
-
-    one = size(newest(run_dir))
-    return size(run_dir) - len(saved_steps(run_dir)) * one + 5 * one // 2
-
-
-class _Ended(Training):
-    """A start that has ended, of which only output and exit code are left."""
-
-    def __init__(self, shown: str, code: int):
-        self._shown, self._code = shown, code
-
-    @property
-    def shown(self) -> str:
-        return self._shown
-
-    @property
-    def code(self) -> int:
-        return self._code
-
-
-_SCRIPT = """
-mount -t tmpfs -o size=$1 tmpfs "$2" || exit 99
-run="$2" out="$3"; shift 3
-"$@" >"$out.first" 2>&1; echo $? >"$out.codes"
-ls "$run/run/checkpoints" >"$out.kept"
-mount -o remount,size=1g "$run" && "$@" >"$out.second" 2>&1; echo $? >>"$out.codes"
-cp -r "$run/run" "$out"
-"""
-
-
-def _on_small_disk(
-    place: Workplace, small: Path, size: int, out: Path
-) -> tuple[Training, Training, list[str]]:
-    """Runs the command on a disk of its own that is too small, and again on a larger one.
-
-    The disk is seen by these processes alone and is gone with them.
-    """
-    config: Any = place.settings(small / "run")
-    arguments = command(config)
-    # Its settings must be readable where the small disk hides the folder.
-    file = out.with_suffix(".yaml")
-    shutil.move(arguments[-1], file)
-    done = subprocess.run(
-        [*WITH_OWN_MOUNTS, _SCRIPT, "sh", str(size), small, out, *arguments[:-1], file],
-        cwd=ROOT,
-        env=environment(place.compilations),
-        stderr=sys.stderr,
-    )
-    if done.returncode != 0:
-        raise OSError("no mount namespace here: unshare --map-root-user --mount must be allowed")
-    codes = [int(code) for code in out.with_suffix(".codes").read_text().split()]
-    shown = [out.with_suffix(suffix).read_text() for suffix in (".first", ".second")]
-    kept = out.with_suffix(".kept").read_text().split()
-    complete = [name for name in kept if name.removeprefix("step_").isdigit()]
-    return _Ended(shown[0], codes[0]), _Ended(shown[1], codes[1]), complete

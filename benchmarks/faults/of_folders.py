@@ -2,21 +2,14 @@
 
 import shutil
 import signal
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 
 from benchmarks.faults.compare import difference
 from benchmarks.faults.observation import Observation, first_of, line_with, refused
 from benchmarks.faults.of_checkpoints import cut_in_half, half_done, reference
 from benchmarks.faults.workplace import (
-    ROOT,
-    WITH_OWN_MOUNTS,
     Training,
     Workplace,
-    command,
-    environment,
     saved_steps,
 )
 
@@ -41,36 +34,6 @@ def other_settings(place: Workplace) -> Observation:
             problem,
             f"not listed: {missing}" if missing else None,
             None if saved_steps(run_dir) == before else "the folder was changed",
-        ),
-    )
-
-
-def read_only(place: Workplace) -> Observation:
-    """A folder that cannot be written to, even by root."""
-    out = place.fresh("read_only")
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        arguments = command(place.settings(Path(folder) / "run"))
-        file = Path(shutil.move(arguments[-1], out.with_suffix(".yaml")))
-        script = 'mount -t tmpfs -o ro tmpfs "$1" || exit 99; shift; exec "$@"'
-        done = subprocess.run(
-            [*WITH_OWN_MOUNTS, script, "sh", folder, *arguments[:-1], file],
-            cwd=ROOT,
-            env=environment(place.compilations),
-            capture_output=True,
-            text=True,
-        )
-    shown = done.stdout + done.stderr
-    line = next((line for line in shown.splitlines() if "Read-only file system" in line), "")
-    return Observation(
-        fault="read-only run folder",
-        how="tmpfs mounted read-only in a mount namespace",
-        promise="refused before the models are loaded",
-        code=done.returncode,
-        message=line,
-        problem=first_of(
-            None if done.returncode == 2 and line else f"exit code {done.returncode}: {shown}",
-            "the teacher was loaded first" if "loading" in shown else None,
-            "a traceback is shown" if "Traceback" in shown else None,
         ),
     )
 

@@ -39,14 +39,15 @@ class Workplace:
     Args:
         folder: made and filled if absent; what is there already is used.
         steps: optimizer steps of a run.
+        compilations: where compiled programs are kept; by default in the folder.
     """
 
-    def __init__(self, folder: Path, steps: int = STEPS):
+    def __init__(self, folder: Path, steps: int = STEPS, compilations: Path | None = None):
         self.folder = folder.absolute()
         self.steps = steps
         self.teacher = self.folder / "teacher"
         self.rows = self.folder / "rows.jsonl"
-        self.compilations = self.folder / "compilations"
+        self.compilations = compilations or self.folder / "compilations"
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.teacher.exists():
             save_pretrained(tiny_teacher(), self.teacher)
