@@ -70,8 +70,11 @@ def end_when_terminated() -> None:
 def _end_if_unheard(heard: int) -> None:
     """Waits for a SIGTERM that `terminated` is to handle, and ends the program if it cannot."""
     while number := os.read(heard, 1):
-        if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is terminated:
-            time.sleep(PATIENCE_SECONDS)
+        if number[0] != signal.SIGTERM or signal.getsignal(signal.SIGTERM) is not terminated:
+            continue
+        time.sleep(PATIENCE_SECONDS)
+        # Unless the train loop began just then, heard it, and is saving.
+        if signal.getsignal(signal.SIGTERM) is terminated:
             _say(f"SIGTERM, while busy: {NOTHING_UNSAVED}")
             leave(0)
 

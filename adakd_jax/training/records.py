@@ -65,13 +65,16 @@ class EventFile:
 
     def __init__(self, run_dir: str, start_step: int):
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboardX.proto import event_pb2
 
+        # Generated when it is imported, so that a type checker sees no names in it.
+        self._messages: Any = event_pb2
         self._folder = epath.Path(run_dir).expanduser() / "tensorboard"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = EventsWriter(str(self._folder / "events"))
         # Hides what was recorded past the step that is gone on from.
-        self._append(start_step + 1, session_log=SessionLog(status=SessionLog.START))
+        session = self._messages.SessionLog
+        self._append(start_step + 1, session_log=session(status=session.START))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to the curve of each name.
@@ -91,9 +94,8 @@ class EventFile:
         self._file.close()
 
     def _append(self, step: int, **content: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._file.write_event(Event(wall_time=time.time(), step=step, **content))
+        event = self._messages.Event(wall_time=time.time(), step=step, **content)
+        self._file.write_event(event)
 
 
 class NoLog:

@@ -14,9 +14,10 @@ from adakd_jax.training.interrupt import PATIENCE_SECONDS, StopRequest
 # Minutes in one call of compiled code, during which no handler runs; as long as a compilation.
 BUSY = """
 import hashlib
+import threading
 from adakd_jax.training.interrupt import end_when_terminated
 end_when_terminated()
-print("busy", flush=True)
+threading.Timer(1.0, print, ("busy",), {"flush": True}).start()  # when the call is under way
 hashlib.pbkdf2_hmac("sha256", b"", b"", 2**30)
 """
 
@@ -48,4 +49,4 @@ def test_sigterm_ends_a_program_that_is_busy_in_compiled_code():
     process.terminate()
     _, told = process.communicate(timeout=60)
     assert process.returncode == 0 and "nothing unsaved; the same command continues" in told
-    assert PATIENCE_SECONDS <= time.monotonic() - began < PATIENCE_SECONDS + 5
+    assert PATIENCE_SECONDS <= time.monotonic() - began < PATIENCE_SECONDS + 20
