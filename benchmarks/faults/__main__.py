@@ -28,6 +28,7 @@ CASES = (
     Case("all-damaged", of_checkpoints.all_damaged),
     Case("full-disk", of_disks.full_disk),
     Case("full-disk-for-records", of_disks.full_disk_for_records),
+    Case("full-disk-for-export", of_disks.full_disk_for_export),
     Case("read-only", of_disks.read_only),
     Case("other-settings", of_folders.other_settings),
     Case("sigterm-twice", of_folders.sigterm_twice),

@@ -1,4 +1,4 @@
-"""Checkpoints that are no longer what was saved, and saves that do not find room."""
+"""Checkpoints that are no longer what was saved."""
 
 import shutil
 import signal
@@ -10,13 +10,7 @@ from etils import epath
 from adakd_jax.training.integrity import damage
 from benchmarks.faults.compare import difference
 from benchmarks.faults.observation import Observation, first_of, line_with, refused
-from benchmarks.faults.workplace import (
-    Workplace,
-    recorded,
-    saved_steps,
-)
-
-PAGE_BYTES = 4096
+from benchmarks.faults.workplace import Workplace, recorded, saved_steps
 
 
 def reference(place: Workplace) -> Path:

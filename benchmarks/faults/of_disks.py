@@ -1,5 +1,6 @@
 """Disks that are full, or not to be written to."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def full_disk(place: Workplace) -> Observation:
     size = _room_for_two(half_done(place, "measured"))
     out = place.fresh("full_disk")
     with tempfile.TemporaryDirectory(prefix="faults-") as small:
-        first, second, steps = _on_small_disk(place, Path(small), size, out)
+        first, second, left = _on_small_disk(place, Path(small), size, out)
     line, problem = refused(first, "No space left on device", "complete checkpoints: step_")
     return Observation(
         fault="disk full during a save",
@@ -40,7 +41,7 @@ def full_disk(place: Workplace) -> Observation:
         message=line,
         problem=first_of(
             problem,
-            None if steps else "no checkpoint was left",
+            None if any(map(re.compile(r"step_\d+").fullmatch, left)) else "no checkpoint is left",
             None if second.code == 0 else f"the restart ended with {second.code}",
             difference(reference(place), out),
         ),
@@ -57,9 +58,8 @@ def full_disk_for_records(place: Workplace) -> Observation:
         first, second, _ = _on_small_disk(place, Path(small), size, out, half, **changes)
     line, problem = refused(first, "No space left on device")
     named = any(name in line for name in ("metrics.jsonl", "tensorboard"))
-    whole = reference(place)
-    export = "export/model.safetensors"
-    same = second.code == 0 and outcome(out)[export] == outcome(whole)[export]
+    weights = "export/model.safetensors"
+    same = second.code == 0 and outcome(out)[weights] == outcome(reference(place))[weights]
     return Observation(
         fault="disk full while metrics are written",
         how=f"tmpfs with room for {ROOM_FOR_A_START >> 10} KiB more",
@@ -70,6 +70,30 @@ def full_disk_for_records(place: Workplace) -> Observation:
             problem,
             None if named else "no file is named",
             None if same else f"the restart ended with {second.code}, or another student",
+        ),
+    )
+
+
+def full_disk_for_export(place: Workplace) -> Observation:
+    """No room for the exported weights of a run that is trained; then room again."""
+    trained = place.fresh("trained")
+    shutil.copytree(reference(place), trained, ignore=shutil.ignore_patterns("export"))
+    size = _size(trained) + ROOM_FOR_A_START
+    out = place.fresh("full_disk_for_export")
+    with tempfile.TemporaryDirectory(prefix="faults-") as small:
+        first, second, left = _on_small_disk(place, Path(small), size, out, trained)
+    line, problem = refused(first, "model.safetensors cannot be written", "No space left on device")
+    return Observation(
+        fault="disk full during the export",
+        how=f"tmpfs with room for {ROOM_FOR_A_START >> 10} KiB more",
+        promise="says which file and ends, nothing half exported; with room again, same student",
+        code=first.code,
+        message=line,
+        problem=first_of(
+            problem,
+            "part of an export is left" if any("export" in name for name in left) else None,
+            None if second.code == 0 else f"the restart ended with {second.code}",
+            difference(reference(place), out),
         ),
     )
 
@@ -106,7 +130,7 @@ mount -t tmpfs -o size=$1 tmpfs "$2" || exit 99
 run="$2" out="$3" half="$4"; shift 4
 [ -z "$half" ] || cp -r "$half" "$run/run"
 "$@" >"$out.first" 2>&1; echo $? >"$out.codes"
-ls "$run/run/checkpoints" >"$out.kept"
+ls -A "$run/run" "$run/run/checkpoints" >"$out.left"
 mount -o remount,size=1g "$run" && "$@" >"$out.second" 2>&1; echo $? >>"$out.codes"
 cp -r "$run/run" "$out"
 """
@@ -119,6 +143,9 @@ def _on_small_disk(
     start, or from where another run stands.
 
     The disk is seen by these processes alone and is gone with them.
+
+    Returns:
+        both starts, and the names in the folders of run and checkpoints between them.
     """
     config: Any = place.settings(small / "run", **changes)
     arguments = command(config)
@@ -135,9 +162,8 @@ def _on_small_disk(
         raise OSError("no mount namespace here: unshare --map-root-user --mount must be allowed")
     codes = [int(code) for code in out.with_suffix(".codes").read_text().split()]
     shown = [out.with_suffix(suffix).read_text() for suffix in (".first", ".second")]
-    kept = out.with_suffix(".kept").read_text().split()
-    complete = [name for name in kept if name.removeprefix("step_").isdigit()]
-    return _Ended(shown[0], codes[0]), _Ended(shown[1], codes[1]), complete
+    left = out.with_suffix(".left").read_text().split()
+    return _Ended(shown[0], codes[0]), _Ended(shown[1], codes[1]), left
 
 
 def read_only(place: Workplace) -> Observation:

@@ -1,4 +1,4 @@
-"""Run folders that cannot be used, caches that were cut short, signals that come twice."""
+"""Run folders of other settings, caches that were cut short, signals that come twice."""
 
 import shutil
 import signal
@@ -7,11 +7,7 @@ import time
 from benchmarks.faults.compare import difference
 from benchmarks.faults.observation import Observation, first_of, line_with, refused
 from benchmarks.faults.of_checkpoints import cut_in_half, half_done, reference
-from benchmarks.faults.workplace import (
-    Training,
-    Workplace,
-    saved_steps,
-)
+from benchmarks.faults.workplace import Training, Workplace, saved_steps
 
 ATTEMPTS = 10
 
