@@ -38,10 +38,12 @@ _NOT_SHOWN = (
     "_SignalingThread.run() raised an exception",
     "Handler Commit operations or the Commit callback in background save thread",
     "Save Finalize thread",
+    "async_serialize_from_host",
 )
-logging.getLogger("absl").addFilter(
-    lambda record: not any(text in record.getMessage() for text in _NOT_SHOWN)
-)
+for _library in ("absl", "asyncio"):
+    logging.getLogger(_library).addFilter(
+        lambda record: not any(text in record.getMessage() for text in _NOT_SHOWN)
+    )
 
 
 class SaveError(OSError):

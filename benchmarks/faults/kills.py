@@ -15,7 +15,6 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 # Of each phase, up to how many seconds after its beginning the signal is sent.
 PHASES = {"compile": 2.0, "restore": 0.5, "step": 0.3, "save": 0.06, "export": 0.04}
 KILLS_OF_A_RUN = 5
-END_SECONDS = 30.0  # from SIGTERM to the end: the grace time of most schedulers
 
 
 class Kill(NamedTuple):
@@ -65,7 +64,7 @@ def killed_start(
     hit = hit and training.code is None
     training.send(kill.number)
     sent = time.monotonic()
-    code = training.wait(END_SECONDS)
+    code = training.wait()
     return {
         "phase": kill.phase,
         "signal": kill.number.name,
