@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from adakd_jax.eval.command import user_errors
     from adakd_jax.eval.model import run_config
     from adakd_jax.hf.export import refuse_to_overwrite
-    from adakd_jax.training.checkpoint import load_student, saved_step
     from adakd_jax.training.export import export_student
+    from adakd_jax.training.saved_student import load_student, saved_step
 
     with user_errors(PROG):
         run = run_config(config.run)

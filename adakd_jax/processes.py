@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,9 @@ def ending_together(prog: str) -> Iterator[None]:
 
 def leave(code: int) -> None:
     """End this process now, without waiting for others."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(RuntimeError):  # a signal may have come while something was being printed
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 

@@ -3,7 +3,7 @@
 #
 #    0   the run is finished
 #   75   SIGTERM, which saves first: the same command continues
-#    2   wrong settings or files: another start would end the same way
+#    2   wrong settings or files, or a full disk: another start would end the same way
 #   any other: it failed; the same command continues from the last checkpoint
 #
 # `python -m adakd_jax.train` ends with 0 in the first two cases.

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from adakd_jax.config.schema import written
 from adakd_jax.config.stage import Stage
 from adakd_jax.config.yaml_file import dump_yaml, read_yaml
+from adakd_jax.whole_file import write_whole
 
 CONFIG_FILE = "config.yaml"
 RUN_FILE = "run.json"
@@ -97,8 +98,8 @@ def write_provenance(
             "packages": package_versions(),
         }
     )
-    _replace(folder / RUN_FILE, json.dumps(starts, indent=2, ensure_ascii=False) + "\n")
-    _replace(folder / CONFIG_FILE, dump_yaml(config))
+    write_whole(folder / RUN_FILE, json.dumps(starts, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / CONFIG_FILE, dump_yaml(config))
 
 
 def read_starts(run_dir: str) -> list[dict[str, Any]]:
@@ -148,6 +149,25 @@ def check_same_run(run_dir: str, config: Stage) -> None:
             f"{run_dir} holds a run with other settings (old -> new):\n{listed}\n"
             "valid: the old values, to continue that run; or another --run_dir, to start a new one"
         )
+
+
+def check_writable(run_dir: str) -> None:
+    """Make the run folder, before any work, and write to it.
+
+    Raises:
+      OSError: it cannot be made or written to; says which folder and why.
+    """
+    folder = epath.Path(run_dir).expanduser()
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"run_dir: {folder} cannot be written to ({error.strerror or error}); "
+            "valid: a folder that can be made or written to, with room for checkpoints"
+        ) from error
 
 
 def package_versions() -> dict[str, str]:
@@ -220,10 +240,3 @@ def _git(folder: Path, *command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _replace(file: epath.Path, text: str) -> None:
-    """Writes a whole file at once: a reader sees the old text or the new one."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)

@@ -72,7 +72,10 @@ class CheckpointConfig(Stage):
     """When the training state is saved and what is kept."""
 
     every_steps: PositiveInt = Field(default=100, description="optimizer steps between saves")
-    keep_last: PositiveInt = Field(default=2, description="newest checkpoints to keep")
+    keep_last: PositiveInt = Field(
+        default=2,
+        description="newest checkpoints to keep; 1 leaves none to go back to if it is damaged",
+    )
     keep_best: NonNegativeInt = Field(
         default=1,
         description="checkpoints of lowest held-out reverse KL (without a teacher: NLL) to keep "

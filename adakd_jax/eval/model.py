@@ -38,7 +38,7 @@ def open_model(
         export = epath.Path(config.export.path or epath.Path(name) / "export").expanduser()
         if step is None and (export / "config.json").is_file():
             return load_pretrained(str(export), dtype=dtype)
-        from adakd_jax.training.checkpoint import load_student
+        from adakd_jax.training.saved_student import load_student
 
         return load_student(name, step)
     try:

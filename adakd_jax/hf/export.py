@@ -2,7 +2,9 @@
 
 import dataclasses
 import fnmatch
+import glob
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +51,7 @@ _EXPORTED_FILES = (
     "merges.txt",
     "README.md",
 )
+_PARTIAL = ".adakd_jax-partial-"
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # How a model is computed, and what is beside it, which a config.json does not say.
 _COMPUTATION = ("lora", "compute_dtype", "remat", "attention_implementation")
@@ -105,7 +108,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     target = Path(path).expanduser().absolute()
     refuse_to_overwrite(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+    prefix = f".{target.name}{_PARTIAL}"
+    for abandoned in target.parent.glob(f"{glob.escape(prefix)}*"):  # by a process that was killed
+        shutil.rmtree(abandoned)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
         folder = Path(scratch) / "new"
         folder.mkdir()
         yield folder

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from adakd_jax.data.progress import track
@@ -166,6 +167,7 @@ def save_weights(
 
     Raises:
         ValueError: `max_shard_size` is not a size, or `params` do not have the shapes of `config`.
+        OSError: a file cannot be written; names it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +187,10 @@ def save_weights(
         suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
         files.append(folder / f"model{suffix}.safetensors")
         content = {tensor.name: _theirs(tensor, leaves) for tensor in shard}
-        save_file(content, files[-1], metadata={"format": "pt"})
+        try:
+            save_file(content, files[-1], metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{files[-1]} cannot be written: {error}") from error
         index |= {tensor.name: files[-1].name for tensor in shard}
     if len(shards) > 1:
         total = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}

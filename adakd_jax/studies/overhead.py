@@ -16,12 +16,14 @@ from adakd_jax.config.provenance import OtherRunError, write_provenance
 from adakd_jax.config.study import StudyConfig
 from adakd_jax.studies.overhead_report import Overheads, write_overhead_report
 from adakd_jax.studies.plan import PlannedRun
-from adakd_jax.studies.results import check_settings, replace_text
+from adakd_jax.studies.results import check_settings
 from adakd_jax.studies.shared import Shared
+from adakd_jax.training.interrupt import terminated
 from adakd_jax.training.loop import CompiledSteps
 from adakd_jax.training.prepare import Run
-from adakd_jax.training.run import first_state, terminated
+from adakd_jax.training.run import first_state
 from adakd_jax.training.step import StepParts
+from adakd_jax.whole_file import write_whole
 
 FILE = "overhead.json"
 _SETTINGS = ("seed", "data.", "teacher.", "student.", "distill.", "optimizer.", "training.")
@@ -153,4 +155,4 @@ def _write(study: StudyConfig, planned: Sequence[PlannedRun], measured: Overhead
     settings = {run.method: run.config.model_dump(mode="json") for run in planned}
     content = {"settings": settings, "memory": measured.memory, "rounds": measured.rounds}
     file = epath.Path(study.output).expanduser() / FILE
-    replace_text(file, json.dumps(content, indent=1, ensure_ascii=False))
+    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False))

@@ -11,8 +11,8 @@ from adakd_jax.config.study import StudyConfig
 from adakd_jax.studies.figures import save_figure
 from adakd_jax.studies.origin import method_lines, origin_lines
 from adakd_jax.studies.plan import PlannedRun
-from adakd_jax.studies.results import replace_text
 from adakd_jax.studies.tables import as_csv, head, row
+from adakd_jax.whole_file import write_whole
 
 _GIB = 2**30
 _HOW_TO_READ = """\
@@ -75,8 +75,8 @@ def write_overhead_report(
     folder = epath.Path(study.output).expanduser()
     lines = overhead_lines(study, measured)
     text = "\n".join(_report(study, runs, lines, len(measured.rounds), argv)) + "\n"
-    replace_text(folder / "report.md", text)
-    replace_text(folder / "methods.csv", as_csv(_rows(lines)))
+    write_whole(folder / "report.md", text)
+    write_whole(folder / "methods.csv", as_csv(_rows(lines)))
     save_figure(_figure(study, lines), folder / "overhead.png")
     return [folder / name for name in ("report.md", "methods.csv", "overhead.png")]
 

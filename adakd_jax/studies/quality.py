@@ -23,11 +23,13 @@ from adakd_jax.studies.results import (
 )
 from adakd_jax.studies.shared import Shared
 from adakd_jax.training.base import base_checksum
-from adakd_jax.training.checkpoint import FOLDER, describe_student
+from adakd_jax.training.checkpoint import FOLDER
 from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.display import duration
+from adakd_jax.training.interrupt import terminated
 from adakd_jax.training.loop import TrainingDivergedError
-from adakd_jax.training.run import terminated, train
+from adakd_jax.training.run import train
+from adakd_jax.training.saved_student import describe_student
 
 UNTRAINED = "untrained student"
 _UNTRAINED_FILE = "untrained.json"

@@ -12,10 +12,11 @@ from adakd_jax.studies.figures import curves_figure, metrics_figure, save_figure
 from adakd_jax.studies.metrics import METRICS, Metric
 from adakd_jax.studies.origin import method_lines, origin_lines
 from adakd_jax.studies.plan import PlannedRun
-from adakd_jax.studies.results import RunResult, replace_text
+from adakd_jax.studies.results import RunResult
 from adakd_jax.studies.tables import as_csv, head, row
 from adakd_jax.training.display import duration
 from adakd_jax.training.records import read_records
+from adakd_jax.whole_file import write_whole
 
 REPORT = "report.md"
 _HOW_TO_READ = """\
@@ -60,7 +61,7 @@ def write_report(
         "methods.csv": as_csv(_method_rows(summaries)),
     }
     for name, content in files.items():
-        replace_text(folder / name, content)
+        write_whole(folder / name, content)
     figures = _figures(study, runs, summaries)
     for name, figure in figures.items():
         save_figure(figure, folder / name)

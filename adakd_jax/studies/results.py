@@ -14,6 +14,7 @@ from adakd_jax.config.run import RunConfig
 from adakd_jax.eval.suite import Evaluation
 from adakd_jax.studies.plan import PlannedRun
 from adakd_jax.training.records import read_records
+from adakd_jax.whole_file import write_whole
 
 FILE = "result.json"
 # What may differ between a result and the settings it is asked for with: it changes no number.
@@ -95,15 +96,7 @@ def result_of(
 def write_result(folder: str, result: RunResult, file: str = FILE) -> None:
     """Writes the result at once: a reader sees all of it or nothing."""
     text = json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False)
-    replace_text(epath.Path(folder).expanduser() / file, text)
-
-
-def replace_text(file: epath.Path, text: str) -> None:
-    """Writes a whole text file at once, and its folder if absent."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    write_whole(epath.Path(folder).expanduser() / file, text)
 
 
 def read_result(

@@ -1,10 +1,8 @@
 """Training state on disk: asynchronous, atomic, the last and the best few. Never the teacher."""
 
-import dataclasses
-import json
 import logging
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -14,31 +12,40 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
 from adakd_jax.config import CheckpointConfig
-from adakd_jax.hf.export import export_config
-from adakd_jax.hf.pretrained import ModelSource, Pretrained
-from adakd_jax.hf.tokenizer import load_tokenizer, save_tokenizer
-from adakd_jax.models.config import DecoderConfig, Lora
-from adakd_jax.models.decoder import abstract_decoder
-from adakd_jax.models.families import decoder_config
-from adakd_jax.models.lora import combine, split_adapters
-from adakd_jax.training.base import check_same_base, frozen_base
+from adakd_jax.training.integrity import (
+    DamagedCheckpointError,
+    complete_checkpoints,
+    has_checksums,
+    write_checksums,
+)
 from adakd_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
-DESCRIPTION = "student"
-SOURCE = "source.json"
 METRIC = "held_out_loss"
-# Orbax warns of every save that carries no metric, which most saves here do on purpose.
-logging.getLogger("absl").addFilter(
-    lambda record: "Requested `tracked_metric`" not in record.getMessage()
+_NOT_SHOWN = (
+    "Requested `tracked_metric`",  # of every save that carries no metric: most, on purpose
+    # Errors in writing, each with a traceback, by every thread that meets them: see SaveError.
+    "_SignalingThread.run() raised an exception",
+    "Handler Commit operations or the Commit callback in background save thread",
+    "Save Finalize thread",
+    "async_serialize_from_host",
 )
+for _library in ("absl", "asyncio"):
+    logging.getLogger(_library).addFilter(
+        lambda record: not any(text in record.getMessage() for text in _NOT_SHOWN)
+    )
+
+
+class SaveError(OSError):
+    """A state could not be written; the message says why, and what there is to go on from."""
 
 
 class Checkpoints:
     """The checkpoints of one run folder.
 
     A save copies the state to the host and goes on in the background; the folder of a checkpoint
-    gets its name only when everything is in it, so that one cut short by a kill is never picked up.
+    gets its name only when everything is in it, a list of checksums too, so that one cut short by
+    a kill is never picked up.
     """
 
     def __init__(self, run_dir: str, config: CheckpointConfig | None = None):
@@ -52,26 +59,36 @@ class Checkpoints:
                 keep_checkpoints_without_metrics=False,
             )
             policies.append(best)
+        self._folder = checkpoints_folder(run_dir)
+        self._saving = 0
         self._manager = ocp.CheckpointManager(
-            epath.Path(run_dir).expanduser().absolute() / FOLDER,
+            self._folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy.AnyPreservationPolicy(policies),
                 best_fn=lambda metrics: metrics[METRIC],
                 best_mode="min",
                 cleanup_tmp_directories=True,
                 step_prefix="step",
+                # Called on the first process when all have written, before the folder is renamed.
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums),
             ),
         )
 
     def save(self, state: TrainState, *, held_out_loss: float | None = None) -> None:
         """Save `state` under its step, in the background; `held_out_loss` (reverse KL, or NLL
         without a teacher; nats) ranks it for keep-best.
+
+        Raises:
+            SaveError: this save, or the one before it, cannot be written.
         """
         step = int(state.step)
+        self.wait()
         if step in self._manager.all_steps():
             return
         metrics = None if held_out_loss is None else {METRIC: held_out_loss}
-        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+        self._saving = step
+        with self._explained():
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
     def restore(self, like: Any, step: int | None = None) -> TrainState | None:
         """The checkpoint of `step`, by default the newest, in the structure, shapes and dtypes of
@@ -81,7 +98,16 @@ class Checkpoints:
         if step is None:
             return None
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        try:
+            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except Exception as error:
+            folder = self._folder / f"step_{step}"
+            if has_checksums(folder):  # it is what was saved
+                raise
+            raise DamagedCheckpointError(
+                f"{folder} cannot be read, and has no checksums to compare it with "
+                f"({_first_line(error)}); valid: move it away, to go on from the one before it"
+            ) from error
         return restored._replace(replay=jax.tree.map(np.asarray, restored.replay))
 
     @property
@@ -95,116 +121,52 @@ class Checkpoints:
         return self._manager.best_step()
 
     def wait(self) -> None:
-        """Return when every save that was started is complete on disk."""
-        self._manager.wait_until_finished()
+        """Return when every save that was started is complete on disk.
+
+        Raises:
+            SaveError: it cannot be written.
+        """
+        with self._explained():
+            self._manager.wait_until_finished()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *error: object) -> None:
         """Finish what was started and release the folder."""
-        self._manager.close()
+        with self._explained():
+            self._manager.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says of an error in writing which state is lost and which ones there are."""
+        try:
+            yield
+        except SaveError:
+            raise
+        except (OSError, ValueError) as error:
+            saved = ", ".join(folder.name for folder in complete_checkpoints(self._folder))
+            full = "No space left on device"
+            raise SaveError(
+                f"the state after step {self._saving} was not saved in {self._folder}: "
+                f"{full if full in str(error) else _first_line(error)}; complete checkpoints: "
+                f"{saved or 'none'}. Make room, or the folder writable; then the same command "
+                "continues from the newest"
+            ) from error
+
+    def _list_checksums(self) -> None:
+        name = f"step_{self._saving}"
+        for folder in self._folder.iterdir():
+            # On a bucket the folder has its name from the start; elsewhere an ending, till it is
+            # complete.
+            if folder.name == name or folder.name.startswith(f"{name}."):
+                write_checksums(folder)
 
 
-def describe_student(run_dir: str, student: Pretrained, checksum: int | None = None) -> None:
-    """Write beside the checkpoints what they lack: the student's config, tokenizer, origin.
-
-    Of a student with adapters only the `base_checksum` of the frozen weights is there, by which
-    `frozen_base` knows them again.
-
-    Raises:
-        OtherBaseError: an earlier start of the run had other frozen weights.
-    """
-    folder = epath.Path(run_dir).expanduser() / DESCRIPTION
-    if checksum is not None and (folder / SOURCE).exists():
-        recorded = json.loads((folder / SOURCE).read_text())["base_checksum"]
-        check_same_base(run_dir, recorded, checksum)
-    folder.mkdir(parents=True, exist_ok=True)
-    if student.tokenizer is not None:
-        save_tokenizer(student.tokenizer, Path(folder))
-    source = {
-        "name": student.source.name,
-        "hf_config": export_config(student),
-        "licence": student.source.licence,
-        "generation_config": dict(student.source.generation_config),
-        "chat_template": student.source.chat_template,
-        "lora": None if student.config.lora is None else asdict(student.config.lora),
-        "base_checksum": checksum,
-    }
-    (folder / SOURCE).write_text(json.dumps(source, indent=2))
+def checkpoints_folder(run_dir: str) -> epath.Path:
+    """Where the checkpoints of a run are."""
+    return epath.Path(run_dir).expanduser().absolute() / FOLDER
 
 
-def saved_step(run_dir: str, step: int | str | None = None) -> int:
-    """The step of a checkpoint.
-
-    Args:
-        run_dir: folder of the run.
-        step: a step, "latest" (default) or "best" (lowest held-out loss).
-
-    Raises:
-        FileNotFoundError: no such checkpoint; names those that there are.
-    """
-    manager = _reader(run_dir)
-    saved = sorted(manager.all_steps())
-    named = {"latest": manager.latest_step(), "best": manager.best_step()}
-    chosen = named.get(str(step or "latest"), next((s for s in saved if str(s) == str(step)), None))
-    if chosen is None:
-        raise FileNotFoundError(
-            f"{run_dir} has no checkpoint {step or 'latest'!r}; valid: {saved}, latest, best"
-        )
-    return chosen
-
-
-def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
-    """The student of a run as one of its checkpoints holds it: the averaged weights where they are
-    kept. Arguments and errors are those of `saved_step`.
-
-    Of a student with adapters the weights under them are loaded from where the run had them.
-
-    Raises:
-        BaseNotFoundError: they are not there any more.
-        OtherBaseError: others are.
-    """
-    chosen, manager = saved_step(run_dir, step), _reader(run_dir)
-    folder = epath.Path(run_dir).expanduser() / DESCRIPTION
-    source, config, checksum = _described(folder)
-    graphdef, params = abstract_decoder(config)
-    if config.lora is not None:
-        params = split_adapters(params)[1]
-    has_average = bool(manager.item_metadata(chosen)["average"])
-    name = "average" if has_average else "params"
-    # On whatever device this process has, not on those that the run was saved from.
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    how = jax.tree.map(lambda _: ocp.ArrayRestoreArgs(sharding=place), params)
-    restored = manager.restore(
-        chosen,
-        args=ocp.args.PyTreeRestore({name: params}, restore_args={name: how}, partial_restore=True),
-    )
-    base = None if config.lora is None else frozen_base(run_dir, checksum)
-    has_tokenizer = (folder / "tokenizer.json").exists()
-    tokenizer = load_tokenizer(str(folder)) if has_tokenizer else None
-    return Pretrained(config, graphdef, combine(base, restored[name]), tokenizer, source)
-
-
-def _described(folder: epath.Path) -> tuple[ModelSource, DecoderConfig, int | None]:
-    """What `describe_student` wrote; before adapters came it wrote nothing of them."""
-    described = json.loads((folder / SOURCE).read_text())
-    lora, checksum = described.pop("lora", None), described.pop("base_checksum", None)
-    source = ModelSource(**described)
-    config = decoder_config(source.hf_config)
-    if lora is not None:
-        lora = Lora(**lora | {"targets": tuple(lora["targets"])})
-    return source, dataclasses.replace(config, lora=lora), checksum
-
-
-def _reader(run_dir: str) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(
-        epath.Path(run_dir).expanduser().absolute() / FOLDER,
-        item_handlers=ocp.PyTreeCheckpointHandler(),
-        options=ocp.CheckpointManagerOptions(
-            best_fn=lambda metrics: metrics[METRIC],
-            best_mode="min",
-            step_prefix="step",
-            read_only=True,
-        ),
-    )
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

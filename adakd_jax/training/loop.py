@@ -120,6 +120,8 @@ class CompiledSteps:
         if count in self._compiled:
             return
         began = time.perf_counter()
+        if not self._console.is_terminal:  # where no status is shown
+            self._console.print("compiling the train step")
         with self._console.status("compiling the train step"):
             self._compiled[count] = self._step.lower(state, teacher_params, batch, base).compile()
         which = f" for {count} micro-batches" if len(self._compiled) > 1 else ""

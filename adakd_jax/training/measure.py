@@ -14,6 +14,7 @@ from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.processes import first_says, is_first
 from adakd_jax.sharding import row_shards
 from adakd_jax.training.prepare import Run
+from adakd_jax.whole_file import write_whole
 
 EVALUATION = "evaluation"
 
@@ -94,10 +95,7 @@ def _stored(run: Run, name: str, measure: Callable[[], dict[str, Any]]) -> dict[
     result = measure()
     if not is_first():
         return result
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{name}.json.partial"
-    partial.write_text(json.dumps(result, indent=2, ensure_ascii=False))
-    partial.replace(file)
+    write_whole(file, json.dumps(result, indent=2, ensure_ascii=False))
     return result
 
 

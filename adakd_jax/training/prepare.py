@@ -39,6 +39,7 @@ from adakd_jax.sharding import (
 )
 from adakd_jax.training.architecture import check_architecture, model_configs
 from adakd_jax.training.data import read_data
+from adakd_jax.training.finite import check_finite
 from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
 from adakd_jax.training.state import TrainState, evaluated_params
@@ -143,9 +144,8 @@ def prepare(config: RunConfig, console: Console) -> Run:
     """Load the models and prepare the data, saying what was found.
 
     Raises:
-        ModelNotFoundError, WeightsError, MalformedRowsError, EmptyDataError, ValueError: what is
-        wrong, and what would
-            be valid.
+        ModelNotFoundError, WeightsError, NonFiniteWeightsError, MalformedRowsError,
+        EmptyDataError, ValueError: what is wrong, and what would be valid.
     """
     mesh = make_mesh(config.mesh)
     _check_models(config, mesh)
@@ -155,7 +155,10 @@ def prepare(config: RunConfig, console: Console) -> Run:
     if config.teacher is not None:
         console.print(f"loading  {config.teacher.path}", soft_wrap=True)
         teacher = load_teacher(config.teacher, mesh, rules_of(config.mesh, "teacher"))
+        check_finite(teacher, "teacher")
     student = load_student(config, teacher, mesh)
+    if isinstance(config.student, StudentCheckpoint):
+        check_finite(student, "student")
     if teacher is not None:
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
     console.print(f"student  {describe(student)}", soft_wrap=True)

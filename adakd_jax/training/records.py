@@ -2,12 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from etils import epath
 
 from adakd_jax.config import LoggingConfig
+from adakd_jax.whole_file import write_whole
 
 FILE = "metrics.jsonl"
 
@@ -17,36 +20,82 @@ class MetricsLog:
 
     def __init__(self, run_dir: str, config: LoggingConfig, *, start_step: int, name: str = ""):
         self._path = epath.Path(run_dir) / FILE
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         kept = [r for r in read_records(run_dir) if r["step"] <= start_step]
-        self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self._path.open("a")
-        self._board = _tensorboard(run_dir, start_step) if config.tensorboard else None
+        self._events = EventFile(run_dir, start_step) if config.tensorboard else None
         self._wandb = _wandb(config.wandb_project, run_dir, name) if config.wandb_project else None
 
     def write(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
         """Record `values` after `step` steps; `kind` is "train" or "eval". Non-finite values become
         null.
+
+        Raises:
+            OSError: a file cannot be written; names it.
         """
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind, **clean}) + "\n")
-        self._file.flush()
+        with _naming(self._path):
+            self._file.write(json.dumps({"step": step, "kind": kind, **clean}) + "\n")
+            self._file.flush()
         finite = {f"{kind}/{k}": v for k, v in clean.items() if v is not None}
-        if self._board is not None:
-            for key, value in finite.items():
-                self._board.add_scalar(key, value, step)
+        if self._events is not None:
+            self._events.write(step, finite)
         if self._wandb is not None:
             self._wandb.log(finite, step=step)
 
     def __enter__(self) -> "MetricsLog":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Flush and close every sink."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Flush and close every sink; of what could not be written, `write` has told already."""
+        with suppress(OSError) if isinstance(error, OSError) else nullcontext():
+            self._file.close()
+            if self._events is not None:
+                self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+class EventFile:
+    """Curves for TensorBoard, on disk when `write` returns.
+
+    The library's own writer hands them to a thread, for which a run would wait for ever once that
+    has met a full disk.
+    """
+
+    def __init__(self, run_dir: str, start_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        # Generated when it is imported, so that a type checker sees no names in it.
+        self._messages: Any = event_pb2
+        self._folder = epath.Path(run_dir).expanduser() / "tensorboard"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file = EventsWriter(str(self._folder / "events"))
+        # Hides what was recorded past the step that is gone on from.
+        session = self._messages.SessionLog
+        self._append(start_step + 1, session_log=session(status=session.START))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to the curve of each name.
+
+        Raises:
+            OSError: the file cannot be written; names its folder.
+        """
+        from tensorboardX.summary import scalar
+
+        with _naming(self._folder):
+            for name, value in values.items():
+                self._append(step, summary=scalar(name, value))
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
-        for sink, end in ((self._board, "close"), (self._wandb, "finish")):
-            if sink is not None:
-                getattr(sink, end)()
+
+    def _append(self, step: int, **content: Any) -> None:
+        event = self._messages.Event(wall_time=time.time(), step=step, **content)
+        self._file.write_event(event)
 
 
 class NoLog:
@@ -74,10 +123,14 @@ def read_records(run_dir: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}\n")]
 
 
-def _tensorboard(run_dir: str, start_step: int) -> Any:
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(epath.Path(run_dir) / "tensorboard"), purge_step=start_step + 1)
+@contextmanager
+def _naming(path: epath.Path) -> Iterator[None]:
+    """Adds to an error in writing what was written, which Python leaves out."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _wandb(project: str, run_dir: str, name: str) -> Any:

@@ -4,29 +4,28 @@ stopped.
 
 import dataclasses
 import functools
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
 from rich.console import Console
 
 from adakd_jax.config import DistiLlm, Gkd, RunConfig
-from adakd_jax.config.provenance import check_same_run, write_provenance
+from adakd_jax.config.provenance import check_same_run, check_writable, write_provenance
 from adakd_jax.eval.answers import end_tokens
 from adakd_jax.eval.suite import HeldOut
 from adakd_jax.eval.table import metrics_table
 from adakd_jax.hf.export import refuse_to_overwrite
 from adakd_jax.policies import DatasetResponses, StudentResponses
-from adakd_jax.processes import any_of, is_first, leave
+from adakd_jax.processes import any_of, is_first, wait_for_all
 from adakd_jax.sharding import entered, place_batch
 from adakd_jax.training.base import base_checksum
-from adakd_jax.training.checkpoint import Checkpoints, describe_student
+from adakd_jax.training.checkpoint import Checkpoints, checkpoints_folder
 from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.export import export_student
+from adakd_jax.training.integrity import set_damaged_aside
 from adakd_jax.training.loop import CompiledSteps, Schedule, fit
 from adakd_jax.training.measure import (
     after_training,
@@ -37,6 +36,7 @@ from adakd_jax.training.measure import (
 )
 from adakd_jax.training.prepare import Run, prepare
 from adakd_jax.training.records import MetricsLog, NoLog
+from adakd_jax.training.saved_student import describe_student
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, TrainStep, make_train_step
 
@@ -58,12 +58,15 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
         SystemExit: 0 after SIGTERM or Ctrl-C, once the state is saved.
         OtherRunError: `run_dir` holds a run with other settings.
         OtherBaseError: it holds adapters of other weights.
+        DamagedCheckpointError: all its checkpoints are damaged.
+        SaveError, OSError: it cannot be written to.
         TrainingDivergedError: too many non-finite updates in a row.
     """
     console = console or default_console()
     check_same_run(config.run_dir, config)
     refuse_to_overwrite(Path(_export_path(config)).expanduser().absolute())
-    signal.signal(signal.SIGTERM, terminated)
+    if is_first():
+        check_writable(config.run_dir)
     run = prepare(config, console)
     checksum = base_checksum(run.base)
     if is_first():
@@ -114,8 +117,14 @@ def train(
     Raises:
         SystemExit: 0 after SIGTERM or Ctrl-C, once the state is saved.
         TrainingDivergedError: too many non-finite updates in a row.
+        DamagedCheckpointError: there are checkpoints, but none can be gone on from.
+        SaveError: a state cannot be written.
     """
     parts = run.parts()
+    folder = checkpoints_folder(run.config.run_dir)
+    if is_first():
+        set_damaged_aside(folder, lambda line: console.print(line, soft_wrap=True))
+    wait_for_all("the checkpoints are checked")
     with Checkpoints(run.config.run_dir, run.config.checkpoint) as checkpoints:
         state = _start(run, parts, checkpoints, console)
         if int(state.step) == parts.total_steps:
@@ -135,9 +144,11 @@ def train(
 def _start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Console) -> TrainState:
     """The newest checkpoint, or the first state of a new run."""
     state = first_state(run, parts)
-    restored = checkpoints.restore(state)
-    if restored is None:
+    if checkpoints.latest_step is None:
         return state
+    console.print(f"reading the checkpoint of step {checkpoints.latest_step}")
+    restored = checkpoints.restore(state)
+    assert restored is not None
     console.print(f"continuing after step {int(restored.step)} of {parts.total_steps}")
     return restored
 
@@ -235,11 +246,3 @@ def _export(run: Run, state: TrainState, results: dict[str, Any], console: Conso
 
 def _export_path(config: RunConfig) -> str:
     return config.export.path or f"{config.run_dir.rstrip('/')}/export"
-
-
-def terminated(number: int, frame: FrameType | None) -> None:
-    """SIGTERM outside the train loop: nothing is unsaved."""
-    print("SIGTERM: nothing unsaved; the same command continues", file=sys.stderr)
-    if jax.process_count() > 1:
-        leave(0)  # the others, if they got no signal, notice
-    raise SystemExit(0)

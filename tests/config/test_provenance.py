@@ -12,6 +12,7 @@ from adakd_jax.config import RunConfig, provenance
 from adakd_jax.config.provenance import (
     OtherRunError,
     check_same_run,
+    check_writable,
     config_differences,
     read_starts,
     write_provenance,
@@ -90,6 +91,14 @@ def test_another_run_is_refused(config):
     message = str(refused.value)
     assert "  seed: 0 -> 1\n  training.steps: 10 -> 20\nvalid:" in message
     assert "logging" not in message
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(config, tmp_path):
+    check_writable(config.run_dir)
+    assert list(Path(config.run_dir).iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"run_dir: .*file/run cannot be written to \(Not a dir"):
+        check_writable(str(tmp_path / "file" / "run"))
 
 
 def test_what_does_not_shape_the_student_may_change(config):

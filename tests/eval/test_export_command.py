@@ -19,8 +19,9 @@ from adakd_jax.config.provenance import write_provenance
 from adakd_jax.eval.model import open_model, prompt_settings
 from adakd_jax.export import main as export
 from adakd_jax.hf.load import load_pretrained
-from adakd_jax.training.checkpoint import Checkpoints, describe_student
+from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.describe import Story, write_story
+from adakd_jax.training.saved_student import describe_student
 from adakd_jax.training.state import init_state
 
 

@@ -182,6 +182,13 @@ def test_failure_leaves_the_earlier_export_and_nothing_else(model, tmp_path, mon
     assert {file.name: file.read_bytes() for file in target.iterdir()} == before
 
 
+def test_what_a_killed_export_left_is_removed(model, tmp_path):
+    (tmp_path / ".model.adakd_jax-partial-abc" / "new").mkdir(parents=True)
+    (tmp_path / ".model.mine").mkdir()
+    save_pretrained(model, tmp_path / "model")
+    assert {path.name for path in tmp_path.iterdir()} == {"model", ".model.mine"}
+
+
 def test_failed_rename_puts_the_earlier_export_back(model, tmp_path, monkeypatch):
     target = save_pretrained(model, tmp_path / "model")
     rename = Path.rename

@@ -20,11 +20,11 @@ from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.lora import merge_peft, without_adapters
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.training.base import BaseNotFoundError, OtherBaseError, base_checksum
-from adakd_jax.training.checkpoint import load_student
 from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.optimizer import decayed
 from adakd_jax.training.prepare import prepare
 from adakd_jax.training.run import first_state
+from adakd_jax.training.saved_student import load_student
 from adakd_jax.training.step import make_train_step
 from tests.training.tiny_run import STEPS, latest, run, weights
 

@@ -5,8 +5,9 @@ import io
 import jax
 from rich.console import Console
 
-from adakd_jax.training.checkpoint import Checkpoints, load_student
+from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.run import run_job
+from adakd_jax.training.saved_student import load_student
 
 STEPS = 6
 
