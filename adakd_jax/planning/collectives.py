@@ -1,0 +1,148 @@
+"""What devices send each other in one step, read from the compiled program."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from adakd_jax.planning.hardware import Topology
+from adakd_jax.planning.hlo import Instruction, Program, bytes_of, runs
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# A reduce-scatter may be an all-reduce whose other parts are dropped, fused under this name.
+_FUSED_SCATTER = "all-reduce-scatter"
+_IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_LISTS = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})?\}")
+
+
+class Collective(NamedTuple):
+    """Collectives of one kind over the same devices, in one step.
+
+    Attributes:
+        kind: one of `KINDS`.
+        axes: mesh axes over which they run.
+        group: devices of each.
+        count: how many of them.
+        size: bytes that a device puts in, of all of them.
+        sent: bytes that each device sends, at least: (n − 1)/n of what is gathered, scattered or
+            exchanged, twice that of what is reduced to all.
+        links: links of a device that can carry them at once.
+        crosses_slices: whether they leave a slice.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    group: int
+    count: float
+    size: float
+    sent: float
+    links: int
+    crosses_slices: bool
+
+
+def collectives_of(
+    program: Program, mesh: Mesh, topology: Topology, unknown_rounds: float
+) -> list[Collective]:
+    """The collectives of a program, most bytes first, those alike together.
+
+    Args:
+        program: compiled for `mesh`.
+        mesh: its devices, in the order in which the program numbers them.
+        topology: where they are.
+        unknown_rounds: how often the body of a loop runs whose rounds depend on data.
+    """
+    found: dict[tuple[str, tuple[int, ...]], list[float]] = {}
+    for run in runs(program, unknown_rounds, into_fusions=True):
+        kind = run.instruction.opcode.removesuffix("-start")
+        members = _first_group(run.instruction, mesh.devices.size) if kind in KINDS else ()
+        if len(members) < 2:
+            continue
+        if kind == "all-reduce" and _scatters(run.computation, program):
+            kind = "reduce-scatter"
+        operands = [run.computation.get(name) for name in run.instruction.operands]
+        size = sum(bytes_of(operand.shape) for operand in operands if operand is not None)
+        total = found.setdefault((kind, members), [0.0, 0.0])
+        total[0] += run.times
+        total[1] += run.times * size
+    rows = (
+        _collective(kind, members, count, size, mesh, topology)
+        for (kind, members), (count, size) in found.items()
+    )
+    return sorted(rows, key=lambda row: -row.sent)
+
+
+def _collective(
+    kind: str,
+    members: tuple[int, ...],
+    count: float,
+    size: float,
+    mesh: Mesh,
+    topology: Topology,
+) -> Collective:
+    group = len(members)
+    factor = {
+        "all-gather": group - 1.0,
+        "all-reduce": 2.0 * (group - 1) / group,
+        "collective-permute": 1.0,
+    }.get(kind, (group - 1) / group)
+    places = np.array(np.unravel_index(members, mesh.devices.shape))
+    axes = [
+        axis
+        for axis, place in zip(mesh.axis_names, places, strict=True)
+        if len(set(place.tolist())) > 1
+    ]
+    devices = mesh.devices.reshape(-1)[list(members)]
+    slices = {getattr(device, "slice_index", None) for device in devices}
+    return Collective(
+        kind=kind,
+        axes=tuple(axes),
+        group=group,
+        count=count,
+        size=size,
+        sent=factor * size,
+        links=_links(devices, topology),
+        crosses_slices=len(slices) > 1,
+    )
+
+
+def _links(devices: Iterable, topology: Topology) -> int:
+    """Links of a device along the sides that a group spans: two where it goes around the torus."""
+    coordinates = [getattr(device, "coords", None) for device in devices]
+    if topology.platform != "tpu" or None in coordinates:
+        return 1
+    links = 0
+    for side, places in enumerate(zip(*coordinates, strict=True)):
+        span = len(set(places))
+        if span > 1:
+            around = span == topology.shape[side] and topology.connects_ends(side)
+            links += 2 if around else 1
+    return max(1, links)
+
+
+def _first_group(instruction: Instruction, devices: int) -> tuple[int, ...]:
+    """Devices of the first group, by their number in the program; all of them if none is named."""
+    text = instruction.attributes
+    if match := _IOTA.search(text):
+        shape, grid = (_integers(match[group]) for group in (1, 2))
+        numbers = np.arange(math.prod(grid)).reshape(grid)
+        if match[3]:
+            numbers = numbers.transpose(_integers(match[3]))
+        return tuple(numbers.reshape(shape)[0].tolist())
+    if (match := _LISTS.search(text)) and match[1]:
+        return tuple(_integers(match[1].split("}")[0].lstrip("{")))
+    return tuple(range(devices))
+
+
+def _integers(text: str) -> Sequence[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _scatters(computation: dict[str, Instruction], program: Program) -> bool:
+    """Whether a computation is a fusion that keeps its own part of an all-reduce."""
+    return any(
+        name.startswith(_FUSED_SCATTER) and inner is computation
+        for name, inner in program.computations.items()
+    )
