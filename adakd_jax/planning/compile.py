@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 
 from adakd_jax.config.plan import PlanConfig
 from adakd_jax.planning.collectives import Collective, collectives_of
-from adakd_jax.planning.flops import Operations, step_operations
 from adakd_jax.planning.hardware import Topology
 from adakd_jax.planning.hlo import read_program
 from adakd_jax.planning.inputs import (
@@ -25,6 +24,7 @@ from adakd_jax.planning.inputs import (
 from adakd_jax.planning.memory import Memory, argument_bytes, memory_from_refusal, memory_of
 from adakd_jax.planning.roofline import Roofline, roofline
 from adakd_jax.planning.traffic import bytes_moved
+from adakd_jax.planning.work import Operations, step_operations
 from adakd_jax.sharding import check_model, entered, rules_of
 from adakd_jax.training.dry_run import Shapes, abstract_step
 

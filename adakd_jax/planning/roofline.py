@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from adakd_jax.planning.collectives import Collective
-from adakd_jax.planning.flops import Operations
 from adakd_jax.planning.hardware import Chip
+from adakd_jax.planning.work import Operations
 
 SECONDS_A_DAY = 24 * 3600.0
 

@@ -4,9 +4,10 @@ import pytest
 
 from adakd_jax.models.families import decoder_config
 from adakd_jax.planning.collectives import Collective
-from adakd_jax.planning.flops import Operations, attention_operations, step_operations
+from adakd_jax.planning.flops import attention_operations
 from adakd_jax.planning.hardware import CHIPS
 from adakd_jax.planning.roofline import roofline, speed
+from adakd_jax.planning.work import Operations, step_operations
 from tests.planning.conftest import STUDENT, TEACHER
 
 ROWS, LENGTH = 8, 128

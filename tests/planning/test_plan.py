@@ -17,11 +17,11 @@ from rich.console import Console
 from adakd_jax.planning.advice import advice
 from adakd_jax.planning.command import run_plans
 from adakd_jax.planning.compile import Plan
-from adakd_jax.planning.flops import Operations
 from adakd_jax.planning.hardware import GIB, read_topology
 from adakd_jax.planning.inputs import devices_of
 from adakd_jax.planning.memory import Memory, memory_from_refusal
 from adakd_jax.planning.search import most_rows
+from adakd_jax.planning.work import Operations
 from tests.planning.conftest import tiny_settings
 
 ROOT = Path(__file__).parents[2]
