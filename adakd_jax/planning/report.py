@@ -44,7 +44,7 @@ def print_plan(console: Console, config: PlanConfig, plan: Plan) -> None:
     console.print(f"compiled in {plan.compile_seconds:.0f} s")
     _print_memory(console, plan)
     for line in advice(config, plan):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     _print_work(console, config, plan)
     _print_speed(console, config, plan)
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
+from jax.sharding import AbstractMesh
 from rich.console import Console
 
 from adakd_jax.config.plan import PlanConfig
@@ -11,7 +12,7 @@ from adakd_jax.planning.compile import Plan, plan_for
 from adakd_jax.planning.hardware import Topology
 from adakd_jax.planning.inputs import devices_of, layout_of, mesh_of, shapes_for
 from adakd_jax.planning.memory import argument_bytes, gib
-from adakd_jax.sharding import MeshError, check_model, row_shards, rules_of
+from adakd_jax.sharding import AXES, MeshError, check_model, row_shards, rules_of
 from adakd_jax.training.dry_run import abstract_step
 
 Found = tuple[PlanConfig, Plan]
@@ -19,7 +20,7 @@ REMATS = ("none", "dots", "full")  # from the fastest to the smallest
 # Weights may take this share of the memory before a mesh is worth compiling for, and are no reason
 # to split further below the second.
 ROOM, ROOMY = 0.9, 0.6
-TENSORS = (1, 2, 4, 8)
+TENSORS = (1, 2)
 
 
 def search_for(config: PlanConfig, topology: Topology, console: Console) -> Found:
@@ -78,27 +79,37 @@ def _variants(config: PlanConfig, topology: Topology) -> Iterator[PlanConfig]:
     if config.mesh.fsdp > 1 or config.mesh.tensor > 1:
         yield config
         return
-    split = {shape: _weights(config, topology) / math.prod(shape) for shape in _meshes(topology)}
+    weights = _weights(config, topology)
     capacity = topology.chip.hbm / topology.chip.devices if topology.chip else math.inf
-    small = [shape for shape, size in split.items() if size <= ROOM * capacity] or list(split)
-    small = [shape for shape in small if _divides(config, topology, shape)]
-    whole = max((fsdp for fsdp, tensor in small if tensor == 1), default=1)
-    roomy = [shape for shape in small if split[shape] <= ROOMY * capacity and shape[1] == 1]
-    two = [shape for shape in small if shape[1] == 2]
-    chosen = {min(roomy, default=(whole, 1)), (whole, 1), max(two, default=(whole, 1))}
-    for fsdp, tensor in sorted(chosen & set(small)) or [(1, 1)]:
+    meshes = _meshes(config, topology)
+    small = [shape for shape in meshes if weights / math.prod(shape) <= ROOM * capacity] or meshes
+    alone = [fsdp for fsdp, tensor in small if tensor == 1]
+    roomy = [fsdp for fsdp in alone if weights / fsdp <= ROOMY * capacity]
+    chosen = {(min(roomy, default=max(alone, default=1)), 1), (max(alone, default=1), 1)}
+    chosen |= {max((shape for shape in small if shape[1] == 2), default=(1, 1))}
+    for fsdp, tensor in sorted(chosen & set(small)):
         yield _on_mesh(config, fsdp, tensor)
 
 
-def _meshes(topology: Topology) -> list[tuple[int, int]]:
-    """Sizes of fsdp and tensor within one slice."""
+def _meshes(config: PlanConfig, topology: Topology) -> list[tuple[int, int]]:
+    """Sizes of fsdp and tensor within one slice that divide both models."""
     devices = len(devices_of(topology)) // topology.slices
-    return [
-        (fsdp, tensor)
-        for tensor in TENSORS
-        for fsdp in range(1, devices + 1)
-        if devices % (fsdp * tensor) == 0 and fsdp & (fsdp - 1) == 0
-    ]
+    shapes = shapes_for(config, topology, (1, 1))
+    models = [("teacher", shapes.teacher), ("student", shapes.student)]
+    found = []
+    for tensor in TENSORS:
+        for fsdp in (1 << power for power in range(devices.bit_length())):
+            if devices % (fsdp * tensor):
+                continue
+            mesh = AbstractMesh((devices // (fsdp * tensor), fsdp, tensor), AXES)
+            try:
+                for who, model in models:
+                    if model is not None:
+                        check_model(model, mesh, rules_of(config.mesh, who), who)
+            except MeshError:
+                continue
+            found.append((fsdp, tensor))
+    return found
 
 
 def _weights(config: PlanConfig, topology: Topology) -> float:
@@ -107,20 +118,6 @@ def _weights(config: PlanConfig, topology: Topology) -> float:
     mesh = mesh_of(config, topology)
     shapes = shapes_for(config, topology, layout_of(config, mesh))
     return sum(argument_bytes(*abstract_step(config, shapes, mesh)[1]).values())
-
-
-def _divides(config: PlanConfig, topology: Topology, shape: tuple[int, int]) -> bool:
-    """Whether a mesh divides both models."""
-    config = _on_mesh(config, *shape)
-    mesh = mesh_of(config, topology)
-    shapes = shapes_for(config, topology, layout_of(config, mesh))
-    try:
-        for who, model in (("teacher", shapes.teacher), ("student", shapes.student)):
-            if model is not None:
-                check_model(model, mesh, rules_of(config.mesh, who), who)
-    except MeshError:
-        return False
-    return True
 
 
 def _cheapest_remat(config: PlanConfig, topology: Topology, console: Console) -> list[Found]:
