@@ -68,7 +68,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh 
     return Mesh(np.asarray(grid), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def row_shards(mesh: Mesh | None) -> int:
+def row_shards(mesh: Mesh | AbstractMesh | None) -> int:
     """Over how many devices the rows of a batch are split."""
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 

@@ -1,21 +1,19 @@
 """What devices send each other in one step, read from the compiled program."""
 
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
+from adakd_jax.planning.groups import first_group
 from adakd_jax.planning.hardware import Topology
 from adakd_jax.planning.hlo import Instruction, Program, bytes_of, runs
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # A reduce-scatter may be an all-reduce whose other parts are dropped, fused under this name.
 _FUSED_SCATTER = "all-reduce-scatter"
-_IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_LISTS = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})?\}")
 
 
 class Collective(NamedTuple):
@@ -57,7 +55,9 @@ def collectives_of(
     found: dict[tuple[str, tuple[int, ...]], list[float]] = {}
     for run in runs(program, unknown_rounds, into_fusions=True):
         kind = run.instruction.opcode.removesuffix("-start")
-        members = _first_group(run.instruction, mesh.devices.size) if kind in KINDS else ()
+        members = (
+            first_group(run.instruction.attributes, mesh.devices.size) if kind in KINDS else ()
+        )
         if len(members) < 2:
             continue
         if kind == "all-reduce" and _scatters(run.computation, program):
@@ -113,31 +113,16 @@ def _links(devices: Iterable, topology: Topology) -> int:
     coordinates = [getattr(device, "coords", None) for device in devices]
     if topology.platform != "tpu" or None in coordinates:
         return 1
-    links = 0
-    for side, places in enumerate(zip(*coordinates, strict=True)):
-        span = len(set(places))
-        if span > 1:
-            around = span == topology.shape[side] and topology.connects_ends(side)
-            links += 2 if around else 1
-    return max(1, links)
+    spans = [len(set(places)) for places in zip(*coordinates, strict=True)]
+    if math.prod(spans) != len(coordinates):
+        return 1  # no block of neighbours
+    return max(1, sum(_links_along(side, span, topology) for side, span in enumerate(spans)))
 
 
-def _first_group(instruction: Instruction, devices: int) -> tuple[int, ...]:
-    """Devices of the first group, by their number in the program; all of them if none is named."""
-    text = instruction.attributes
-    if match := _IOTA.search(text):
-        shape, grid = (_integers(match[group]) for group in (1, 2))
-        numbers = np.arange(math.prod(grid)).reshape(grid)
-        if match[3]:
-            numbers = numbers.transpose(_integers(match[3]))
-        return tuple(numbers.reshape(shape)[0].tolist())
-    if (match := _LISTS.search(text)) and match[1]:
-        return tuple(_integers(match[1].split("}")[0].lstrip("{")))
-    return tuple(range(devices))
-
-
-def _integers(text: str) -> Sequence[int]:
-    return [int(number) for number in text.split(",")]
+def _links_along(side: int, span: int, topology: Topology) -> int:
+    if span == 1:
+        return 0
+    return 2 if span == topology.shape[side] and topology.connects_ends(side) else 1
 
 
 def _scatters(computation: dict[str, Instruction], program: Program) -> bool:

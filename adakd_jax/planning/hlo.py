@@ -23,7 +23,7 @@ class Array(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """One line of a computation; `number` is that of a parameter."""
+    """One line of a computation; `number` is that of a parameter, or an integer constant."""
 
     name: str
     shape: str
@@ -81,8 +81,13 @@ def _instruction(line: str) -> Instruction:
         opcode=opcode,
         operands=tuple(_NAME.findall(rest[start:end])),
         attributes=rest[end:],
-        number=int(rest[start + 1 : end - 1]) if opcode == "parameter" else None,
+        number=_number(opcode, rest[start + 1 : end - 1]),
     )
+
+
+def _number(opcode: str, text: str) -> int | None:
+    is_whole = opcode in ("parameter", "constant") and text.lstrip("-").isdigit()
+    return int(text) if is_whole else None
 
 
 def _closing(text: str, start: int) -> int:
@@ -126,18 +131,51 @@ def runs(program: Program, unknown_rounds: float, *, into_fusions: bool = False)
         computation = program.computations.get(name, {})
         for instruction in computation.values():
             yield Run(instruction, computation, times)
-            for inner, factor in _calls(instruction, unknown_rounds, into_fusions):
+            rounds = unknown_rounds
+            if instruction.opcode == "while":
+                known = _known_rounds(program, computation, instruction)
+                rounds = unknown_rounds if known is None else known
+            for inner, factor in _calls(instruction, rounds, into_fusions):
                 yield from visit(inner, times * factor)
 
     yield from visit(program.entry, 1.0)
 
 
+def _known_rounds(
+    program: Program, computation: dict[str, Instruction], loop: Instruction
+) -> float | None:
+    """Rounds of a loop that counts from one constant up to another; None for others."""
+    if known := _ROUNDS.search(loop.attributes):
+        return float(known[1])
+    condition = program.computations.get((loop.called("condition") or [""])[0], {})
+    last = list(condition.values())[-1] if condition else None
+    if last is None or last.opcode != "compare" or "direction=LT" not in last.attributes:
+        return None
+    carried = computation.get(loop.operands[0])
+
+    def value(name: str) -> int | None:
+        """Of an operand of the comparison: a constant, or what the loop starts with."""
+        operand = condition[name]
+        while operand.opcode in ("copy", "bitcast"):
+            operand = condition[operand.operands[0]]
+        index = re.search(r"index=(\d+)", operand.attributes)
+        if operand.opcode != "get-tuple-element" or index is None:
+            return operand.number
+        if carried is None or carried.opcode != "tuple":
+            return None
+        start = computation[carried.operands[int(index[1])]]
+        while start.opcode in ("copy", "bitcast"):
+            start = computation[start.operands[0]]
+        return start.number if start.opcode == "constant" else None
+
+    first, end = (value(name) for name in last.operands)
+    return None if first is None or end is None else float(max(0, end - first))
+
+
 def _calls(
-    instruction: Instruction, unknown_rounds: float, into_fusions: bool
+    instruction: Instruction, rounds: float, into_fusions: bool
 ) -> Iterator[tuple[str, float]]:
     if instruction.opcode == "while":
-        known = _ROUNDS.search(instruction.attributes)
-        rounds = float(known[1]) if known else unknown_rounds
         yield from ((name, rounds) for name in instruction.called("body"))
     elif instruction.opcode == "conditional":
         branches = instruction.called("branch_computations") or [

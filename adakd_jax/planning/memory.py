@@ -15,6 +15,11 @@ from adakd_jax.training.state import TrainState
 TEMPORARIES = "temporaries"
 _UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40}
 _NUMBER = r"([\d.]+)([KMGT]?)B?"
+# Both name what the whole program would take, arguments included.
+_REFUSALS = (
+    rf"temporaries \({_NUMBER}\) exceeds available HBM \({_NUMBER}\)",
+    rf"Used {_NUMBER} of {_NUMBER} hbm",
+)
 
 
 class Allocation(NamedTuple):
@@ -78,7 +83,7 @@ def memory_from_refusal(arguments: Mapping[str, float], message: str) -> Memory 
     """Of a program that the compiler found no room for, from its message; None if the message is
     about something else.
     """
-    found = re.search(rf"Used {_NUMBER} of {_NUMBER} hbm", message)
+    found = next(filter(None, (re.search(form, message) for form in _REFUSALS)), None)
     if found is None:
         return None
     used = _bytes(found[1], found[2])

@@ -99,7 +99,7 @@ def _print_work(console: Console, config: PlanConfig, plan: Plan) -> None:
             f"{one.count:,.0f}",
             f"{one.size / MIB:,.1f}",
             f"{one.sent / MIB:,.1f}",
-            "network" if one.crosses_slices else f"{one.links} links",
+            "network" if one.crosses_slices else f"{one.links} link{'s' * (one.links > 1)}",
         )
     if plan.collectives:
         console.print(table)

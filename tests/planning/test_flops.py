@@ -11,6 +11,9 @@ from adakd_jax.planning.work import Operations, step_operations
 from tests.planning.conftest import STUDENT, TEACHER
 
 ROWS, LENGTH = 8, 128
+# Products beside the weights', per token: angles of the rotation, for both models, and the sum over
+# each head that the backward pass of the student's attention starts with.
+ANGLES, HEAD_SUMS = 2 * 8, 2 * 2 * 4 * 8
 
 
 def body(hf):
@@ -40,7 +43,7 @@ def test_a_step_is_counted_as_by_hand(planned, changes, heads):
     config = planned("cpu:1", **changes)
     counted = step_operations(config, (1, ROWS))
     by_hand = ROWS * (
-        LENGTH * (2 * body(TEACHER) + 6 * body(STUDENT) + 64 * heads)
+        LENGTH * (2 * body(TEACHER) + 6 * body(STUDENT) + 64 * heads + ANGLES + HEAD_SUMS)
         + attention(TEACHER)
         + 3 * attention(STUDENT)
     )

@@ -54,13 +54,11 @@ def test_tpus_end_to_end(planned, tmp_path):
     file = tmp_path / "plan.json"
     mesh = {"fsdp": 2, "tensor": 2}
     console = Console(file=io.StringIO(), width=120)
-    config = planned("v5e:2x2,v5e-4", mesh=mesh, json=str(file))
+    config = planned("v5e:2x2", mesh=mesh, json=str(file))
     assert run_plans(config, search=False, console=console)
     told = console.file.getvalue()
-    for words in ("fits", "all-gather", "an estimate" if False else "estimate", "all topologies"):
-        assert words in told
-    plan, again = json.loads(file.read_text())
-    assert again["topology"] == plan["topology"] and again["memory"] == plan["memory"]
+    assert "fits: " in told and "all-gather" in told and "estimate by the chip's data" in told
+    [plan] = json.loads(file.read_text())
     # The teacher's weights are in bfloat16 there, whatever this process runs on.
     parts = plan["memory"]["parts"]
     assert plan["models"]["teacher"].endswith("bfloat16")
@@ -75,18 +73,14 @@ def test_tpus_end_to_end(planned, tmp_path):
 @pytest.mark.usefixtures("tpu")
 def test_the_compilers_refusal_is_understood():
     [device] = devices_of(read_topology("v5e-1"))
-    size = 5 * GIB
+    size = 7 * GIB
     x = jax.ShapeDtypeStruct((size,), jnp.int8, sharding=SingleDeviceSharding(device))
-
-    def program(x):
-        return x + 1, x * 2, jnp.sort(x)
-
     with pytest.raises(jax.errors.JaxRuntimeError) as refused:
-        jax.jit(program).lower(x).compile()
+        jax.jit(lambda x: (x + 1, x * 2)).lower(x).compile()
     memory = memory_from_refusal({"x": float(size)}, str(refused.value))
     assert memory is not None and not memory.fits
     assert memory.capacity == read_topology("v5e-1").chip.hbm
-    assert memory.total > 20 * GIB and memory.parts["temporaries"] > 15 * GIB
+    assert memory.parts == {"x": size, "temporaries": 2 * size}
     assert memory_from_refusal({}, "some other error") is None
 
 
