@@ -103,7 +103,8 @@ def _collective(
         count=count,
         size=size,
         sent=factor * size,
-        links=_links(devices, topology),
+        # Permutations come in pairs, one each way around a ring.
+        links=2 if kind == "collective-permute" else _links(devices, topology),
         crosses_slices=len(slices) > 1,
     )
 

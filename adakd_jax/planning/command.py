@@ -17,15 +17,15 @@ def run_plans(config: PlanConfig, *, search: bool, console: Console | None = Non
     """Plan for every topology, print and write what was found; returns whether all fit."""
     console = console or Console(width=None if sys.stdout.isatty() else LINE_WIDTH)
     places = [read_topology(name, config.mesh.slices) for name in config.topology]
-    plans = []
+    found = []
     for place in places:
-        planned, plan = _plan(config, place, search, console)
-        plans.append(plan)
-        print_plan(console, planned, plan)
+        found.append(_plan(config, place, search, console))
+        print_plan(console, *found[-1])
+        if config.json is not None:  # each at once: a compilation takes minutes
+            write_json(found, config.json)
+    plans = [plan for _, plan in found]
     if len(plans) > 1:
         print_summary(console, plans)
-    if config.json is not None:
-        write_json(config, plans, config.json)
     return all(plan.memory.fits for plan in plans)
 
 

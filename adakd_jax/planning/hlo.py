@@ -5,12 +5,13 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from adakd_jax.planning.loops import known_rounds
+
 # Bits of an element, where they are not the digits in the type's name.
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?")
 _HEADER = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)\s*\(.*\{\s*$")
 _NAME = re.compile(r"%([\w.\-]+)")
-_ROUNDS = re.compile(r"known_trip_count\W+n\W+(\d+)")
 # Memory space 0 is the device's main memory; the compiler keeps some arrays in faster ones.
 _ELSEWHERE = re.compile(r"S\([1-9]\d*\)")
 
@@ -133,43 +134,12 @@ def runs(program: Program, unknown_rounds: float, *, into_fusions: bool = False)
             yield Run(instruction, computation, times)
             rounds = unknown_rounds
             if instruction.opcode == "while":
-                known = _known_rounds(program, computation, instruction)
+                known = known_rounds(program.computations, computation, instruction)
                 rounds = unknown_rounds if known is None else known
             for inner, factor in _calls(instruction, rounds, into_fusions):
                 yield from visit(inner, times * factor)
 
     yield from visit(program.entry, 1.0)
-
-
-def _known_rounds(
-    program: Program, computation: dict[str, Instruction], loop: Instruction
-) -> float | None:
-    """Rounds of a loop that counts from one constant up to another; None for others."""
-    if known := _ROUNDS.search(loop.attributes):
-        return float(known[1])
-    condition = program.computations.get((loop.called("condition") or [""])[0], {})
-    last = list(condition.values())[-1] if condition else None
-    if last is None or last.opcode != "compare" or "direction=LT" not in last.attributes:
-        return None
-    carried = computation.get(loop.operands[0])
-
-    def value(name: str) -> int | None:
-        """Of an operand of the comparison: a constant, or what the loop starts with."""
-        operand = condition[name]
-        while operand.opcode in ("copy", "bitcast"):
-            operand = condition[operand.operands[0]]
-        index = re.search(r"index=(\d+)", operand.attributes)
-        if operand.opcode != "get-tuple-element" or index is None:
-            return operand.number
-        if carried is None or carried.opcode != "tuple":
-            return None
-        start = computation[carried.operands[int(index[1])]]
-        while start.opcode in ("copy", "bitcast"):
-            start = computation[start.operands[0]]
-        return start.number if start.opcode == "constant" else None
-
-    first, end = (value(name) for name in last.operands)
-    return None if first is None or end is None else float(max(0, end - first))
 
 
 def _calls(

@@ -224,8 +224,8 @@ def as_json(config: PlanConfig, plan: Plan) -> dict[str, Any]:
     }
 
 
-def write_json(config: PlanConfig, plans: Sequence[Plan], file: str) -> None:
-    """Write all plans to a file, local or gs://."""
+def write_json(found: Sequence[tuple[PlanConfig, Plan]], file: str) -> None:
+    """Write plans and what they were made for to a file, local or gs://."""
     path = epath.Path(file).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([as_json(config, plan) for plan in plans], indent=1) + "\n")
+    path.write_text(json.dumps([as_json(*one) for one in found], indent=1) + "\n")
