@@ -8,6 +8,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from adakd_jax.planning.collectives import collectives_of
+from adakd_jax.planning.groups import first_group
 from adakd_jax.planning.hardware import read_topology
 from adakd_jax.planning.hlo import arrays_of, bytes_of, read_program, runs
 from adakd_jax.planning.inputs import devices_of
@@ -56,6 +57,38 @@ replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%condition
 """
 
 
+# A counter from 1 that grows by two while it is less than a carried 8, and one that ends where the
+# data says.
+COUNTED = """\
+%body (state: (s32[], s32[])) -> (s32[], s32[]) {
+  %state = (s32[], s32[]) parameter(0)
+  %index = s32[] get-tuple-element(%state), index=0
+  %end = s32[] get-tuple-element(%state), index=1
+  %two = s32[] constant(2)
+  %next = s32[] add(%index, %two)
+  ROOT %carry = (s32[], s32[]) tuple(%next, %end)
+}
+
+%condition (state.1: (s32[], s32[])) -> pred[] {
+  %state.1 = (s32[], s32[]) parameter(0)
+  %index.1 = s32[] get-tuple-element(%state.1), index=0
+  %end.1 = s32[] get-tuple-element(%state.1), index=1
+  ROOT %less = pred[] compare(%index.1, %end.1), direction=LT
+}
+
+ENTRY %main (data: s32[]) -> (s32[], s32[]) {
+  %data = s32[] parameter(0)
+  %one = s32[] constant(1)
+  %copied = s32[] copy(%one)
+  %eight = s32[] constant(8)
+  %begin = (s32[], s32[]) tuple(%copied, %eight)
+  %counted = (s32[], s32[]) while(%begin), condition=%condition, body=%body
+  %other = (s32[], s32[]) tuple(%copied, %data)
+  ROOT %unknown = (s32[], s32[]) while(%other), condition=%condition, body=%body
+}
+"""
+
+
 def mesh_of_eight():
     """Numbers in place of devices, as far as a text is concerned."""
 
@@ -82,6 +115,35 @@ def test_loops_multiply():
     assert times["start"] == 3.0 and program.entry == "main"
     gathers = [run.times for run in runs(program, 3.0) if run.instruction.name == "start"]
     assert gathers == [2.0, 3.0]
+
+
+def test_rounds_of_loops_that_count():
+    times = [
+        run.times for run in runs(read_program(COUNTED), 5.0) if run.instruction.name == "next"
+    ]
+    assert times == [4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "members"),
+    [
+        ("replica_groups={{4,5},{6,7}}, to_apply=%add", (4, 5)),
+        ("replica_groups=[2,4]<=[8]", (0, 1, 2, 3)),
+        ("replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}", (0, 2, 4, 6)),
+        ("replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0','axis_1'}, x=1", tuple(range(8))),
+        (
+            "replica_groups=mesh['a'=4,'b'=1,'c'=2], device_ids=([2,4]T(1,0)) {'a'}, y={1}",
+            (0, 1, 2, 3),
+        ),
+        ("replica_groups=mesh['a'=4,'b'=2] {'b'}", (0, 1)),
+        ("replica_groups=mesh['a'=8] {'a':(2)2}", (0, 2)),
+        ("source_target_pairs={{3,3},{0,15},{1,0}}", (0, 15)),
+        ("source_target_pairs={{0,0},{1,1}}", (0,)),
+        ("replica_groups={}, to_apply=%add", tuple(range(8))),
+    ],
+)
+def test_who_takes_part(attributes, members):
+    assert first_group(attributes, 8) == members
 
 
 def test_collectives_of_a_text():
