@@ -42,9 +42,9 @@ def on_each_device(
     index = window.index if isinstance(window, LayerWindow) else None
 
     def with_window(query: Array, key: Array, value: Array, segments: Array, index: Array | None):
-        by_layer = isinstance(window, LayerWindow) and index is not None
-        own = window._replace(index=index) if by_layer else window
-        return kernel(query, key, value, segments, own)
+        if isinstance(window, LayerWindow) and index is not None:
+            return kernel(query, key, value, segments, window._replace(index=index))
+        return kernel(query, key, value, segments, window)
 
     return jax.shard_map(
         with_window,

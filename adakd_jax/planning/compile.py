@@ -111,7 +111,8 @@ def plan_for(config: PlanConfig, topology: Topology) -> Plan:
         roofline=None,
         compile_seconds=seconds,
     )
-    return plan if compiled is None else _with_traffic(config, plan, mesh, compiled.as_text())
+    text = None if compiled is None else compiled.as_text()
+    return plan if text is None else _with_traffic(config, plan, mesh, text)
 
 
 def _with_traffic(config: PlanConfig, plan: Plan, mesh: Mesh, text: str) -> Plan:

@@ -68,6 +68,7 @@ def memory_of(
 ) -> Memory:
     """Of a program that was compiled."""
     analysis = compiled.memory_analysis()
+    assert analysis is not None  # both CPU and TPU have one
     total = (
         analysis.argument_size_in_bytes
         + analysis.output_size_in_bytes

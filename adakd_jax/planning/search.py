@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Iterator
 
 from jax.sharding import AbstractMesh
@@ -58,7 +59,7 @@ def most_rows(plan: Plan, compiled: Callable[[int], Plan]) -> int:
     """
     fits, rows = plan.rows_per_device, 2 * plan.rows_per_device
     sizes = {fits: plan.memory.total}
-    capacity, refused = plan.memory.capacity, math.inf
+    capacity, refused = plan.memory.capacity, sys.maxsize
     assert capacity is not None  # a search without one has nothing to fill
     while fits < rows < refused and len(sizes) < 6:
         found = compiled(rows)
@@ -70,7 +71,7 @@ def most_rows(plan: Plan, compiled: Callable[[int], Plan]) -> int:
         (first, small), *_, (last, large) = sorted(sizes.items())
         slope = max(1.0, (large - small) / (last - first))
         end = int(first + (capacity - small) / slope)
-        rows = max(fits + 1, end) if refused is math.inf else min(refused - 1, max(fits, end))
+        rows = max(fits + 1, end) if refused == sys.maxsize else min(refused - 1, max(fits, end))
     return fits
 
 

@@ -13,6 +13,11 @@ _FREE = {
     *("while", "conditional", "call", "partition-id", "replica-id", "opt-barrier", "domain"),
     *("async-start", "async-update", "async-done", "add-dependency"),
 }
+# Calls that reserve memory, rename it, or mark where a collective begins and ends.
+_FREE_CALLS = (
+    *("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"),
+    *("AsyncCollectiveStart", "AsyncCollectiveDone"),
+)
 _SLICING = ("dynamic-slice", "gather", "slice")
 _PASSING = ("bitcast", "reshape", "convert", "copy")
 
@@ -38,6 +43,10 @@ def _moved(
 ) -> float:
     shapes = [computation[name].shape for name in instruction.operands if name in computation]
     written = _in_memory(instruction.shape)
+    if instruction.opcode == "custom-call" and any(
+        f'"{name}"' in instruction.attributes for name in _FREE_CALLS
+    ):
+        return 0.0
     if instruction.opcode in _SLICING:
         return 2.0 * written
     if instruction.opcode == "dynamic-update-slice":
