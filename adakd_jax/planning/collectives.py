@@ -1,7 +1,8 @@
 """What devices send each other in one step, read from the compiled program."""
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +10,12 @@ from jax.sharding import Mesh
 
 from adakd_jax.planning.groups import first_group
 from adakd_jax.planning.hardware import Topology
-from adakd_jax.planning.hlo import Instruction, Program, bytes_of, runs
+from adakd_jax.planning.hlo import Instruction, Program, Run, bytes_of, runs
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # A reduce-scatter may be an all-reduce whose other parts are dropped, fused under this name.
 _FUSED_SCATTER = "all-reduce-scatter"
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
 class Collective(NamedTuple):
@@ -53,11 +55,8 @@ def collectives_of(
         unknown_rounds: how often the body of a loop runs whose rounds depend on data.
     """
     found: dict[tuple[str, tuple[int, ...]], list[float]] = {}
-    for run in runs(program, unknown_rounds, into_fusions=True):
-        kind = run.instruction.opcode.removesuffix("-start")
-        members = (
-            first_group(run.instruction.attributes, mesh.devices.size) if kind in KINDS else ()
-        )
+    for kind, run in _collective_runs(program, unknown_rounds):
+        members = first_group(run.instruction.attributes, mesh.devices.size)
         if len(members) < 2:
             continue
         if kind == "all-reduce" and _scatters(run.computation, program):
@@ -72,6 +71,22 @@ def collectives_of(
         for (kind, members), (count, size) in found.items()
     )
     return sorted(rows, key=lambda row: -row.sent)
+
+
+def _collective_runs(program: Program, unknown_rounds: float) -> Iterator[tuple[str, Run]]:
+    """Every collective that runs, with its kind.
+
+    One that goes on behind several fusions stands in each of them, under the same channel: once.
+    """
+    of_channel: dict[str, str] = {}
+    for run in runs(program, unknown_rounds, into_fusions=True):
+        kind = run.instruction.opcode.removesuffix("-start")
+        if kind not in KINDS:
+            continue
+        channel = _CHANNEL.search(run.instruction.attributes)
+        name = run.instruction.name
+        if channel is None or of_channel.setdefault(channel[1], name) == name:
+            yield kind, run
 
 
 def _collective(

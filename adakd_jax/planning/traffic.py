@@ -5,6 +5,7 @@ and of an array that it only slices, the slice counts. Arrays that the compiler 
 memory do not count.
 """
 
+from adakd_jax.planning.collectives import KINDS
 from adakd_jax.planning.hlo import Instruction, Program, arrays_of, runs
 
 # They move nothing, or what they run counts by itself.
@@ -13,11 +14,10 @@ _FREE = {
     *("while", "conditional", "call", "partition-id", "replica-id", "opt-barrier", "domain"),
     *("async-start", "async-update", "async-done", "add-dependency"),
 }
-# Calls that reserve memory, rename it, or mark where a collective begins and ends.
-_FREE_CALLS = (
-    *("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound"),
-    *("AsyncCollectiveStart", "AsyncCollectiveDone"),
-)
+# Where a collective begins and ends that goes on behind other fusions.
+_BEGIN, _END = '"AsyncCollectiveStart"', '"AsyncCollectiveDone"'
+# Calls that reserve memory or rename it.
+_FREE_CALLS = ('"AllocateBuffer"', '"ConcatBitcast"', '"AssumeGatherIndicesInBound"', _BEGIN, _END)
 _SLICING = ("dynamic-slice", "gather", "slice")
 _PASSING = ("bitcast", "reshape", "convert", "copy")
 
@@ -43,44 +43,79 @@ def _moved(
 ) -> float:
     shapes = [computation[name].shape for name in instruction.operands if name in computation]
     written = _in_memory(instruction.shape)
-    if instruction.opcode == "custom-call" and any(
-        f'"{name}"' in instruction.attributes for name in _FREE_CALLS
-    ):
+    if _is_call(instruction, _FREE_CALLS):
         return 0.0
     if instruction.opcode in _SLICING:
         return 2.0 * written
     if instruction.opcode == "dynamic-update-slice":
         return 2.0 * _in_memory(shapes[1])
+    if instruction.opcode == "slice-start":
+        source, part = arrays_of(instruction.shape)[:2]
+        return part.size * (source.in_memory + part.in_memory)
     if instruction.opcode.endswith("-start") and instruction.opcode != "all-reduce-start":
         return written  # its result names what it reads, too
     if instruction.opcode != "fusion":
         return written + sum(_in_memory(shape) for shape in shapes)
-    inner = program.computations.get((instruction.called("calls") or [""])[0], {})
-    return _fused(inner, shapes, written)
+    return _fused(program.computations[instruction.called("calls")[0]], shapes, instruction.shape)
 
 
-def _fused(inner: dict[str, Instruction], shapes: list[str], written: float) -> float:
-    """What a fusion moves: the slices of an operand it slices, the part of one it updates."""
+def _fused(inner: dict[str, Instruction], shapes: list[str], result: str) -> float:
+    """What a fusion moves: the slices of an operand it slices, the part of one it updates, and
+    nothing of what it only passes on, such as the arrays of a collective that others began.
+    """
+    root = list(inner.values())[-1]
+    if _is_call(root, (_BEGIN,)):
+        begun = inner[root.operands[0]]
+        read = sum(_in_memory(inner[name].shape) for name in begun.operands if name in inner)
+        return read + _in_memory(begun.shape)
     users: dict[str, list[Instruction]] = {}
     for instruction in inner.values():
         for name in instruction.operands:
             users.setdefault(name, []).append(instruction)
-    parameters = [one for one in inner.values() if one.opcode == "parameter"]
-    total = written
-    for parameter in parameters:
-        whole = _in_memory(shapes[parameter.number or 0])
-        if not whole:
+    total = written = _written(inner, root, result)
+    for parameter in inner.values():
+        if parameter.opcode != "parameter" or _is_passed_on(parameter, users, root):
             continue
+        whole = _in_memory(shapes[parameter.number or 0])
         reached = _users_of(parameter.name, users)
-        if reached and all(one.opcode in _SLICING for one in reached):
+        if all(one.opcode in _SLICING for one in reached) and whole:
             total += min(whole, sum(_size(one.shape) for one in reached))
-        elif reached and all(one.opcode == "dynamic-update-slice" for one in reached):
+        elif all(one.opcode == "dynamic-update-slice" for one in reached) and whole:
             part = sum(_size(inner[one.operands[1]].shape) for one in reached)
             # Updated in place: neither read nor written as a whole.
             total += part - min(written, whole)
         else:
             total += whole
     return max(total, 0.0)
+
+
+def _written(inner: dict[str, Instruction], root: Instruction, result: str) -> float:
+    """Bytes of a fusion's results that it computes itself."""
+    outputs = [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    passed = ("parameter", *KINDS) if root.opcode == "tuple" else ()
+    return sum(
+        array.size
+        for array, output in zip(arrays_of(result), outputs, strict=True)
+        if array.in_memory and output.opcode not in passed and not _is_call(output, (_END,))
+    )
+
+
+def _is_passed_on(
+    value: Instruction, users: dict[str, list[Instruction]], root: Instruction
+) -> bool:
+    """Whether a fusion does nothing with a value but hand it on."""
+    return all(
+        (user is root and user.opcode == "tuple")
+        or _is_call(user, (_END,))
+        or (user.opcode in KINDS and _is_passed_on(user, users, root))
+        for user in users.get(value.name, [])
+    )
+
+
+def _is_call(instruction: Instruction, targets: tuple[str, ...]) -> bool:
+    return instruction.opcode == "custom-call" and any(
+        target in instruction.attributes for target in targets
+    )
 
 
 def _users_of(name: str, users: dict[str, list[Instruction]]) -> list[Instruction]:

@@ -89,6 +89,50 @@ ENTRY %main (data: s32[]) -> (s32[], s32[]) {
 """
 
 
+# A gather that goes on behind a product: it begins, is carried on and ends, each in a fusion of
+# its own; and a slice of what it gathered, fetched into faster memory.
+BEHIND = """\
+%begin (param_0: f32[1,100]) -> (f32[1,100], f32[4,100], u32[]) {
+  %param_0 = f32[1,100]{1,0} parameter(0)
+  %gather.0 = f32[4,100]{1,0} all-gather(%param_0), channel_id=7, replica_groups={{0,1,2,3}}
+  ROOT %token = (f32[1,100]{1,0}, f32[4,100]{1,0}, u32[]{:S(2)}) custom-call(%gather.0), \
+custom_call_target="AsyncCollectiveStart"
+}
+
+%carry (param_1: f32[1,100], param_2: f32[4,100], param_3: f32[50]) -> \
+(f32[50], f32[1,100], f32[4,100]) {
+  %param_1 = f32[1,100]{1,0} parameter(0)
+  %param_2 = f32[4,100]{1,0} parameter(1)
+  %param_3 = f32[50]{0} parameter(2)
+  %gather.1 = f32[4,100]{1,0} all-gather(%param_1), channel_id=7, replica_groups={{0,1,2,3}}
+  %product = f32[50]{0} multiply(%param_3, %param_3)
+  ROOT %all = (f32[50]{0}, f32[1,100]{1,0}, f32[4,100]{1,0}) tuple(%product, %param_1, %gather.1)
+}
+
+%end (param_4: f32[1,100], param_5: f32[4,100]) -> f32[4,100] {
+  %param_4 = f32[1,100]{1,0} parameter(0)
+  %param_5 = f32[4,100]{1,0} parameter(1)
+  %gather.2 = f32[4,100]{1,0} all-gather(%param_4), channel_id=7, replica_groups={{0,1,2,3}}
+  ROOT %whole = f32[4,100]{1,0} custom-call(%param_4, %param_5, %gather.2), \
+custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (part: f32[1,100], x: f32[50]) -> f32[4,100] {
+  %part = f32[1,100]{1,0} parameter(0)
+  %x = f32[50]{0} parameter(1)
+  %started = (f32[1,100]{1,0}, f32[4,100]{1,0}, u32[]{:S(2)}) fusion(%part), calls=%begin
+  %sent = f32[1,100]{1,0} get-tuple-element(%started), index=0
+  %place = f32[4,100]{1,0} get-tuple-element(%started), index=1
+  %carried = (f32[50]{0}, f32[1,100]{1,0}, f32[4,100]{1,0}) fusion(%sent, %place, %x), calls=%carry
+  %sent.1 = f32[1,100]{1,0} get-tuple-element(%carried), index=1
+  %place.1 = f32[4,100]{1,0} get-tuple-element(%carried), index=2
+  %done = f32[4,100]{1,0} fusion(%sent.1, %place.1), calls=%end
+  %fetched = ((f32[4,100]{1,0}), f32[2,100]{1,0:S(1)}, u32[]{:S(2)}) slice-start(%done)
+  ROOT %result = f32[4,100]{1,0} bitcast(%done)
+}
+"""
+
+
 def mesh_of_eight():
     """Numbers in place of devices, as far as a text is concerned."""
 
@@ -161,6 +205,15 @@ def test_bytes_of_a_text():
     # reads it, and what it gathers is not in memory. Then the sum, read and written.
     a_round = 400 + 4 + 400 + 400
     assert bytes_moved(read_program(TEXT), 3.0) == 5 * a_round + 2 * 16
+
+
+def test_a_collective_behind_other_work_counts_once():
+    program = read_program(BEHIND)
+    [gather] = collectives_of(program, mesh_of_eight(), read_topology("cpu:8"), 1.0)
+    assert (gather.count, gather.size, gather.sent) == (1.0, 400, 3 * 400)
+    # The gather reads its part and writes the whole; the product reads and writes 50 numbers; the
+    # slice is read.
+    assert bytes_moved(program, 1.0) == (400 + 1600) + (200 + 200) + 800
 
 
 @pytest.mark.usefixtures("tpu")
