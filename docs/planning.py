@@ -12,7 +12,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from matplotlib import pyplot
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "planning"
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 Plans = list[dict[str, Any]]
 PAIRS = {
     "qwen2": ("Qwen2-7B → 1.5B", "configs/qwen2_7b_to_1.5b.yaml"),
@@ -54,63 +54,113 @@ class Case(NamedTuple):
         return json.loads(file.read_text()) if file.exists() else []
 
 
-ROWS = 8
-PODS = "v5e-16,v5e-256,v5p-128,v6e-256"
-GROWING = "v5e-4,v5e-8,v5e-16,v5e-32,v5e-64,v5e-128,v5e-256"
-SCALING = {
-    "fsdp 16": ("v5e-16,v5e-32,v5e-64,v5e-128,v5e-256", 16),
-}
-CASES = {
-    "batch": [
-        Case(f"{pair}_batch", pair, f"--topology v5e-16 --mesh.fsdp 16 {DOLLY}") for pair in PAIRS
-    ],
-    "pods": [
-        Case(
-            f"{pair}_pods",
-            pair,
-            f"--topology {PODS} --mesh.fsdp 16 --rows_per_device {ROWS} {DOLLY}",
-        )
-        for pair in PAIRS
-    ],
-    "scaling": [],
-}
-
+# The same rows on every device: the batch grows with the slice.
+SETTINGS = f"--mesh.fsdp 16 --rows_per_device 8 {DOLLY}"
+CASES = [
+    Case("qwen2_pods", "qwen2", f"--topology v5e-16,v5e-256,v5p-128,v6e-256 {SETTINGS}"),
+    Case("openllama2_pods", "openllama2", f"--topology v5e-16,v5e-256,v5p-128,v6e-256 {SETTINGS}"),
+    Case("qwen2_scaling", "qwen2", f"--topology v5e-64 {SETTINGS}"),
+]
+# One chip in slices of many sizes.
+SCALED = "v5e"
 
 MARKS = "<!-- plans: start -->", "<!-- plans: end -->"
 PAGE, README = ROOT / "docs" / "planning.md", ROOT / "README.md"
-POD_COLUMNS = (
-    *("", "mesh", "rows a device", "weights, optimizer", "teacher", "temporaries", "GiB of HBM"),
+PLOT = RESULTS / "scaling.png"
+COLUMNS = (
+    *("", "mesh", "student and optimizer", "teacher", "temporaries", "GiB of HBM"),
     *("sends GiB", "s a step", "tokens/s", "MFU", "chip-hours"),
+)
+SCALING_COLUMNS = (
+    *("", "chips", "mesh", "rows a step", "GiB", "all-gather", "all-reduce", "reduce-scatter"),
+    *("collective-permute", "s a step", "tokens/s a chip"),
 )
 
 
-def tables() -> Iterator[str]:
-    """Markdown of all plans, a table a pair."""
+def pods(pair: str) -> Plans:
+    """Plans of a pair of models on the slices that are compared."""
+    return [plan for case in CASES if case.name == f"{pair}_pods" for plan in case.plans()]
+
+
+def scaling(pair: str) -> Plans:
+    """Plans of a pair that fit on slices of one chip, from few to many."""
+    plans = [plan for case in CASES if case.pair == pair for plan in case.plans()]
+    of_chip = [plan for plan in plans if plan["topology"]["name"].startswith(f"{SCALED}:")]
+    fitting = [plan for plan in of_chip if plan["memory"]["fits"]]
+    return sorted(fitting, key=lambda plan: plan["topology"]["chips"])
+
+
+def page_tables() -> str:
+    """Markdown of all plans: the pods, a table a pair, then what changes with the devices."""
+    lines = []
     for pair, (title, config) in PAIRS.items():
-        yield f"**{title}** (`{config}`)"
-        yield ""
-        yield f"| {' | '.join(POD_COLUMNS)} |"
-        yield "|---|---|" + "--:|" * (len(POD_COLUMNS) - 2)
-        for case in CASES["pods"]:
-            if case.pair == pair:
-                yield from (f"| {' | '.join(_pod_row(plan))} |" for plan in case.plans())
-        yield ""
+        lines += [f"**{title}** (`{config}`), 8 rows of 512 tokens a device", ""]
+        lines += [*_table(COLUMNS, [_pod_row(plan) for plan in pods(pair)], 2), ""]
+    lines += ["**The same 8 rows a device on ever more devices**; sent by a device a step, MiB", ""]
+    rows = [
+        _scaling_row(title, plan) for pair, (title, _) in PAIRS.items() for plan in scaling(pair)
+    ]
+    return "\n".join([*lines, *_table(SCALING_COLUMNS, rows, 1)])
+
+
+def readme_table() -> str:
+    """Markdown of the pods, both pairs in one table."""
+    rows = [
+        [title, plan["topology"]["name"], _memory(plan), *_times(plan)[1:]]
+        for pair, (title, _) in PAIRS.items()
+        for plan in pods(pair)
+    ]
+    columns = ("", "slice", "GiB of HBM", "s a step", "tokens/s", "MFU", "chip-hours")
+    return "\n".join(_table(columns, rows, 2))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * left + "--:|" * (len(columns) - left)
+    yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 def _pod_row(plan: dict[str, Any]) -> list[str]:
-    parts, memory = plan["memory"]["parts"], plan["memory"]
-    mesh = " × ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1)
-    verdict = "" if memory["fits"] else " **no**"
+    parts = plan["memory"]["parts"]
     return [
-        plan["topology"]["name"],
-        mesh,
-        str(plan["rows_per_device"]),
+        f"`{plan['topology']['name']}`",
+        _mesh(plan),
         f"{(parts['student'] + parts['optimizer and averages']) / GIB:.2f}",
         f"{parts['teacher'] / GIB:.2f}",
         f"{parts['temporaries'] / GIB:.2f}",
-        f"{memory['total'] / GIB:.2f} of {memory['capacity'] / GIB:.2f}{verdict}",
+        _memory(plan),
         *_times(plan),
     ]
+
+
+def _scaling_row(title: str, plan: dict[str, Any]) -> list[str]:
+    chips = plan["topology"]["chips"]
+    seconds = [plan["estimate"][which]["seconds"] for which in ("overlapped", "in_turn")]
+    each = plan["micro_batches"] * plan["rows"] * plan["length"] / chips
+    return [
+        title,
+        str(chips),
+        _mesh(plan),
+        str(plan["micro_batches"] * plan["rows"]),
+        f"{plan['memory']['total'] / GIB:.2f}",
+        *(f"{_sent(plan, kind) / MIB:,.0f}" for kind in SCALING_COLUMNS[5:9]),
+        f"{seconds[0]:.2f}–{seconds[1]:.2f}",
+        f"{each / seconds[1]:,.0f}–{each / seconds[0]:,.0f}",
+    ]
+
+
+def _sent(plan: dict[str, Any], kind: str | None = None) -> float:
+    return sum(one["sent"] for one in plan["collectives"] if kind in (None, one["kind"]))
+
+
+def _mesh(plan: dict[str, Any]) -> str:
+    return " × ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1)
+
+
+def _memory(plan: dict[str, Any]) -> str:
+    memory = plan["memory"]
+    verdict = "" if memory["fits"] else ": does not fit"
+    return f"{memory['total'] / GIB:.2f} of {memory['capacity'] / GIB:.2f}{verdict}"
 
 
 def _times(plan: dict[str, Any]) -> list[str]:
@@ -119,64 +169,57 @@ def _times(plan: dict[str, Any]) -> list[str]:
     if estimate is None:
         return ["–"] * 5
     best, worst = estimate["overlapped"], estimate["in_turn"]
-    sent = sum(one["sent"] for one in plan["collectives"])
-    hours = "–"
-    if best["chip_hours"] is not None:
-        hours = f"{best['chip_hours']:.1f}–{worst['chip_hours']:.1f}"
     return [
-        f"{sent / GIB:.1f}",
+        f"{_sent(plan) / GIB:.1f}",
         f"{best['seconds']:.2f}–{worst['seconds']:.2f}",
         f"{worst['tokens_a_second']:,.0f}–{best['tokens_a_second']:,.0f}",
         f"{worst['mfu']:.0%}–{best['mfu']:.0%}",
-        hours,
+        f"{best['chip_hours']:.1f}–{worst['chip_hours']:.1f}",
     ]
 
 
 def write(path: Path, text: str) -> None:
     """Put text between the marks of a file."""
-    page = path.read_text()
-    before, _, rest = page.partition(MARKS[0])
+    before, _, rest = path.read_text().partition(MARKS[0])
     path.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
 
 
 def plot(file: Path) -> None:
-    """Memory and bytes sent of a device, against devices, at the same rows a device."""
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for case in CASES["scaling"]:
-        plans = case.plans()
+    """Memory of a device and bytes it sends against devices, at the same rows a device."""
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for pair, (title, _) in PAIRS.items():
+        plans = scaling(pair)
         chips = [plan["topology"]["chips"] for plan in plans]
-        total = [plan["memory"]["total"] / GIB for plan in plans]
-        known = [
-            (plan["topology"]["chips"], sum(one["sent"] for one in plan["collectives"]) / GIB)
-            for plan in plans
-            if plan["collectives"] is not None
-        ]
-        label = case.flags.partition("--mesh.")[2].partition(" --")[0]
-        panels[0].plot(chips, total, marker="o", label=label)
-        panels[1].plot(*zip(*known, strict=True), marker="o", label=label)
-    panels[0].axhline(15.75, color="black", linewidth=0.8, linestyle="--")
-    panels[0].set(ylabel="GiB of a device")
-    panels[1].set(ylabel="GiB sent by a device in a step")
-    for panel in panels:
-        panel.set(xscale="log", xlabel="v5e chips", ylim=(0, None))
+        left.plot(chips, [plan["memory"]["total"] / GIB for plan in plans], "o-", label=title)
+        right.plot(chips, [_sent(plan) / GIB for plan in plans], "o-", label=title)
+        capacity = plans[0]["memory"]["capacity"] / GIB
+    left.axhline(capacity, color="black", linewidth=0.8, linestyle="--", label="HBM")
+    left.set(ylabel="GiB of a device")
+    right.set(ylabel="GiB a device sends in a step")
+    for panel in (left, right):
+        panel.set(xscale="log", xlabel=f"{SCALED} chips", ylim=(0, None))
+        panel.set_xticks(chips, [str(count) for count in chips])
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
-    panels[0].legend()
+    left.legend()
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
 
 
 def main() -> None:
     """Make what is missing, then write tables and plot."""
-    cases = [case for group in CASES.values() for case in group]
     if "--commands" in sys.argv:
-        print("\n".join(case.command for case in cases))
+        print("\n".join(case.command for case in CASES))
         return
     RESULTS.mkdir(exist_ok=True)
-    for case in cases:
+    for case in CASES:
         if not case.plans() and "--render" not in sys.argv:
             print(case.command, flush=True)
             # Exit code 1 is a plan, too: of what does not fit.
             subprocess.run([sys.executable, *shlex.split(case.command)[1:]], cwd=ROOT, check=False)
+    write(PAGE, page_tables())
+    write(README, readme_table())
+    plot(PLOT)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
 """What devices send each other in one step, read from the compiled program."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
+from adakd_jax.planning.behind import is_handed_on
 from adakd_jax.planning.groups import first_group
 from adakd_jax.planning.hardware import Topology
-from adakd_jax.planning.hlo import Instruction, Program, Run, bytes_of, runs
+from adakd_jax.planning.hlo import KINDS, Instruction, Program, Run, bytes_of, runs
 
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # A reduce-scatter may be an all-reduce whose other parts are dropped, fused under this name.
 _FUSED_SCATTER = "all-reduce-scatter"
-_CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
 class Collective(NamedTuple):
@@ -74,18 +72,19 @@ def collectives_of(
 
 
 def _collective_runs(program: Program, unknown_rounds: float) -> Iterator[tuple[str, Run]]:
-    """Every collective that runs, with its kind.
-
-    One that goes on behind several fusions stands in each of them, under the same channel: once.
-    """
-    of_channel: dict[str, str] = {}
+    """Every collective that runs, with its kind; of one that fusions hand on, where it begins."""
+    fused = {
+        id(program.computations[name])
+        for computation in program.computations.values()
+        for instruction in computation.values()
+        if instruction.opcode == "fusion"
+        for name in instruction.called("calls")
+    }
     for run in runs(program, unknown_rounds, into_fusions=True):
         kind = run.instruction.opcode.removesuffix("-start")
         if kind not in KINDS:
             continue
-        channel = _CHANNEL.search(run.instruction.attributes)
-        name = run.instruction.name
-        if channel is None or of_channel.setdefault(channel[1], name) == name:
+        if id(run.computation) not in fused or not is_handed_on(run.instruction, run.computation):
             yield kind, run
 
 

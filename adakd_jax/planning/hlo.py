@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from adakd_jax.planning.loops import known_rounds
 
+# The collectives.
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # Bits of an element, where they are not the digits in the type's name.
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?")

@@ -5,8 +5,8 @@ and of an array that it only slices, the slice counts. Arrays that the compiler 
 memory do not count.
 """
 
-from adakd_jax.planning.collectives import KINDS
-from adakd_jax.planning.hlo import Instruction, Program, arrays_of, runs
+from adakd_jax.planning.behind import BEGIN, END, begun_in, is_call, is_handed_on, root_of
+from adakd_jax.planning.hlo import KINDS, Instruction, Program, arrays_of, runs
 
 # They move nothing, or what they run counts by itself.
 _FREE = {
@@ -14,10 +14,8 @@ _FREE = {
     *("while", "conditional", "call", "partition-id", "replica-id", "opt-barrier", "domain"),
     *("async-start", "async-update", "async-done", "add-dependency"),
 }
-# Where a collective begins and ends that goes on behind other fusions.
-_BEGIN, _END = '"AsyncCollectiveStart"', '"AsyncCollectiveDone"'
 # Calls that reserve memory or rename it.
-_FREE_CALLS = ('"AllocateBuffer"', '"ConcatBitcast"', '"AssumeGatherIndicesInBound"', _BEGIN, _END)
+_FREE_CALLS = ('"AllocateBuffer"', '"ConcatBitcast"', '"AssumeGatherIndicesInBound"', BEGIN, END)
 _SLICING = ("dynamic-slice", "gather", "slice")
 _PASSING = ("bitcast", "reshape", "convert", "copy")
 
@@ -43,7 +41,7 @@ def _moved(
 ) -> float:
     shapes = [computation[name].shape for name in instruction.operands if name in computation]
     written = _in_memory(instruction.shape)
-    if _is_call(instruction, _FREE_CALLS):
+    if is_call(instruction, _FREE_CALLS):
         return 0.0
     if instruction.opcode in _SLICING:
         return 2.0 * written
@@ -63,18 +61,16 @@ def _fused(inner: dict[str, Instruction], shapes: list[str], result: str) -> flo
     """What a fusion moves: the slices of an operand it slices, the part of one it updates, and
     nothing of what it only passes on, such as the arrays of a collective that others began.
     """
-    root = list(inner.values())[-1]
-    if _is_call(root, (_BEGIN,)):
-        begun = inner[root.operands[0]]
+    if (begun := begun_in(inner)) is not None:
         read = sum(_in_memory(inner[name].shape) for name in begun.operands if name in inner)
         return read + _in_memory(begun.shape)
     users: dict[str, list[Instruction]] = {}
     for instruction in inner.values():
         for name in instruction.operands:
             users.setdefault(name, []).append(instruction)
-    total = written = _written(inner, root, result)
+    total = written = _written(inner, result)
     for parameter in inner.values():
-        if parameter.opcode != "parameter" or _is_passed_on(parameter, users, root):
+        if parameter.opcode != "parameter" or is_handed_on(parameter, inner):
             continue
         whole = _in_memory(shapes[parameter.number or 0])
         reached = _users_of(parameter.name, users)
@@ -89,32 +85,15 @@ def _fused(inner: dict[str, Instruction], shapes: list[str], result: str) -> flo
     return max(total, 0.0)
 
 
-def _written(inner: dict[str, Instruction], root: Instruction, result: str) -> float:
+def _written(inner: dict[str, Instruction], result: str) -> float:
     """Bytes of a fusion's results that it computes itself."""
+    root = root_of(inner)
     outputs = [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]
     passed = ("parameter", *KINDS) if root.opcode == "tuple" else ()
     return sum(
         array.size
         for array, output in zip(arrays_of(result), outputs, strict=True)
-        if array.in_memory and output.opcode not in passed and not _is_call(output, (_END,))
-    )
-
-
-def _is_passed_on(
-    value: Instruction, users: dict[str, list[Instruction]], root: Instruction
-) -> bool:
-    """Whether a fusion does nothing with a value but hand it on."""
-    return all(
-        (user is root and user.opcode == "tuple")
-        or _is_call(user, (_END,))
-        or (user.opcode in KINDS and _is_passed_on(user, users, root))
-        for user in users.get(value.name, [])
-    )
-
-
-def _is_call(instruction: Instruction, targets: tuple[str, ...]) -> bool:
-    return instruction.opcode == "custom-call" and any(
-        target in instruction.attributes for target in targets
+        if array.in_memory and output.opcode not in passed and not is_call(output, (END,))
     )
 
 

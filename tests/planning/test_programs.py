@@ -90,7 +90,8 @@ ENTRY %main (data: s32[]) -> (s32[], s32[]) {
 
 
 # A gather that goes on behind a product: it begins, is carried on and ends, each in a fusion of
-# its own; and a slice of what it gathered, fetched into faster memory.
+# its own. Then another on the same channel, and a slice of what was gathered, each into faster
+# memory.
 BEHIND = """\
 %begin (param_0: f32[1,100]) -> (f32[1,100], f32[4,100], u32[]) {
   %param_0 = f32[1,100]{1,0} parameter(0)
@@ -127,6 +128,7 @@ ENTRY %main (part: f32[1,100], x: f32[50]) -> f32[4,100] {
   %sent.1 = f32[1,100]{1,0} get-tuple-element(%carried), index=1
   %place.1 = f32[4,100]{1,0} get-tuple-element(%carried), index=2
   %done = f32[4,100]{1,0} fusion(%sent.1, %place.1), calls=%end
+  %other = f32[4,100]{1,0:S(1)} all-gather(%part), channel_id=7, replica_groups={{0,1,2,3}}
   %fetched = ((f32[4,100]{1,0}), f32[2,100]{1,0:S(1)}, u32[]{:S(2)}) slice-start(%done)
   ROOT %result = f32[4,100]{1,0} bitcast(%done)
 }
@@ -210,10 +212,10 @@ def test_bytes_of_a_text():
 def test_a_collective_behind_other_work_counts_once():
     program = read_program(BEHIND)
     [gather] = collectives_of(program, mesh_of_eight(), read_topology("cpu:8"), 1.0)
-    assert (gather.count, gather.size, gather.sent) == (1.0, 400, 3 * 400)
+    assert (gather.count, gather.size, gather.sent) == (2.0, 800, 3 * 800)
     # The gather reads its part and writes the whole; the product reads and writes 50 numbers; the
-    # slice is read.
-    assert bytes_moved(program, 1.0) == (400 + 1600) + (200 + 200) + 800
+    # other reads its part, and the slice is read.
+    assert bytes_moved(program, 1.0) == (400 + 1600) + (200 + 200) + 400 + 800
 
 
 @pytest.mark.usefixtures("tpu")
