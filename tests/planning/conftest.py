@@ -4,6 +4,10 @@ import jax
 import pytest
 
 from adakd_jax.config.plan import PlanConfig
+from adakd_jax.planning.compile import Plan
+from adakd_jax.planning.hardware import GIB, read_topology
+from adakd_jax.planning.memory import Memory
+from adakd_jax.planning.work import Operations
 
 TEACHER, STUDENT = (
     {
@@ -35,6 +39,26 @@ def tiny_settings(**changes):
         "training": {"steps": 100, "batch_rows": 8},
         **changes,
     }
+
+
+def refused_plan(**parts):
+    """A plan that does not fit, of so many GiB."""
+    topology = read_topology("v5e-16")
+    return Plan(
+        topology=topology,
+        mesh={"data": 4, "fsdp": 4, "tensor": 1},
+        layout=(1, 64),
+        length=128,
+        remat="dots",
+        steps=None,
+        models={},
+        memory=Memory({k: v * GIB for k, v in parts.items()}, topology.chip.hbm, False),
+        operations=Operations(1.0, 1.0),
+        moved=None,
+        collectives=None,
+        roofline=None,
+        compile_seconds=1.0,
+    )
 
 
 @pytest.fixture

@@ -16,13 +16,10 @@ from rich.console import Console
 
 from adakd_jax.planning.advice import advice
 from adakd_jax.planning.command import run_plans
-from adakd_jax.planning.compile import Plan
 from adakd_jax.planning.hardware import GIB, read_topology
 from adakd_jax.planning.inputs import devices_of
-from adakd_jax.planning.memory import Memory, memory_from_refusal
-from adakd_jax.planning.search import most_rows
-from adakd_jax.planning.work import Operations
-from tests.planning.conftest import tiny_settings
+from adakd_jax.planning.memory import memory_from_refusal
+from tests.planning.conftest import refused_plan, tiny_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,25 +81,6 @@ def test_the_compilers_refusal_is_understood():
     assert memory_from_refusal({}, "some other error") is None
 
 
-def refused_plan(**parts):
-    topology = read_topology("v5e-16")
-    return Plan(
-        topology=topology,
-        mesh={"data": 4, "fsdp": 4, "tensor": 1},
-        layout=(1, 64),
-        length=128,
-        remat="dots",
-        steps=None,
-        models={},
-        memory=Memory({k: v * GIB for k, v in parts.items()}, topology.chip.hbm, False),
-        operations=Operations(1.0, 1.0),
-        moved=None,
-        collectives=None,
-        roofline=None,
-        compile_seconds=1.0,
-    )
-
-
 def test_what_does_not_fit_is_told_what_to_change(planned):
     config = planned("v5e-16", mesh={"fsdp": 4})
     told = "\n".join(advice(config, refused_plan(student=1, teacher=3, temporaries=14)))
@@ -115,21 +93,3 @@ def test_what_does_not_fit_is_told_what_to_change(planned):
     fitting = refused_plan(student=1)
     fitting = dataclasses.replace(fitting, memory=fitting.memory._replace(fits=True))
     assert advice(config, fitting) == []
-
-
-@pytest.mark.parametrize(
-    ("fixed", "per_row", "most"), [(3.0, 0.5, 25), (9.0, 1.0, 6), (15.0, 0.1, 7)]
-)
-def test_the_most_rows_are_found_along_a_line(fixed, per_row, most):
-    start = refused_plan()
-    capacity = start.memory.capacity
-    compiled = []
-
-    def plan(rows):
-        compiled.append(rows)
-        total = (fixed + rows * per_row) * GIB
-        memory = Memory({"all": total}, capacity, total <= capacity)
-        return dataclasses.replace(start, memory=memory, layout=(1, 16 * rows))
-
-    assert most_rows(plan(4), plan) == most
-    assert len(compiled) <= 6
