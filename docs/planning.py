@@ -186,19 +186,21 @@ def write(path: Path, text: str) -> None:
 
 def plot(file: Path) -> None:
     """Memory of a device and bytes it sends against devices, at the same rows a device."""
+    ticks: set[int] = set()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for pair, (title, _) in PAIRS.items():
         plans = scaling(pair)
         chips = [plan["topology"]["chips"] for plan in plans]
         left.plot(chips, [plan["memory"]["total"] / GIB for plan in plans], "o-", label=title)
         right.plot(chips, [_sent(plan) / GIB for plan in plans], "o-", label=title)
+        ticks.update(chips)
         capacity = plans[0]["memory"]["capacity"] / GIB
     left.axhline(capacity, color="black", linewidth=0.8, linestyle="--", label="HBM")
     left.set(ylabel="GiB of a device")
     right.set(ylabel="GiB a device sends in a step")
     for panel in (left, right):
-        panel.set(xscale="log", xlabel=f"{SCALED} chips", ylim=(0, None))
-        panel.set_xticks(chips, [str(count) for count in chips])
+        panel.set(xscale="log", xlabel=f"{SCALED} chips", ylim=(0, 1.1 * panel.get_ylim()[1]))
+        panel.set_xticks(sorted(ticks), [str(count) for count in sorted(ticks)])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     left.legend()

@@ -168,7 +168,7 @@ def summary_row(plan: Plan) -> list[str]:
         best, worst = both
         times = [
             f"{best.seconds:,.2f}–{worst.seconds:,.2f}",
-            f"{worst.tokens_a_second:,.0f}–{best.tokens_a_second:,.0f}",
+            f"{_short(worst.tokens_a_second)}–{_short(best.tokens_a_second)}",
             f"{worst.mfu:.0%}–{best.mfu:.0%}",
             "–"
             if best.chip_hours is None or worst.chip_hours is None
@@ -178,7 +178,13 @@ def summary_row(plan: Plan) -> list[str]:
     fits = "yes" if memory.fits else "no"
     rows = str(plan.rows_per_device)
     micro = f"{plan.layout[0]} × {rows}" if plan.layout[0] > 1 else rows
-    return [plan.topology.title, mesh, micro, plan.remat, gib(memory.total), capacity, fits, *times]
+    name, slices = plan.topology.name, plan.topology.slices
+    place = f"{slices} × {name}" if slices > 1 else name
+    return [place, mesh, micro, plan.remat, gib(memory.total), capacity, fits, *times]
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number < 10_000 else f"{number / 1_000:,.0f}k"
 
 
 def as_json(config: PlanConfig, plan: Plan) -> dict[str, Any]:
