@@ -14,9 +14,11 @@ import yaml
 from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
+from adakd_jax.planning import compile
 from adakd_jax.planning.advice import advice
 from adakd_jax.planning.command import run_plans
 from adakd_jax.planning.hardware import GIB, read_topology
+from adakd_jax.planning.hlo import read_program
 from adakd_jax.planning.inputs import devices_of
 from adakd_jax.planning.memory import memory_from_refusal
 from tests.planning.conftest import refused_plan, tiny_settings
@@ -47,13 +49,22 @@ def test_cpu_devices_end_to_end(tmp_path):
 
 
 @pytest.mark.usefixtures("tpu")
-def test_tpus_end_to_end(planned, tmp_path):
+def test_tpus_end_to_end(planned, tmp_path, monkeypatch):
+    texts = []
+
+    def read(text):
+        texts.append(text)
+        return read_program(text)
+
+    monkeypatch.setattr(compile, "read_program", read)
     file = tmp_path / "plan.json"
     mesh = {"fsdp": 2, "tensor": 2}
     console = Console(file=io.StringIO(), width=120)
     config = planned("v5e:2x2", mesh=mesh, json=str(file))
     assert run_plans(config, search=False, console=console)
     told = console.file.getvalue()
+    # The attention kernels are in the program of a mesh, forward and backward.
+    assert "splash_mha_fwd" in texts[0] and "splash_mha_dkv" in texts[0]
     assert "fits: " in told and "all-gather" in told and "estimate by the chip's data" in told
     [plan] = json.loads(file.read_text())
     # The teacher's weights are in bfloat16 there, whatever this process runs on.
