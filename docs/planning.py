@@ -59,7 +59,7 @@ SETTINGS = f"--mesh.fsdp 16 --rows_per_device 8 {DOLLY}"
 CASES = [
     Case("qwen2_pods", "qwen2", f"--topology v5e-16,v5e-256,v5p-128,v6e-256 {SETTINGS}"),
     Case("openllama2_pods", "openllama2", f"--topology v5e-16,v5e-256,v5p-128,v6e-256 {SETTINGS}"),
-    Case("qwen2_scaling", "qwen2", f"--topology v5e-64 {SETTINGS}"),
+    Case("qwen2_scaling", "qwen2", f"--topology v5e-32,v5e-64 {SETTINGS}"),
 ]
 # One chip in slices of many sizes.
 SCALED = "v5e"
