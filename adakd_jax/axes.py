@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 IGNORE = -100
 BATCH_AXES = ("data", "fsdp")  # mesh axes that share the rows of a batch
+HEAD_AXIS = "tensor"  # mesh axis that shares the heads of a layer
 
 Logits = Float[Array, "*tokens V"]
 PerToken = Float[Array, "*tokens"]

@@ -62,13 +62,16 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh 
     if config.slices > 1:
         within = (data // config.slices, config.fsdp, config.tensor)
         across = (config.slices, 1, 1)
-        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
+        grid = mesh_utils.create_hybrid_device_mesh(
+            within, across, devices, allow_split_physical_axes=True
+        )
     else:
-        grid = mesh_utils.create_device_mesh(shape, devices)
+        # An axis of 16 on 8 × 8 chips has to take a side and a part of the other.
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(np.asarray(grid), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def row_shards(mesh: Mesh | None) -> int:
+def row_shards(mesh: Mesh | AbstractMesh | None) -> int:
     """Over how many devices the rows of a batch are split."""
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adakd_jax.planning.flops import HeadWork as Method
+from adakd_jax.planning.flops import head_operations
 from benchmarks.cases import (
     FEED_FORWARD,
     HEAD_DIM,
@@ -22,21 +24,6 @@ from benchmarks.cases import (
     WIDTH,
     Batch,
 )
-
-
-class Method(NamedTuple):
-    """What a loss asks of the output embeddings.
-
-    Attributes:
-        ranks: whether tokens are ranked first, which takes both models' logits of every response
-            token.
-        keep_ratio: share of the response tokens in the loss.
-        keeps_logits: whether the logits of the ranking serve the loss too.
-    """
-
-    ranks: bool = False
-    keep_ratio: float = 1.0
-    keeps_logits: bool = False
 
 
 class Shape(NamedTuple):
@@ -69,20 +56,6 @@ TEACHER, STUDENT = (
 LARGE_TEACHER = shape_of(28, 3584, 18_944, 28, 4, 128)
 LARGE_STUDENT = shape_of(28, 1536, 8960, 12, 2, 128)
 LARGE_VOCABULARY = 151_936
-
-
-def head_operations(method: Method, student: int, teacher: int, vocabulary: int) -> float:
-    """Operations of the output embeddings per response token; widths Ds and Dt.
-
-    Forward costs 2·D·V a model, backward 4·Ds·V: (6·Ds + 2·Dt)·V for a plain loss. Ranking adds
-    (2·Ds + 2·Dt)·V, unless its logits are kept.
-    """
-    forward = 2.0 * (student + teacher) * vocabulary
-    backward = 4.0 * student * vocabulary
-    if not method.ranks:
-        return forward + backward
-    again = 0.0 if method.keeps_logits else forward
-    return forward + method.keep_ratio * (again + backward)
 
 
 def step_operations(

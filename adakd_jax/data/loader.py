@@ -75,7 +75,7 @@ class TrainingBatches:
         self.steps_per_epoch = self._plan(0).steps
         self.total_steps = _total_steps(training_config, self.steps_per_epoch)
         rows = self._batch_rows or self._most_rows()
-        self.micro_batches, self._global_rows = _layout(
+        self.micro_batches, self._global_rows = step_layout(
             rows, training_config.micro_batch_rows, row_multiple
         )
         self._held = rows_held(self._global_rows)
@@ -173,8 +173,12 @@ def _total_steps(config: TrainingConfig, steps_per_epoch: int) -> int:
     return max(1, math.ceil(config.epochs * steps_per_epoch - 1e-6))
 
 
-def _layout(rows: int, micro_batch_rows: int | None, multiple: int) -> tuple[int, int]:
-    """Micro-batches of a step, and rows of each."""
+def step_layout(rows: int, micro_batch_rows: int | None, multiple: int) -> tuple[int, int]:
+    """Micro-batches of a step, and rows of each, a multiple of `multiple`.
+
+    Raises:
+      ValueError: `micro_batch_rows` is no such multiple.
+    """
     if micro_batch_rows is None:
         return 1, math.ceil(rows / multiple) * multiple
     if micro_batch_rows % multiple:

@@ -173,8 +173,10 @@ def _assemble(
     return Pretrained(config, graphdef, params, tokenizer, origin)
 
 
-def compute_dtype(source: Student) -> ComputeDtype:
-    """Precision that a student computes in: the given one, or the one the platform is fast in."""
+def compute_dtype(source: Student, platform: str | None = None) -> ComputeDtype:
+    """Precision that a student computes in: the given one, or the one the platform (by default
+    that of this process) is fast in.
+    """
     if source.compute_dtype is not None:
         return source.compute_dtype
-    return "bfloat16" if jax.default_backend() in ("tpu", "gpu") else "float32"
+    return "bfloat16" if (platform or jax.default_backend()) in ("tpu", "gpu") else "float32"

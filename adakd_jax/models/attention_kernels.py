@@ -1,5 +1,6 @@
 """Fused attention over whole sequences: splash on TPU, cuDNN on GPU."""
 
+import functools
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -12,6 +13,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jaxtyping import Array, Float, Int
 
 from adakd_jax.models.attention_mask import LayerWindow, Window, attention_mask
+from adakd_jax.models.attention_mesh import on_each_device
 
 SPLASH_TILE = 128
 SPLASH_BLOCKS = (512, 256, SPLASH_TILE)
@@ -33,8 +35,24 @@ def attention_splash(
     """`attention` by the splash kernel; skips the blocks that causality and window exclude.
 
     A length that is no multiple of 128 is padded to the next. `interpret` runs the kernel on any
-    platform, slowly. The kernel is for one device: on a mesh, call this inside `jax.shard_map`.
+    platform, slowly. On the context's mesh, each device computes its own rows and heads.
     """
+    run = functools.partial(_splash_on_one, soft_cap=soft_cap, scale=scale, interpret=interpret)
+    return on_each_device(run, query, key, value, segments, window)
+
+
+def _splash_on_one(
+    query: Array,
+    key: Array,
+    value: Array,
+    segments: Array,
+    window: Window,
+    *,
+    soft_cap: float | None,
+    scale: float,
+    interpret: bool,
+) -> Array:
+    """The kernel over the rows and heads of one device."""
     length = query.shape[1]
     extra = -length % SPLASH_TILE
 

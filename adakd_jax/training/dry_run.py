@@ -10,17 +10,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from rich.console import Console
 from rich.table import Table
 
-from adakd_jax.axes import TokenBatch
+from adakd_jax.axes import BATCH_AXES, TokenBatch
 from adakd_jax.config import RunConfig
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.student import compute_dtype
-from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.config import AttentionImplementation, DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import split_adapters
+from adakd_jax.sharding import rules_of, shardings_like
 from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.learned import initial_learned
 from adakd_jax.training.prepare import step_parts, teacher_dtype
@@ -74,19 +77,10 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
         ValueError: an architecture that is not supported.
     """
     console = console or Console()
-    shapes = _shapes(config)
-    steps = config.training.steps or ASSUMED_STEPS
-    teacher = None
-    if shapes.teacher is not None and shapes.teacher_def is not None:
-        teacher = shapes.teacher, shapes.teacher_def
-    parts = step_parts(config, steps, (shapes.student, shapes.student_def), teacher)
-    state = jax.eval_shape(functools.partial(_first_state, config, parts, shapes))
+    shapes = run_shapes(config)
+    train_step, (state, *others) = abstract_step(config, shapes)
     with console.status("compiling the train step from shapes"):
-        compiled = (
-            make_train_step(parts)
-            .lower(state, shapes.teacher_params, shapes.batch, shapes.base)
-            .compile()
-        )
+        compiled = train_step.lower(state, *others).compile()
     memory = compiled.memory_analysis()
     sizes = {
         "teacher": _bytes(shapes.teacher_params),
@@ -98,6 +92,35 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
     sizes["total"] = sum(sizes.values())
     _print(console, config, shapes, sizes)
     return sizes
+
+
+# A jitted train step, and the shapes of its arguments: state, teacher's weights, batch, frozen
+# weights of the student.
+AbstractStep = tuple[Any, tuple[TrainState, Any, TokenBatch, Any]]
+
+
+def abstract_step(config: RunConfig, shapes: Shapes, mesh: Mesh | None = None) -> AbstractStep:
+    """The train step and its arguments as shapes, on a mesh with their shardings."""
+    teacher = None
+    if shapes.teacher is not None and shapes.teacher_def is not None:
+        teacher = shapes.teacher, shapes.teacher_def
+    steps = config.training.steps or ASSUMED_STEPS
+    student = shapes.student, shapes.student_def
+    parts = step_parts(config, steps, student, teacher, on_mesh=mesh is not None)
+    state = jax.eval_shape(functools.partial(_first_state, config, parts, shapes))
+    arguments = (state, shapes.teacher_params, shapes.batch, shapes.base)
+    if mesh is None:
+        return make_train_step(parts), arguments
+    rules = rules_of(config.mesh, "student")
+    shardings = shardings_like(state, mesh, rules)
+    of_teacher = shardings_like(shapes.teacher_params, mesh, rules_of(config.mesh, "teacher"))
+    of_batch = jax.tree.map(lambda _: NamedSharding(mesh, P(None, BATCH_AXES)), shapes.batch)
+    placed = jax.tree.map(
+        lambda leaf, split: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split),
+        arguments,
+        (shardings, of_teacher, of_batch, shardings_like(shapes.base, mesh, rules)),
+    )
+    return make_train_step(parts, shardings), placed
 
 
 def _first_state(config: RunConfig, parts: StepParts, shapes: Shapes) -> TrainState:
@@ -113,36 +136,57 @@ def _first_state(config: RunConfig, parts: StepParts, shapes: Shapes) -> TrainSt
     )
 
 
-def _teacher_shapes(
-    config: RunConfig, description: dict[str, Any] | None
-) -> tuple[DecoderConfig | None, nnx.GraphDef | None, Any]:
-    if config.teacher is None or description is None or not config.distill.has_teacher:
-        return None, None, None
-    precision = teacher_dtype(config.teacher)
-    teacher = dataclasses.replace(decoder_config(description), compute_dtype=precision)
-    return teacher, *abstract_decoder(teacher, jnp.dtype(precision))
+def run_shapes(
+    config: RunConfig,
+    *,
+    platform: str | None = None,
+    layout: tuple[int, int] | None = None,
+    attention: AttentionImplementation | None = None,
+) -> Shapes:
+    """Both models and a batch, as shapes.
 
+    Args:
+        config: all settings.
+        platform: for which precisions are chosen; by default that of this process.
+        layout: micro-batches of a step, and rows of each; by default those of the settings, with a
+            row for each example.
+        attention: its implementation; by default that of this process's platform.
 
-def _shapes(config: RunConfig) -> Shapes:
+    Raises:
+        ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
+        ValueError: an architecture that is not supported.
+    """
     teacher_json, student_json = model_configs(config)
     student = dataclasses.replace(
         decoder_config(student_json),
-        compute_dtype=compute_dtype(config.student),
+        compute_dtype=compute_dtype(config.student, platform),
         remat=config.student.remat,
+        attention_implementation=attention,
     )
-    if (lora := config.student.lora) is not None:
+    lora = config.student.lora
+    if lora is not None:
         student = dataclasses.replace(student, lora=lora_of(lora, student))
+    teacher, teacher_def, teacher_params = None, None, None
+    if config.teacher is not None and teacher_json is not None and config.distill.has_teacher:
+        precision = teacher_dtype(config.teacher, platform)
+        teacher = dataclasses.replace(
+            decoder_config(teacher_json),
+            compute_dtype=precision,
+            attention_implementation=attention,
+        )
+        teacher_def, teacher_params = abstract_decoder(teacher, jnp.dtype(precision))
+    size = (*(layout or _layout(config)), config.data.max_length)
+    batch = jax.eval_shape(lambda: TokenBatch(*[jnp.zeros(size, jnp.int32)] * 4))
+    held = abstract_decoder(student, jnp.dtype(lora.base_dtype if lora else "float32"))
+    return Shapes(teacher, teacher_def, teacher_params, student, *held, batch)
+
+
+def _layout(config: RunConfig) -> tuple[int, int]:
+    """Micro-batches and rows of each, with a row for each example."""
     training = config.training
     rows = training.batch_rows or training.batch_examples or 1
     micro = training.micro_batch_rows or rows
-    size = (math.ceil(rows / micro), micro, config.data.max_length)
-    batch = jax.eval_shape(lambda: TokenBatch(*[jnp.zeros(size, jnp.int32)] * 4))
-    return Shapes(
-        *_teacher_shapes(config, teacher_json),
-        student,
-        *abstract_decoder(student, jnp.dtype(lora.base_dtype if lora else "float32")),
-        batch,
-    )
+    return math.ceil(rows / micro), micro
 
 
 def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str, int]) -> None:

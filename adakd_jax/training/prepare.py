@@ -231,11 +231,12 @@ def load_student(
     return student
 
 
-def teacher_dtype(config: TeacherConfig) -> ComputeDtype:
-    """Precision of the teacher's weights and compute: the given one, or the one the platform is
-    fast in.
+def teacher_dtype(config: TeacherConfig, platform: str | None = None) -> ComputeDtype:
+    """Precision of the teacher's weights and compute: the given one, or the one the platform (by
+    default that of this process) is fast in.
     """
-    return config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    platform = platform or jax.default_backend()
+    return config.dtype or ("float32" if platform == "cpu" else "bfloat16")
 
 
 def describe(model: Pretrained) -> str:

@@ -1,0 +1,92 @@
+"""Floating-point operations by formula and in traced functions: products of matrices, two a
+multiply-add.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from adakd_jax.config import DistillConfig
+from adakd_jax.config.distill import TopRatio
+from adakd_jax.distill.policy import needs_survey
+from adakd_jax.models.config import DecoderConfig
+
+
+class HeadWork(NamedTuple):
+    """What a loss asks of the output embeddings.
+
+    Attributes:
+        ranks: whether tokens are ranked first, which takes both models' logits of every response
+            token.
+        keep_ratio: share of the response tokens in the loss.
+        keeps_logits: whether the logits of the ranking serve the loss too.
+    """
+
+    ranks: bool = False
+    keep_ratio: float = 1.0
+    keeps_logits: bool = False
+
+
+def head_work(config: DistillConfig) -> HeadWork:
+    """Of a method; a share that moves during the run counts as 1, where AdaKD's starts."""
+    keep = config.focus.ratio if isinstance(config.focus, TopRatio) and not config.has_ce else 1.0
+    return HeadWork(needs_survey(config), keep, config.keep_logits != "none")
+
+
+def head_operations(work: HeadWork, student: int, teacher: int, vocabulary: int) -> float:
+    """Operations of the output embeddings per response token; widths Ds and Dt.
+
+    Forward costs 2·D·V a model, backward 4·Ds·V: (6·Ds + 2·Dt)·V for a plain loss. Ranking adds
+    (2·Ds + 2·Dt)·V, unless its logits are kept. Without a teacher, Dt is 0.
+    """
+    forward = 2.0 * (student + teacher) * vocabulary
+    backward = 4.0 * student * vocabulary
+    if not work.ranks:
+        return forward + backward
+    again = 0.0 if work.keeps_logits else forward
+    return forward + work.keep_ratio * (again + backward)
+
+
+def attention_operations(config: DecoderConfig, length: int) -> float:
+    """Operations of one forward pass of attention over a row, all layers: 4·N·H a pair of a token
+    and one that it sees. The row counts as one document.
+    """
+    seen = np.arange(1, length + 1)
+    pairs = sum(
+        int(np.minimum(seen, length if window is None else window).sum())
+        for window in config.windows
+    )
+    return 4.0 * config.num_heads * config.head_dim * pairs
+
+
+def product_operations(jaxpr: Any) -> float:
+    """Operations of the products in a traced function, those in loops of known length as often as
+    they run. Kernels and loops whose length depends on the data are left out.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            depth = math.prod(equation.invars[0].aval.shape[side] for side in contracted)
+            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * depth
+        elif name in ("while", "pallas_call"):
+            continue
+        elif name == "cond":
+            total += max(product_operations(branch.jaxpr) for branch in params["branches"])
+        else:
+            factor = params["length"] if name == "scan" else 1
+            if name == "shard_map":
+                factor = math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+            total += factor * sum(product_operations(inner) for inner in _inner(params))
+    return total
+
+
+def _inner(params: dict[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            one = getattr(one, "jaxpr", one)
+            if hasattr(one, "eqns"):
+                yield one

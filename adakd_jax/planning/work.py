@@ -1,0 +1,70 @@
+"""What one train step computes.
+
+The bodies of both models are counted in the traced step, whatever is trained in it; attention and
+output embeddings, whose loops depend on the data, by formula.
+"""
+
+import math
+from typing import NamedTuple
+
+from adakd_jax.config.plan import PlanConfig
+from adakd_jax.planning.flops import (
+    attention_operations,
+    head_operations,
+    head_work,
+    product_operations,
+)
+from adakd_jax.training.dry_run import abstract_step, run_shapes
+
+# In forward passes: the backward pass of attention has twice the products of the forward pass;
+# the kernels' makes the scores again, and their gradient twice.
+ATTENTION_BACKWARD, KERNEL_BACKWARD = 2.0, 3.5
+
+
+class Operations(NamedTuple):
+    """Of one step on all devices: what its result needs, and with what is computed again."""
+
+    needed: float
+    executed: float
+
+
+def step_operations(config: PlanConfig, layout: tuple[int, int]) -> Operations:
+    """Operations of one step on all devices, in rows that are full.
+
+    Args:
+        config: of the run; `response_share` of the tokens have logits.
+        layout: micro-batches of the step, and rows of each.
+    """
+    shapes = run_shapes(config, layout=layout, attention="splash")
+    rows, length = math.prod(layout), config.data.max_length
+    teacher, student = shapes.teacher, shapes.student
+    taught = 0.0 if teacher is None else attention_operations(teacher, length)
+    own = attention_operations(student, length)
+    again = 0.0 if student.remat == "none" else 1.0
+    heads = (
+        config.response_share
+        * length
+        * head_operations(
+            head_work(config.distill),
+            student.embed_dim,
+            0 if teacher is None else teacher.embed_dim,
+            min(model.vocab_size for model in (student, teacher) if model is not None),
+        )
+    )
+    kept = config.model_copy(
+        update={"student": config.student.model_copy(update={"remat": "none"})}
+    )
+    needed = _bodies(kept, layout)
+    executed = needed if student.remat == "none" else _bodies(config, layout)
+    return Operations(
+        needed + rows * (heads + taught + own * (1.0 + ATTENTION_BACKWARD)),
+        executed + rows * (heads + taught + own * (1.0 + again + KERNEL_BACKWARD)),
+    )
+
+
+def _bodies(config: PlanConfig, layout: tuple[int, int]) -> float:
+    """Products of the traced step, without attention and output embeddings."""
+    train_step, arguments = abstract_step(
+        config, run_shapes(config, layout=layout, attention="splash")
+    )
+    return product_operations(train_step.trace(*arguments).jaxpr.jaxpr)
