@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.cases import save_batches
+from benchmarks.generation import GENERATION, GENERATORS, export_teacher
 from benchmarks.report import write_report
 from benchmarks.results import Results
 from benchmarks.suite import (
@@ -75,11 +76,13 @@ def _plan(arguments: argparse.Namespace, console: Console) -> Iterator[tuple[Cas
     """What is to be measured: contenders in turn, in each round; the product is measured among
     them.
     """
-    cases = [full_case(4, 256), full_case(8, 512), SWEEP, LARGE]
+    cases = [full_case(4, 256), full_case(8, 512), SWEEP, LARGE, *GENERATION]
     if arguments.rows is not None:
         cases += dolly_cases(arguments.rows, arguments.tokenizer)
     if arguments.case:
         cases = [case for case in cases if case.name in arguments.case]
+    if {case.name for case in cases} & {case.name for case in GENERATION}:
+        export_teacher(TEACHER)
     for case in cases:
         field = _FIELDS.get(case.name, CONTENDERS)
         chosen = [PRODUCT, *(each for each in field if _takes_part(each, case, arguments))]
@@ -95,6 +98,7 @@ def _plan(arguments: argparse.Namespace, console: Console) -> Iterator[tuple[Cas
 _FIELDS = {
     SWEEP.name: [point.contender for point in (*POINTS, *CHUNK_POINTS)],
     LARGE.name: [LARGE_PLAIN, *LARGE_METHODS],
+    **{case.name: GENERATORS for case in GENERATION},
 }
 
 

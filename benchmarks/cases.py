@@ -11,6 +11,8 @@ IGNORE = -100
 WIDTH, FEED_FORWARD, HEADS, KV_HEADS, HEAD_DIM, VOCABULARY = 576, 1536, 9, 3, 64, 49_152
 TEACHER_LAYERS, STUDENT_LAYERS = 30, 10
 LEARNING_RATE = 1e-4
+# The real teacher as a Hugging Face folder, for generation; not in git.
+EXPORTED_TEACHER = Path(__file__).parent / ".teacher"
 
 
 def llama_config(layers: int) -> dict[str, object]:

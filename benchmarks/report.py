@@ -5,6 +5,7 @@ from pathlib import Path
 
 from benchmarks.contenders import product
 from benchmarks.flops import Method, large_loss_ratio, overhead
+from benchmarks.generation import generation_table
 from benchmarks.plot import plot_sweep
 from benchmarks.results import Results, Row
 from benchmarks.suite import (
@@ -44,11 +45,12 @@ def write_report(results: Results, output: Path) -> list[Path]:
 
 def _tables(results: Results) -> Iterator[str]:
     for case, title in results.cases():
-        if case in (SWEEP.name, LARGE.name):
+        if case in (SWEEP.name, LARGE.name) or case.startswith("generate-"):
             continue
         yield from _case_table(results, case, title)
         yield ""
     yield from _chunk_table(results)
+    yield from generation_table(results)
     yield from _overhead_table(results)
 
 

@@ -13,9 +13,10 @@ from jaxtyping import Array, Bool, Int, Key
 from adakd_jax.axes import replicated
 from adakd_jax.config import GenerationConfig
 from adakd_jax.eval.sampling import next_tokens, penalised
-from adakd_jax.models.cache import KVCache, init_cache
+from adakd_jax.models.cache import KVCache, cut_into_layers, init_cache
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.decoder import Decoder, logits
+from adakd_jax.models.layer_views import layer_views
 
 _SEGMENT = 16  # tokens decoded between two reports of progress
 
@@ -67,13 +68,14 @@ def generate(
     _check_lengths(config, prompts, settings.max_new_tokens)
     ids = range(len(prompts)) if sample_ids is None else sample_ids
     ends = np.asarray(eos_ids, np.int32).reshape(-1)
+    weights = _Weights(params, layer_views(params["layers"]))
     answers: list[list[int]] = [[] for _ in prompts]
     report = GenerationProgress(0, len(prompts), 0)
     for rows in _by_length(prompts, settings.batch_size):
         padded = _pad_left([prompts[row] for row in rows], settings.batch_size, pad_id)
         keys = _sample_keys(seed, [ids[row] for row in rows], settings.batch_size)
         done, tokens = report.answered, report.tokens
-        for state in _decode_batch(graphdef, params, _Batch(*padded, keys, ends), settings):
+        for state in _decode_batch(graphdef, weights, _Batch(*padded, keys, ends), settings):
             lengths, ended = jax.device_get((state.answer_lengths, state.ended))
             lengths, ended = lengths[: len(rows)], ended[: len(rows)]
             report = GenerationProgress(
@@ -98,6 +100,13 @@ class _Batch(NamedTuple):
     eos_ids: Int[np.ndarray, " E"]
 
 
+class _Weights(NamedTuple):
+    """A model's parameters, and those of its layers one by one where that costs no memory."""
+
+    params: Any
+    views: tuple[Any, ...] | None
+
+
 class _State(NamedTuple):
     """Where decoding stands; row b's answer is `answers[b, :answer_lengths[b]]`."""
 
@@ -110,10 +119,12 @@ class _State(NamedTuple):
 
 
 def _decode_batch(
-    graphdef: nnx.GraphDef, params: Any, batch: _Batch, settings: GenerationConfig
+    graphdef: nnx.GraphDef, weights: _Weights, batch: _Batch, settings: GenerationConfig
 ) -> Iterator[_State]:
     """Yields the state every few tokens; each is valid until the next is asked for."""
-    state = _prefill(graphdef, settings, params, batch)
+    state = _prefill(graphdef, settings, weights.params, batch)
+    if weights.views is not None:
+        state = state._replace(cache=cut_into_layers(state.cache))
     until = 1
     while True:
         finished = until >= settings.max_new_tokens or bool(state.ended.all())
@@ -123,7 +134,7 @@ def _decode_batch(
         if finished:
             return
         until = min(until + _SEGMENT, settings.max_new_tokens)
-        state = _continue(graphdef, settings, params, batch, state, np.int32(until))
+        state = _continue(graphdef, settings, weights, batch, state, np.int32(until))
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "settings"))
@@ -160,18 +171,20 @@ def _held(model: Decoder, batch: _Batch, valid: Array) -> Bool[Array, "B V"]:
 def _continue(
     graphdef: nnx.GraphDef,
     settings: GenerationConfig,
-    params: Any,
+    weights: _Weights,
     batch: _Batch,
     state: _State,
     until: Int[np.ndarray | Array, ""],
 ) -> _State:
     """Decodes token by token until `until` columns are written or every row has ended."""
-    model = nnx.merge(graphdef, params)
+    model = nnx.merge(graphdef, weights.params)
 
     def body(state: _State) -> _State:
         tokens = jax.lax.dynamic_slice_in_dim(state.answers, state.step - 1, 1, axis=1)
         positions = (batch.lengths + state.step - 1)[:, None]
-        hidden, cache = model.decode(tokens, positions, ~state.ended[:, None], state.cache)
+        hidden, cache = model.decode(
+            tokens, positions, ~state.ended[:, None], state.cache, weights.views
+        )
         return _append(model, settings, batch, state._replace(cache=cache), hidden[:, -1])
 
     def unfinished(state: _State) -> Bool[Array, ""]:

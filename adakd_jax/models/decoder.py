@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,27 +14,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from adakd_jax.axes import Head, keep_rows_split
 from adakd_jax.models.attention import attention
-from adakd_jax.models.attention_mask import LayerWindow, Window
-from adakd_jax.models.cache import KVCache, read_layer, write_layer
+from adakd_jax.models.cache import KVCache, Stored, read_layer, write_layer
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.layers import Embedding, Layer, Norm
-from adakd_jax.models.rope import Rotary, rotary_table
+from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers
 
 # Residual stream, keys and values of all layers.
-DecodeCarry = tuple[Array, Array, Array]
-REMAT_POLICIES: dict[str, Callable[..., Any]] = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-
-
-class LayerPlace(NamedTuple):
-    """What a layer is told besides its parameters: number, window, rotations, key of dropout."""
-
-    index: Array
-    window: Window
-    rotary: Rotary | None
-    dropout_key: Array | None
+DecodeCarry = tuple[Array, Stored, Stored]
 
 
 class OutputEmbedding(Embedding):
@@ -145,7 +131,7 @@ class Decoder(nnx.Module):
             return keep_rows_split(x)
 
         x = keep_rows_split(self._embed(tokens, positions))
-        return self._scan_layers(apply, x, positions, dropout_key, collect)
+        return scan_layers(self.config, self.layers, apply, x, positions, dropout_key, collect)
 
     def decode(
         self,
@@ -153,6 +139,7 @@ class Decoder(nnx.Module):
         positions: Int[Array, "B T"],
         valid: Bool[Array, "B T"],
         cache: KVCache,
+        views: Sequence[Any] | None = None,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Hidden states of the next T tokens of every row, and the cache with those tokens in it.
 
@@ -161,6 +148,7 @@ class Decoder(nnx.Module):
             positions: position of each token in its row, padding not counted.
             valid: False for padding (on the left of the prompt, or after a row has ended).
             cache: from `init_cache`, with at least T free slots.
+            views: from `layer_views`, of the layers' parameters; the cache is then cut into layers.
 
         Returns:
             hidden states [B, T, D] after the final norm (meaningless where not valid), and the new
@@ -184,7 +172,10 @@ class Decoder(nnx.Module):
             return layer.finish(x, attend(query, *seen, window=place.window)), keys, values
 
         carry = (self._embed(tokens, positions), cache.keys, cache.values)
-        (x, keys, values), _ = self._scan_layers(apply, carry, positions)
+        if views is None:
+            (x, keys, values), _ = scan_layers(self.config, self.layers, apply, carry, positions)
+        else:
+            x, keys, values = each_layer(self.config, self.layers, apply, carry, positions, views)
         index = cache.index + jnp.int32(tokens.shape[1])
         return self.final_norm(x), KVCache(keys, values, filled, index)
 
@@ -210,40 +201,6 @@ class Decoder(nnx.Module):
             implementation=config.attention_implementation,
             **options,
         )
-
-    def _scan_layers(
-        self,
-        apply: Callable[..., Any],
-        carry: Any,
-        positions: Int[Array, "B T"],
-        dropout_key: Array | None = None,
-        collect: bool = False,
-    ) -> tuple[Any, Any]:
-        """Run `apply(layer, carry, place) -> carry` over the stacked layers; return the last carry,
-        and all of them, stacked, if they are to be collected.
-        """
-        config = self.config
-        graphdef, stacked = nnx.split(self.layers)
-        tables = rotary_table(config.ropes, config.head_dim, positions) if config.ropes else None
-
-        def body(carry: Any, xs: tuple[Any, ...]) -> tuple[Any, Any]:
-            params, index, window, rope = xs
-            rotary = None if tables is None else Rotary(tables[0][rope], tables[1][rope])
-            key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-            place = LayerPlace(index, self._window(window), rotary, key)
-            carry = apply(nnx.merge(graphdef, params), carry, place)
-            return carry, carry if collect else None
-
-        if config.remat != "none":
-            body = jax.checkpoint(body, policy=REMAT_POLICIES[config.remat], prevent_cse=False)
-        windows = [config.window_choices.index(window) for window in config.windows]
-        ropes = config.layer_ropes or (0,) * config.num_layers
-        columns = np.array([range(config.num_layers), windows, ropes], np.int32)
-        return jax.lax.scan(body, carry, (stacked, *columns))
-
-    def _window(self, index: Array) -> Window:
-        choices = self.config.window_choices
-        return choices[0] if len(choices) == 1 else LayerWindow(choices, index)
 
 
 def logits(hidden: Float[Array, "*lead D"], head: Head) -> Float[Array, "*lead V"]:

@@ -16,6 +16,8 @@ from adakd_jax.models import (
     parameter_count,
     random_params,
 )
+from adakd_jax.models.cache import cut_into_layers
+from adakd_jax.models.layer_views import layer_views
 from tests.models.tiny import CONFIGS, SIZES, decoder_and_params, forward, packed_rows
 
 SMOLLM2 = dict(
@@ -72,7 +74,8 @@ def test_gradients_are_finite_and_rematerialisation_changes_nothing():
             np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_decoding_is_the_full_forward(config):
+@pytest.mark.parametrize("by_views", [False, True])
+def test_decoding_is_the_full_forward(config, by_views):
     """A left-padded prompt in one call, then token by token, against whole rows."""
     graphdef, params = decoder_and_params(config)
     tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, SIZES["vocab_size"])
@@ -82,12 +85,16 @@ def test_decoding_is_the_full_forward(config):
     expected, _ = forward(graphdef, params, tokens, positions, valid.astype(int))
 
     @jax.jit
-    def step(params, cache, *arrays):
-        return nnx.merge(graphdef, params).decode(*arrays, cache)
+    def step(params, cache, views, *arrays):
+        return nnx.merge(graphdef, params).decode(*arrays, cache, views)
 
-    cache, parts = init_cache(config, 2, 11, jnp.float32), []
+    cache, parts, views = init_cache(config, 2, 11, jnp.float32), [], None
+    if by_views:
+        cache, views = cut_into_layers(cache), layer_views(params["layers"])
     for part in (slice(0, 5), *(slice(t, t + 1) for t in range(5, 9))):
-        hidden, cache = step(params, cache, tokens[:, part], positions[:, part], valid[:, part])
+        hidden, cache = step(
+            params, cache, views, tokens[:, part], positions[:, part], valid[:, part]
+        )
         parts.append(hidden)
     got = jnp.concatenate(parts, axis=1)
     np.testing.assert_allclose(got[valid], expected[valid], rtol=0, atol=2e-5)
