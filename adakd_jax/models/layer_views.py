@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 def layer_views(stacked: Any) -> tuple[Any, ...] | None:
@@ -33,7 +34,7 @@ def layer_views(stacked: Any) -> tuple[Any, ...] | None:
 
 
 def _on_one_cpu(leaf: Any) -> bool:
-    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
+    if isinstance(leaf, Tracer) or not isinstance(leaf, jax.Array):
         return False
     devices = leaf.sharding.device_set
     return len(devices) == 1 and next(iter(devices)).platform == "cpu"
