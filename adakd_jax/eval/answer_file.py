@@ -1,7 +1,6 @@
 """A file of answered prompts: appended to block by block, continued after an interruption."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from adakd_jax.data.rows import Row, RowError
 from adakd_jax.data.tokenize import Encoder, Prompt
 from adakd_jax.eval.answers import Answer, answer_prompts
 from adakd_jax.eval.generate import GenerationProgress
+from adakd_jax.eval.json_lines import append_records, remove_torn_line, whole_lines
 from adakd_jax.eval.progress import shown_generation
 from adakd_jax.hf.pretrained import Pretrained
 
@@ -115,7 +115,8 @@ def _answer_blocks(
                 sample_ids=[index for index, _, _ in block],
                 progress=progress,
             )
-            _append(output, [_answered(row, a) for (_, row, _), a in zip(block, new, strict=True)])
+            answered = [_answered(row, a) for (_, row, _), a in zip(block, new, strict=True)]
+            append_records(output, [record for record in answered if record is not None])
             answers += new
     return answers
 
@@ -142,21 +143,12 @@ def _key(row: Row | dict[str, Any]) -> str:
     return json.dumps(asked, ensure_ascii=False)
 
 
-def _append(output: Path, records: Sequence[dict[str, Any] | None]) -> None:
-    lines = [json.dumps(record, ensure_ascii=False) for record in records if record is not None]
-    with output.open("ab", buffering=0) as file:
-        file.write("".join(f"{line}\n" for line in lines).encode())
-        os.fsync(file.fileno())
-
-
 def _present(output: Path, rows: Sequence[Row]) -> Counter[str]:
     """Counts what the file has answered, after removing a torn last line."""
     present: Counter[str] = Counter()
     if not output.exists():
         return present
-    content = output.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(whole_lines(output), start=1):
         try:
             present[_key(json.loads(line))] += 1
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
@@ -167,6 +159,5 @@ def _present(output: Path, rows: Sequence[Row]) -> Counter[str]:
             f"{output} has {foreign.total()} answers to other prompts, one of them {min(foreign)}; "
             "give another output file, or the prompts that this one was begun with"
         )
-    if len(whole) < len(content):
-        os.truncate(output, len(whole))
+    remove_torn_line(output)
     return present

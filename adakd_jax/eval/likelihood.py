@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from adakd_jax.axes import IGNORE, TokenBatch, replicated
 from adakd_jax.distill import divergence
+from adakd_jax.eval.calibration import BINS, Calibration, bin_sums, calibration
 from adakd_jax.models.decoder import Decoder, logits
 
 _CHUNK = 128  # response tokens whose logits [C, V] exist at a time
@@ -23,7 +24,8 @@ class Likelihood:
     """Means over the `tokens` response tokens, in nats per token at temperature 1.
 
     `top1_agreement` is the share of tokens whose likeliest next token is the teacher's too. What
-    compares with a teacher is None without one.
+    compares with a teacher is None without one. `calibration_error` is the expected calibration
+    error of the student's likeliest next tokens, in [0, 1].
     """
 
     tokens: int
@@ -32,6 +34,7 @@ class Likelihood:
     forward_kl: float | None = None
     reverse_kl: float | None = None
     top1_agreement: float | None = None
+    calibration_error: float | None = None
 
     def to_dict(self) -> dict[str, int | float]:
         """The numbers that there are."""
@@ -50,17 +53,23 @@ class DocumentSums:
       tokens: [N], response tokens of each document, at least 1.
       sums: [N, 5], nats and agreements over them, in the order of `Likelihood`'s fields.
       has_teacher: whether all but the first column mean anything.
+      calibration: of the student, over the tokens of all documents.
     """
 
     tokens: Int[np.ndarray, " N"]
     sums: Float[np.ndarray, "N 5"]
     has_teacher: bool
+    calibration: Calibration
 
     def likelihood(self) -> Likelihood:
         """The means over all tokens."""
         tokens = int(self.tokens.sum())
         means = [float(total) / tokens for total in self.sums.sum(axis=0)]
-        return Likelihood(tokens, *(means if self.has_teacher else means[:1]))
+        return Likelihood(
+            tokens,
+            *(means if self.has_teacher else means[:1]),
+            calibration_error=self.calibration.expected_error,
+        )
 
 
 def likelihood(
@@ -114,16 +123,23 @@ def document_sums(
       ValueError: no batch has a response token.
     """
     tokens, sums = [np.zeros(0, np.int64)], [np.zeros((0, 5))]
+    by_confidence = np.zeros((BINS, 3))
     for batch in batches:
-        found = _batch_sums(
+        found, bins = _batch_sums(
             student_graphdef, teacher_graphdef, chunk_size, student_params, teacher_params, batch
         )
         counted = _response_tokens(batch)
         tokens.append(counted[counted > 0])
         sums.append(np.asarray(found, np.float64)[counted > 0])
+        by_confidence += np.asarray(bins, np.float64)
     if not any(map(len, tokens)):
         raise ValueError("likelihood needs at least one response token; the batches have none")
-    return DocumentSums(np.concatenate(tokens), np.concatenate(sums), teacher_graphdef is not None)
+    return DocumentSums(
+        np.concatenate(tokens),
+        np.concatenate(sums),
+        teacher_graphdef is not None,
+        calibration(by_confidence),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("student_graphdef", "teacher_graphdef", "chunk_size"))
@@ -134,9 +150,9 @@ def _batch_sums(
     student_params: Any,
     teacher_params: Any,
     batch: TokenBatch,
-) -> Float[Array, "B segments 5"]:
+) -> tuple[Float[Array, "B segments 5"], Float[Array, "15 3"]]:
     """Sums over the response tokens of each document of a batch, in the order of `Likelihood`'s
-    fields.
+    fields; and over those of all documents by confidence.
 
     Positions are taken response tokens first and in chunks, so that the output embeddings are
     applied to nothing else and [B, T, V] never exists.
@@ -152,7 +168,8 @@ def _batch_sums(
     order = jnp.argsort(labels == IGNORE, stable=True)
     order = jnp.pad(order, (0, -order.size % chunk_size))
 
-    def add_chunk(index: Array, sums: Float[Array, "B segments 5"]) -> Float[Array, "B segments 5"]:
+    def add_chunk(index: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        sums, bins = found
         first = index * chunk_size
         places = jax.lax.dynamic_slice_in_dim(order, first, chunk_size)
         scores = [
@@ -162,12 +179,13 @@ def _batch_sums(
         per_token = _per_token(scores[0], scores[-1], labels[places])
         counted = first + jnp.arange(chunk_size) < count
         values = jnp.where(counted[:, None], per_token.T, 0.0)
-        return sums.at[row[places], segment[places]].add(values)
+        bins += bin_sums(scores[0], labels[places], counted)
+        return sums.at[row[places], segment[places]].add(values), bins
 
     # A row of T tokens has at most T documents, numbered from 1.
-    sums = jnp.zeros((rows, length + 1, 5), jnp.float32)
+    sums = jnp.zeros((rows, length + 1, 5), jnp.float32), jnp.zeros((BINS, 3), jnp.float32)
     chunks = (count + chunk_size - 1) // chunk_size
-    return replicated(jax.lax.fori_loop(0, chunks, add_chunk, sums))
+    return jax.tree.map(replicated, jax.lax.fori_loop(0, chunks, add_chunk, sums))
 
 
 def _response_tokens(batch: TokenBatch) -> Int[np.ndarray, "B segments"]:

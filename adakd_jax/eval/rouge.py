@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 
+from adakd_jax.eval.bootstrap import bootstrap_interval
+
 
 @dataclasses.dataclass(frozen=True)
 class RougeL:
@@ -52,18 +54,3 @@ def rouge_l(
     )
     low, high = bootstrap_interval(scores, resamples=resamples, seed=seed)
     return RougeL(float(np.mean(scores)), low, high, scores)
-
-
-def bootstrap_interval(
-    values: Sequence[float] | np.ndarray,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    coverage: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `values`."""
-    array = np.asarray(values, np.float64)
-    picks = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
-    tail = (1.0 - coverage) / 2
-    low, high = np.quantile(array[picks].mean(axis=1), [tail, 1.0 - tail])
-    return float(low), float(high)

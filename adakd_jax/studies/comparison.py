@@ -6,10 +6,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from adakd_jax.config.study import StudyConfig
+from adakd_jax.eval.bootstrap import bootstrap_interval
 from adakd_jax.studies.metrics import METRICS, Metric
 from adakd_jax.studies.results import RunResult
-
-_COVERAGE = 0.95
 
 
 class Mean(NamedTuple):
@@ -115,18 +114,9 @@ def difference(
             )
     gaps = np.stack([one[0] - other[0] for one, other in pairs])
     by_seed = gaps.sum(axis=1) / weights.sum()
-    low, high = _interval(gaps.mean(axis=0), weights, resamples)
+    low, high = bootstrap_interval(gaps.mean(axis=0), weights, resamples=resamples)
     verdict = _verdict(metric, low, high, by_seed)
     return Difference(float(by_seed.mean()), low, high, tuple(by_seed.tolist()), verdict)
-
-
-def _interval(values: np.ndarray, weights: np.ndarray, resamples: int) -> tuple[float, float]:
-    """Percentile bootstrap interval of Σ values / Σ weights over examples."""
-    picks = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
-    drawn = values[picks].sum(axis=1) / weights[picks].sum(axis=1)
-    tail = (1.0 - _COVERAGE) / 2
-    low, high = np.quantile(drawn, [tail, 1.0 - tail])
-    return float(low), float(high)
 
 
 def _verdict(

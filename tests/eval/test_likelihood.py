@@ -84,7 +84,7 @@ def test_means_are_those_of_the_definitions(tiny_model, teacher, batches):
     assert 0 < means[-1] < 1
     names = ("nll", "nll_teacher", "forward_kl", "reverse_kl", "top1_agreement")
     np.testing.assert_allclose([getattr(result, name) for name in names], means, rtol=2e-5)
-    assert result.to_dict().keys() == {"tokens", *names}
+    assert result.to_dict().keys() == {"tokens", *names, "calibration_error"}
 
 
 def test_sums_of_documents_are_those_of_their_tokens(tiny_model, teacher, batches):
@@ -104,6 +104,25 @@ def test_sums_of_documents_are_those_of_their_tokens(tiny_model, teacher, batche
     assert measured.likelihood() == whole
 
 
+def test_calibration_is_that_of_every_response_token(tiny_model, teacher, batches):
+    found = document_sums(*tiny_model, *teacher, batches, chunk_size=5).calibration
+    model, rows = nnx.merge(*tiny_model), []
+    for batch in batches:
+        hidden = np.asarray(jax.jit(model)(*map(jnp.asarray, (batch[0], *batch[2:]))), np.float64)
+        log_p = log_softmax(hidden @ np.asarray(model.head().weight, np.float64).T)
+        learned = batch.labels != IGNORE
+        right = log_p[learned].argmax(-1) == batch.labels[learned]
+        rows += zip(np.exp(log_p[learned].max(-1)), right, strict=True)
+    error = 0.0
+    for low in np.arange(15) / 15:
+        inside = [row for row in rows if low < row[0] <= low + 1 / 15]
+        if inside:
+            confidence, right = np.mean(inside, axis=0)
+            error += len(inside) / len(rows) * abs(confidence - right)
+    assert found.tokens.sum() == len(rows) and (found.tokens > 0).sum() > 2
+    np.testing.assert_allclose(found.expected_error, error, rtol=1e-5)
+
+
 def test_a_student_equals_itself(tiny_model, batches):
     result = likelihood(*tiny_model, *tiny_model, batches)
     assert result.forward_kl == result.reverse_kl == 0.0
@@ -115,7 +134,8 @@ def test_without_a_teacher(tiny_model, teacher, batches):
     alone = likelihood(*tiny_model, None, None, batches, chunk_size=5)
     both = likelihood(*tiny_model, *teacher, batches, chunk_size=5)
     assert alone.nll == pytest.approx(both.nll, rel=1e-6)
-    assert alone.to_dict().keys() == {"tokens", "nll"}
+    assert alone.calibration_error == pytest.approx(both.calibration_error, rel=1e-6)
+    assert alone.to_dict().keys() == {"tokens", "nll", "calibration_error"}
 
 
 def test_nothing_to_measure_is_an_error(tiny_model, batches):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from adakd_jax.eval.rouge import bootstrap_interval, rouge_l
+from adakd_jax.eval.bootstrap import bootstrap_interval
+from adakd_jax.eval.rouge import rouge_l
 
 
 def test_scores_worked_out_by_hand():
