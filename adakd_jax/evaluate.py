@@ -1,32 +1,59 @@
-"""Measures models on held-out rows: `python -m adakd_jax.evaluate --model M --data FILE.jsonl`."""
+"""Measures models on held-out rows: `python -m adakd_jax.evaluate --model M --suite dolly`."""
 
-import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from adakd_jax.config import Columns, FileSource, GenerationConfig
+from adakd_jax.config import Columns, GenerationConfig
 from adakd_jax.config.parse import parse
-from adakd_jax.config.stage import Stage
+from adakd_jax.config.stage import Check, Conflict, Stage
+from adakd_jax.config.suites import SAMPLING, SEEDS, SuiteName
 
 if TYPE_CHECKING:
-    from adakd_jax.data.row_source import RowSource
+    from transformers import PreTrainedTokenizerFast
+
+    from adakd_jax.eval.comparison import Compared
+    from adakd_jax.eval.held_out_sets import HeldOutSet
+    from adakd_jax.eval.measured import Measured
+    from adakd_jax.eval.model import PromptSettings
+    from adakd_jax.eval.suite import HeldOut
     from adakd_jax.hf.pretrained import Pretrained
 
 PROG = "python -m adakd_jax.evaluate"
 
 
+def _something_to_measure_on(suite: tuple[str, ...], data: str | None) -> Conflict | None:
+    if suite or data is not None:
+        return None
+    return Conflict("give suite, data or both", "--suite dolly, or --data FILE.jsonl")
+
+
 class EvaluateCommand(Stage):
     """What is measured, and on what."""
+
+    checks: ClassVar[tuple[Check, ...]] = (Check(("suite", "data"), _something_to_measure_on),)
 
     model: str = Field(
         description="run folder, exported folder, hub id, .gguf file or 'package:NAME/FILE'"
     )
-    data: str = Field(description="JSONL, JSON or Parquet file(s) of rows; glob patterns allowed")
-    compare: str | None = Field(default=None, description="another model, shown side by side")
+    suite: tuple[SuiteName, ...] = Field(
+        default=(),
+        description="named sets, comma separated; sampled as the papers do (temperature 1, top-p "
+        "1, 256 tokens, five seeds) where `generation` and `seeds` do not say otherwise",
+    )
+    data: str | None = Field(
+        default=None,
+        description="JSONL, JSON or Parquet file(s), glob patterns allowed, or "
+        "'hub:OWNER/NAME:FILES'; for several suites a folder with dolly.jsonl and so on; "
+        "null: each suite from the hub",
+    )
+    compare: str | None = Field(
+        default=None, description="another model, shown side by side and compared pair by pair"
+    )
     teacher: str | None = Field(
         default=None, description="model to measure KLs and agreement against; same tokenizer"
     )
@@ -44,15 +71,25 @@ class EvaluateCommand(Stage):
     max_prompt_length: PositiveInt | None = Field(
         default=None, description="tokens of a prompt; null: that of the run folder, else 256"
     )
-    max_examples: PositiveInt | None = Field(default=None, description="rows used; null: all")
-    generate_examples: NonNegativeInt | None = Field(
-        default=None, description="of those, prompts to answer for ROUGE-L; null: all; 0: none"
+    max_examples: PositiveInt | None = Field(
+        default=None, description="rows used of each set, the first ones; null: all"
     )
-    show_examples: NonNegativeInt = Field(default=3, description="answers printed")
+    generate_examples: NonNegativeInt | None = Field(
+        default=None, description="of those, prompts to answer; null: all; 0: none"
+    )
+    show_examples: NonNegativeInt = Field(default=3, description="answers printed of each set")
     batch_rows: PositiveInt = Field(default=4, description="packed rows per forward pass")
-    seed: NonNegativeInt = Field(default=0, description="of sampling and of the bootstrap")
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="of sampling, comma separated; null: 10,20,30,40,50 for suites, else 0",
+    )
+    resamples: PositiveInt = Field(
+        default=10_000, description="bootstrap resamples of a comparison"
+    )
     output: str | None = Field(
-        default=None, description="local JSON file for all numbers and answers"
+        default=None,
+        description="local folder for numbers, tables and answers; sampled answers that it has "
+        "are not sampled again",
     )
     cache_dir: str = Field(
         default="~/.cache/adakd_jax/data", description="local folder of prepared data"
@@ -61,6 +98,23 @@ class EvaluateCommand(Stage):
     generation: GenerationConfig = Field(
         default=GenerationConfig(), description="how answers are sampled"
     )
+
+    def sampling(self) -> GenerationConfig:
+        """How answers are sampled: as the papers do for suites, where nothing else is said."""
+        if not self.suite:
+            return self.generation
+        unsaid = {k: v for k, v in SAMPLING.items() if k not in self.generation.model_fields_set}
+        return self.generation.model_copy(update=unsaid)
+
+    def sampling_seeds(self) -> tuple[int, ...]:
+        """Of sampling."""
+        return self.seeds or (SEEDS if self.suite else (0,))
+
+    def told(self) -> dict[str, Any]:
+        """The settings that an evaluation is told by, with what was left to the suite filled in."""
+        settings = self.model_dump(mode="json", exclude={"output", "cache_dir", "show_examples"})
+        sampling = self.sampling().model_dump(mode="json")
+        return {**settings, "generation": sampling, "seeds": list(self.sampling_seeds())}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -73,88 +127,149 @@ def main(argv: Sequence[str] | None = None) -> None:
         requires_config=False,
     )
     # Imported late: help and mistakes in flags do not wait for JAX.
-    from adakd_jax.data.sources import open_rows
     from adakd_jax.eval.command import keep_compilations, user_errors
+    from adakd_jax.eval.evaluation_file import write_evaluation
+    from adakd_jax.eval.held_out_sets import open_sets
     from adakd_jax.eval.model import open_model
 
     keep_compilations()
+    results: dict[str, dict[str, Measured]] = {}
+    compared: list[Compared] = []
     with user_errors(PROG):
-        rows = open_rows(
-            FileSource(path=config.data), columns=config.columns, cache_dir=config.cache_dir
+        sets = open_sets(
+            config.suite, config.data, columns=config.columns, cache_dir=config.cache_dir
         )
         teacher = None if config.teacher is None else open_model(config.teacher)
-        results = {config.model: _measure(config, config.model, config.step, rows, teacher)}
-        if config.compare is not None:
-            results[config.compare] = _measure(config, config.compare, None, rows, teacher)
-    _show(config, results)
-    if config.output is not None:
-        settings = config.model_dump(mode="json", exclude={"output"})
-        _write(Path(config.output), {"settings": settings, "results": results})
+        for name in filter(None, (config.model, config.compare)):
+            results[name] = _measure(config, name, sets, teacher)
+            compared = _compare(config, results)
+            if config.output is not None:
+                folder = Path(config.output).expanduser()
+                files = write_evaluation(folder, config.told(), results, compared)
+                print("written: " + ", ".join(map(str, files)))
+    _show(config, sets, results, compared)
 
 
 def _measure(
     config: EvaluateCommand,
     name: str,
-    step: str | None,
-    rows: "RowSource",
+    sets: "Sequence[HeldOutSet]",
     teacher: "Pretrained | None",
-) -> dict[str, Any]:
-    from adakd_jax.eval.model import open_model, prompt_settings
-    from adakd_jax.eval.suite import evaluate, hold_ready
+) -> "dict[str, Measured]":
+    from adakd_jax.eval.measured import measure
+    from adakd_jax.eval.model import open_model
+    from adakd_jax.eval.sampled import claim_folder
     from adakd_jax.hf.tokenizer import check_same_tokens
 
-    model = open_model(name, step=step)
+    model = open_model(name, step=config.step if name == config.model else None)
     if model.tokenizer is None:
         raise ValueError(f"{name} has no tokenizer")
     if teacher is not None:
         check_same_tokens(model, teacher)
-    settings = prompt_settings(
+    prompts = _prompts(config)
+    measured = {}
+    for each in sets:
+        held_out = _held_out(config, name, each, model.tokenizer, prompts)
+        folder = None
+        if config.output is not None and held_out.questions:
+            folder = Path(config.output).expanduser() / "answers" / _label(name) / each.name
+            claim_folder(folder, model, prompts, config.sampling())
+        measured[each.name] = measure(
+            model,
+            held_out,
+            config.sampling(),
+            config.sampling_seeds(),
+            title=each.title,
+            teacher=teacher,
+            folder=folder,
+        )
+    return measured
+
+
+def _prompts(config: EvaluateCommand) -> "PromptSettings":
+    from adakd_jax.eval.model import prompt_settings
+
+    prompts = prompt_settings(
         config.model, config.template, config.max_length, config.max_prompt_length
     )
-    if settings.max_prompt_length >= settings.max_length:
+    if prompts.max_prompt_length >= prompts.max_length:
         raise ValueError(
-            f"max_prompt_length {settings.max_prompt_length} leaves no room for an answer in "
-            f"max_length {settings.max_length}; valid: a smaller --max_prompt_length"
+            f"max_prompt_length {prompts.max_prompt_length} leaves no room for an answer in "
+            f"max_length {prompts.max_length}; valid: a smaller --max_prompt_length"
         )
+    return prompts
+
+
+def _held_out(
+    config: EvaluateCommand,
+    model: str,
+    each: "HeldOutSet",
+    tokenizer: "PreTrainedTokenizerFast",
+    prompts: "PromptSettings",
+) -> "HeldOut":
+    from adakd_jax.eval.suite import hold_ready
+
     held_out = hold_ready(
-        rows,
-        model.tokenizer,
-        **settings._asdict(),
+        each.rows,
+        tokenizer,
+        **prompts._asdict(),
         batch_rows=config.batch_rows,
         max_examples=config.max_examples,
         generate_examples=config.generate_examples,
         cache_dir=config.cache_dir,
     )
+    print(f"{model} on {each.title}: {len(held_out.questions)} questions", file=sys.stderr)
     for reason, count in held_out.left_out.items():
         print(f"{PROG}: {count} rows are not answered: {reason}", file=sys.stderr)
-    evaluation = evaluate(model, held_out, config.generation, teacher=teacher, seed=config.seed)
-    return evaluation.to_dict()
+    return held_out
 
 
-def _show(config: EvaluateCommand, results: dict[str, dict[str, Any]]) -> None:
+def _compare(
+    config: EvaluateCommand, results: "Mapping[str, Mapping[str, Measured]]"
+) -> "list[Compared]":
+    """The first model against the second; nothing if their tokenizers leave out other rows."""
+    from adakd_jax.eval.comparison import compare
+
+    if len(results) < 2:
+        return []
+    try:
+        return compare(*results.values(), resamples=config.resamples)
+    except ValueError as error:
+        print(f"{PROG}: not compared: {error}", file=sys.stderr)
+        return []
+
+
+def _label(model: str) -> str:
+    """A model's name as that of a folder."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", model).strip("_.")[-80:] or "model"
+
+
+def _show(
+    config: EvaluateCommand,
+    sets: "Sequence[HeldOutSet]",
+    results: "Mapping[str, Mapping[str, Measured]]",
+    compared: "Sequence[Compared]",
+) -> None:
     from rich.console import Console
 
-    from adakd_jax.eval.table import answers_table, metrics_table
+    from adakd_jax.eval.table import answers_table, compared_table, metrics_table
 
     console = Console()
-    console.print(metrics_table(results, title=config.data))
-    # With another tokenizer, other rows may be left out: one prompt, not one index, goes together.
-    answers = {
-        name: {each["prompt"]: each["answer"] for each in result["answers"]}
-        for name, result in results.items()
-    }
-    for answered in results[config.model]["answers"][: config.show_examples]:
-        prompt = answered["prompt"]
-        texts = {name: found.get(prompt, "–") for name, found in answers.items()}
-        console.print(answers_table(prompt, {"reference": answered["references"][0], **texts}))
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(file)
-    print(f"written: {file}")
+    for each in sets:
+        shown = {model: measured[each.name].shown() for model, measured in results.items()}
+        console.print(metrics_table(shown, title=each.title))
+        # With another tokenizer, other rows may be left out: one prompt, not one index, goes
+        # together.
+        answers = {
+            name: {found["prompt"]: found["answer"] for found in result["answers"]}
+            for name, result in shown.items()
+        }
+        for answered in shown[config.model]["answers"][: config.show_examples]:
+            prompt = answered["prompt"]
+            texts = {name: found.get(prompt, "–") for name, found in answers.items()}
+            console.print(answers_table(prompt, {"reference": answered["references"][0], **texts}))
+    if compared:
+        console.print(compared_table(compared))
 
 
 if __name__ == "__main__":

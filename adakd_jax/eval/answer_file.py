@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 from adakd_jax.config import GenerationConfig
 from adakd_jax.data.rows import Row, RowError
 from adakd_jax.data.tokenize import Encoder, Prompt
-from adakd_jax.eval.answers import Answer, answer_prompts
-from adakd_jax.eval.generate import GenerationProgress
+from adakd_jax.eval.answer_blocks import answer_blocks
+from adakd_jax.eval.answers import Answer
 from adakd_jax.eval.json_lines import append_records, remove_torn_line, whole_lines
-from adakd_jax.eval.progress import shown_generation
 from adakd_jax.hf.pretrained import Pretrained
-
-_BATCHES_A_BLOCK = 4  # what an interruption can lose
 
 
 class AnswerReport(NamedTuple):
@@ -72,14 +69,14 @@ def answer_file(
     waiting: list[tuple[int, Row, Prompt]] = []
     skipped = Counter(present)
     for index, row in enumerate(rows):
-        if skipped[_key(row)]:
-            skipped[_key(row)] -= 1
+        if skipped[asked_key(row)]:
+            skipped[asked_key(row)] -= 1
             continue
         try:
             waiting.append((index, row, encoder.prompt(row)))
         except RowError as error:
             left_out[str(error)] += 1
-    answers = _answer_blocks(model, waiting, output, settings, seed)
+    answers = _write_answers(model, waiting, output, settings, seed)
     empty = sum(not answer.text.strip() for answer in answers)
     if empty:
         left_out["the model gave an empty answer"] += empty
@@ -87,7 +84,7 @@ def answer_file(
     return AnswerReport(len(answers) - empty, present.total(), cut, dict(left_out))
 
 
-def _answer_blocks(
+def _write_answers(
     model: Pretrained,
     waiting: Sequence[tuple[int, Row, Prompt]],
     output: Path,
@@ -96,34 +93,28 @@ def _answer_blocks(
 ) -> list[Answer]:
     """Answers in blocks and appends each before the next begins."""
     answers: list[Answer] = []
-    size = settings.batch_size * _BATCHES_A_BLOCK
-    with shown_generation("answering") as show:
-        for start in range(0, len(waiting), size):
-            block = waiting[start : start + size]
-            tokens = sum(answer.tokens for answer in answers)
-
-            def progress(
-                done: GenerationProgress, start: int = start, tokens: int = tokens
-            ) -> None:
-                show(GenerationProgress(start + done.answered, len(waiting), tokens + done.tokens))
-
-            new = answer_prompts(
-                model,
-                [prompt.tokens.tolist() for _, _, prompt in block],
-                settings,
-                seed=seed,
-                sample_ids=[index for index, _, _ in block],
-                progress=progress,
-            )
-            answered = [_answered(row, a) for (_, row, _), a in zip(block, new, strict=True)]
-            append_records(output, [record for record in answered if record is not None])
-            answers += new
+    blocks = answer_blocks(
+        model,
+        [prompt.tokens.tolist() for _, _, prompt in waiting],
+        settings,
+        sample_ids=[index for index, _, _ in waiting],
+        seed=seed,
+    )
+    for start, new in blocks:
+        answered = [_answered(row, a) for (_, row, _), a in zip(waiting[start:], new, strict=False)]
+        append_records(output, [record for record in answered if record is not None])
+        answers += new
     return answers
 
 
 def _answered(row: Row, answer: Answer) -> dict[str, Any] | None:
     if not answer.text.strip():
         return None
+    return answered_record(row, answer)
+
+
+def answered_record(row: Row, answer: Answer) -> dict[str, Any]:
+    """A row of an answer file."""
     if row["messages"]:
         last = {"role": "assistant", "content": answer.text}
         return {"messages": [*_asked(row["messages"]), last], "finish": answer.finish}
@@ -136,8 +127,8 @@ def _asked(messages: Sequence[Any]) -> Sequence[Any]:
     return messages[:-1] if messages[-1]["role"] == "assistant" else messages
 
 
-def _key(row: Row | dict[str, Any]) -> str:
-    """What was asked."""
+def asked_key(row: Row | dict[str, Any]) -> str:
+    """What was asked, as one text; the same for a row and for its record in an answer file."""
     messages = row.get("messages")
     asked = _asked(messages) if messages else [row.get("instruction"), row.get("input")]
     return json.dumps(asked, ensure_ascii=False)
@@ -150,10 +141,10 @@ def _present(output: Path, rows: Sequence[Row]) -> Counter[str]:
         return present
     for number, line in enumerate(whole_lines(output), start=1):
         try:
-            present[_key(json.loads(line))] += 1
+            present[asked_key(json.loads(line))] += 1
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             raise ValueError(f"{output}:{number}: not a row of answers: {error}") from error
-    foreign = present - Counter(_key(row) for row in rows)
+    foreign = present - Counter(asked_key(row) for row in rows)
     if foreign:
         raise ValueError(
             f"{output} has {foreign.total()} answers to other prompts, one of them {min(foreign)}; "

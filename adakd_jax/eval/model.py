@@ -1,9 +1,11 @@
 """From what a command line calls a model to the loaded model: run folder, export, hub id, GGUF."""
 
+import hashlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from adakd_jax.config import DataConfig, RunConfig
@@ -53,6 +55,20 @@ def run_config(name: str) -> RunConfig | None:
     """The settings of a run, or None if `name` is not a run folder."""
     file = epath.Path(name).expanduser() / CONFIG_FILE
     return RunConfig.model_validate(read_yaml(str(file)).values) if file.is_file() else None
+
+
+def weights_digest(params: Any) -> str:
+    """Tells weights apart: a hash of up to 256 evenly spaced numbers of each array.
+
+    An optimizer step changes nearly all numbers, so weights of other steps have other digests.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        places = np.linspace(0, leaf.size - 1, min(leaf.size, 256)).astype(np.int64)
+        picked = leaf[np.unravel_index(places, leaf.shape)]
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.asarray(picked).tobytes())
+    return digest.hexdigest()[:16]
 
 
 class PromptSettings(NamedTuple):

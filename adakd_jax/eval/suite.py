@@ -27,11 +27,16 @@ from adakd_jax.hf.pretrained import Pretrained
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A held-out prompt: its tokens, what was asked in words, and the accepted answers."""
+    """A held-out prompt: its tokens, what was asked in words, and the accepted answers.
+
+    `number` is the place of its row among the held-out rows.
+    """
 
     tokens: tuple[int, ...]
     text: str
     references: tuple[str, ...]
+    number: int
+    row: Row = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +199,7 @@ def _questions(
     rows: Sequence[Row], encoder: Encoder
 ) -> tuple[tuple[Question, ...], dict[str, int]]:
     questions, left_out = [], Counter[str]()
-    for row in rows:
+    for number, row in enumerate(rows):
         try:
             prompt = encoder.prompt(row)
         except RowError as error:
@@ -204,7 +209,8 @@ def _questions(
             left_out["no answer to compare with"] += 1
             continue
         tokens = tuple(prompt.tokens.tolist())
-        questions.append(Question(tokens, _asked(row), tuple(prompt.references)))
+        references = tuple(prompt.references)
+        questions.append(Question(tokens, _asked(row), references, number, row))
     return tuple(questions), dict(left_out)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from adakd_jax.eval.comparison import Compared
 from adakd_jax.hf.card import MetricTable
 
 _ROWS = {
@@ -17,8 +18,13 @@ _ROWS = {
     "forward_kl": "forward KL",
     "reverse_kl": "reverse KL",
     "top1_agreement": "top-1 agreement",
+    "calibration_error": "calibration error",
     "rouge_l": "ROUGE-L",
+    "exact_match": "exact match",
+    "answer_tokens": "answer tokens",
+    "cut": "cut at the longest",
 }
+_SHARES = ("top1_agreement", "calibration_error", "exact_match", "cut")
 _SHOWN_CHARACTERS = 600
 
 
@@ -33,10 +39,18 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]], title: str | None = 
     table.add_column("")
     for name in results:
         table.add_column(escape(name), justify="right")
-    for key, label in _ROWS.items():
-        if any(key in result for result in results.values()):
-            table.add_row(label, *(_cell(key, result) for result in results.values()))
+    for label, cells in metric_cells(results).items():
+        table.add_row(label, *cells)
     return table
+
+
+def metric_cells(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """One label and one cell per evaluation for every metric that any of them has."""
+    return {
+        label: [_cell(key, result) for result in results.values()]
+        for key, label in _ROWS.items()
+        if any(key in result for result in results.values())
+    }
 
 
 def card_metrics(results: Mapping[str, Mapping[str, Any]]) -> MetricTable:
@@ -47,6 +61,36 @@ def card_metrics(results: Mapping[str, Mapping[str, Any]]) -> MetricTable:
         if any(key in result for result in results.values())
     }
     return MetricTable(tuple(results), rows)
+
+
+def compared_table(compared: Iterable[Compared]) -> Table:
+    """Differences between two models, one a row."""
+    table = Table(
+        title="first model minus second",
+        title_justify="left",
+        caption="95% interval and two-sided p of a paired bootstrap over examples",
+    )
+    table.add_column("set")
+    table.add_column("metric")
+    for name in ("first", "second", "difference", "95% interval", "p"):
+        table.add_column(name, justify="right")
+    for each in compared:
+        table.add_row(*compared_cells(each))
+    return table
+
+
+def compared_cells(each: Compared) -> list[str]:
+    """One difference: set, metric, both values, the difference, its interval and p."""
+    gap = each.gap
+    return [
+        each.title,
+        each.metric,
+        f"{each.first:.4f}",
+        f"{each.second:.4f}",
+        f"{gap.value:+.4f}",
+        f"[{gap.low:+.4f}, {gap.high:+.4f}]",
+        f"{gap.p:.4f}",
+    ]
 
 
 def answers_table(prompt: str, answers: Mapping[str, str]) -> Table:
@@ -66,12 +110,15 @@ def answers_table(prompt: str, answers: Mapping[str, str]) -> Table:
 def _cell(key: str, result: Mapping[str, Any]) -> str:
     if key not in result:
         return "–"
-    if key == "top1_agreement":
-        return f"{result[key]:.1%}"
+    value, deviation = result[key], result.get(f"{key}_sd")
     if key == "rouge_l":
         low, high = result["rouge_l_low"], result["rouge_l_high"]
-        return f"{100 * result[key]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{result[key]:.4f}"
+        spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
+        return f"{100 * value:.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]"
+    if key in _SHARES:
+        return f"{value:.1%}" + ("" if deviation is None else f" ± {deviation:.1%}")
+    digits = 1 if key == "answer_tokens" else 4
+    return f"{value:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
 def _caption(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -80,6 +127,8 @@ def _caption(results: Mapping[str, Mapping[str, Any]]) -> str:
     caption = f"nats per token over {tokens} response tokens"
     if answers:
         caption += f"; ROUGE-L × 100 of {_counts(answers)} answers, 95% bootstrap interval"
+    if any(f"{key}_sd" in result for key in _ROWS for result in results.values()):
+        caption += "; mean ± standard deviation over seeds"
     return caption
 
 

@@ -76,17 +76,21 @@ def test_evaluate_measures_two_models_against_a_teacher(
         tiny_pretrained.params,
     )
     other = save_pretrained(dataclasses.replace(tiny_pretrained, params=noisy), folder / "other")
-    output = folder / "new" / "result.json"
+    output = folder / "new" / "evaluation"
     flags = ["--model", model, "--compare", str(other), "--teacher", model, *common]
     flags += ["--data", str(folder / "rows.jsonl"), "--output", str(output)]
     flags += ["--max_length", "64", "--max_prompt_length", "48", "--batch_rows", "1"]
     evaluate([*flags, "--show_examples", "1"])
-    content = json.loads(output.read_text())
-    same, changed = content["results"].values()
+    content = json.loads((output / "evaluation.json").read_text())
+    sets = [measured["data"] for measured in content["models"].values()]
+    same, changed = (each["metrics"] for each in sets)
     assert content["settings"]["generation"]["max_new_tokens"] == 6
     assert same["reverse_kl"] == 0.0 and same["top1_agreement"] == 1.0
     assert changed["reverse_kl"] > 0.0 and changed["nll_teacher"] == same["nll"]
-    assert len(same["answers"]) == len(changed["answers"]) == 2
+    assert [len(each["answers"]) for each in sets] == [2, 2]
+    gaps = {each["metric"]: each["gap"] for each in content["compared"]}
+    assert gaps["nll"]["value"] == pytest.approx(same["nll"] - changed["nll"])
+    assert gaps["reverse_kl"]["value"] == pytest.approx(-changed["reverse_kl"]) and len(gaps) == 7
     shown = capsys.readouterr().out
     for text in ("NLL", "ROUGE-L", "Name a fruit", "a pear", f"{same['nll']:.4f}"):
         assert text in shown
@@ -99,7 +103,9 @@ def test_evaluate_measures_two_models_against_a_teacher(
         (generate, ["--model", "m"], "exactly one of prompts and text, not neither"),
         (generate, ["--model", "m", "--prompts", "p.jsonl"], "output is absent"),
         (generate, ["--model", "m", "--prompts", "p.jsonl", "--output", "o"], "p.jsonl"),
-        (evaluate, ["--model", "m"], "data"),
+        (evaluate, ["--model", "m"], "give suite, data or both"),
+        (evaluate, ["--model", "m", "--suite", "dollly"], "dollly"),
+        (evaluate, ["--model", "m", "--suite", "uinst_short"], "published nowhere"),
         (evaluate, ["--model", "m", "--data", "none.jsonl"], "none.jsonl"),
     ],
 )
