@@ -11,6 +11,7 @@ from adakd_jax.data.rows import Row, RowError
 from adakd_jax.data.tokenize import Encoder, Prompt
 from adakd_jax.eval.answer_blocks import answer_blocks
 from adakd_jax.eval.answers import Answer
+from adakd_jax.eval.asked import asked_key, asked_turns
 from adakd_jax.eval.json_lines import append_records, remove_torn_line, whole_lines
 from adakd_jax.hf.pretrained import Pretrained
 
@@ -117,21 +118,9 @@ def answered_record(row: Row, answer: Answer) -> dict[str, Any]:
     """A row of an answer file."""
     if row["messages"]:
         last = {"role": "assistant", "content": answer.text}
-        return {"messages": [*_asked(row["messages"]), last], "finish": answer.finish}
+        return {"messages": [*asked_turns(row["messages"]), last], "finish": answer.finish}
     asked = {"instruction": row["instruction"], "input": row["input"]}
     return {**asked, "output": answer.text, "finish": answer.finish}
-
-
-def _asked(messages: Sequence[Any]) -> Sequence[Any]:
-    """The conversation without a last assistant turn: what was answered."""
-    return messages[:-1] if messages[-1]["role"] == "assistant" else messages
-
-
-def asked_key(row: Row | dict[str, Any]) -> str:
-    """What was asked, as one text; the same for a row and for its record in an answer file."""
-    messages = row.get("messages")
-    asked = _asked(messages) if messages else [row.get("instruction"), row.get("input")]
-    return json.dumps(asked, ensure_ascii=False)
 
 
 def _present(output: Path, rows: Sequence[Row]) -> Counter[str]:

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from adakd_jax.config import GenerationConfig
 from adakd_jax.data.cache import content_key
-from adakd_jax.eval.answer_file import asked_key
 from adakd_jax.eval.answers import Answer
+from adakd_jax.eval.asked import asked_key
 from adakd_jax.eval.bootstrap import bootstrap_interval
 from adakd_jax.eval.exact_match import exact_match
 from adakd_jax.eval.likelihood import DocumentSums

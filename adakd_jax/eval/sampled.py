@@ -10,8 +10,9 @@ from rich.console import Console
 from adakd_jax.config import GenerationConfig
 from adakd_jax.data.examples import tokenizer_digest
 from adakd_jax.eval.answer_blocks import answer_blocks
-from adakd_jax.eval.answer_file import answered_record, asked_key
+from adakd_jax.eval.answer_file import answered_record
 from adakd_jax.eval.answers import Answer
+from adakd_jax.eval.asked import asked_key
 from adakd_jax.eval.json_lines import append_records, remove_torn_line, whole_lines
 from adakd_jax.eval.model import PromptSettings, weights_digest
 from adakd_jax.eval.suite import Question

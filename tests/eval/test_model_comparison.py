@@ -14,7 +14,10 @@ def measured(nll, rouge, **changes):
     values = {
         "title": "DollyEval",
         "asked": "rows",
-        "metrics": {"nll": float(np.dot(nll, TOKENS) / sum(TOKENS)), "rouge_l": float(np.mean(rouge))},
+        "metrics": {
+            "nll": float(np.dot(nll, TOKENS) / sum(TOKENS)),
+            "rouge_l": float(np.mean(rouge)),
+        },
         "documents": {"tokens": TOKENS, "nll": [n * t for n, t in zip(nll, TOKENS, strict=True)]},
         "numbers": [0, 1, 2, 3],
         "scores": {"rouge_l": {"10": [r - 0.05 for r in rouge], "20": [r + 0.05 for r in rouge]}},

@@ -1,0 +1,89 @@
+"""From kept replies to the result of a judgement, and to the file that holds it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adakd_jax.eval.judge.client import Reply
+from adakd_jax.eval.judge.outcome import Judged, Verdicts, judged
+from adakd_jax.eval.judge.pairs import Pair
+from adakd_jax.eval.judge.question import Question, read_verdict
+from adakd_jax.eval.judge.verdict_file import VerdictFile
+
+_IDENTICAL = Verdicts(None, None, identical=True)
+
+
+class Result(NamedTuple):
+    """What came of all pairs.
+
+    Attributes:
+      judged: over the pairs that have a verdict.
+      without_reply: pairs left out of it, because a question about them has no reply.
+      pairs: each pair's request, outcome (None: left out), verdicts and the judge's words.
+      prompt_tokens, completion_tokens: as the server counted them, over the replies used.
+      cut: replies that ended at their longest.
+    """
+
+    judged: Judged
+    without_reply: int
+    pairs: list[dict[str, Any]]
+    prompt_tokens: int
+    completion_tokens: int
+    cut: int
+
+
+def collect(
+    pairs: Sequence[Pair],
+    questions: Mapping[int, tuple[Question, Question]],
+    file: VerdictFile,
+) -> Result:
+    """Reads the verdicts of every pair.
+
+    Args:
+      pairs: what was compared.
+      questions: both orders of each pair that was asked, by its place; the others are identical.
+      file: the replies.
+
+    Raises:
+      ValueError: no pair has its replies.
+    """
+    verdicts: list[Verdicts] = []
+    replies: list[Reply] = []
+    described: list[dict[str, Any]] = []
+    for number, pair in enumerate(pairs):
+        both = [] if number not in questions else file.replies(questions[number])
+        if both is None:
+            described.append({"request": pair.request, "outcome": None})
+            continue
+        found = Verdicts(*(read_verdict(each.text) for each in both)) if both else _IDENTICAL
+        verdicts.append(found)
+        replies += both
+        described.append(
+            {"request": pair.request, "outcome": found.outcome, **found._asdict()}
+            | {"replies": [each.text for each in both]}
+        )
+    if not verdicts:
+        raise ValueError("no pair has replies in both orders, so there is no result")
+    return Result(
+        judged=judged(verdicts),
+        without_reply=len(pairs) - len(verdicts),
+        pairs=described,
+        prompt_tokens=sum(each.prompt_tokens for each in replies),
+        completion_tokens=sum(each.completion_tokens for each in replies),
+        cut=sum(each.cut for each in replies),
+    )
+
+
+def write_result(file: Path, settings: Mapping[str, Any], result: Result) -> None:
+    """Writes settings and result as JSON, at once."""
+    content = {
+        "settings": dict(settings),
+        "result": {**result.judged.to_dict(), "without_reply": result.without_reply},
+        "tokens": {"in": result.prompt_tokens, "out": result.completion_tokens},
+        "pairs": result.pairs,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(file)
