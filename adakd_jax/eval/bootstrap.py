@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 _COVERAGE = 0.95
+_PICKS_AT_A_TIME = 1 << 22  # 32 MiB of indices, however many examples there are
 
 
 class Gap(NamedTuple):
@@ -90,10 +91,14 @@ def _resampled(
     seed: int,
 ) -> np.ndarray:
     """Σ value / Σ weight of every resample: [resamples]."""
-    picks = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    if weights is None:
-        return values[picks].mean(axis=1)
-    return values[picks].sum(axis=1) / np.asarray(weights, np.float64)[picks].sum(axis=1)
+    each = np.ones_like(values) if weights is None else np.asarray(weights, np.float64)
+    rng, drawn = np.random.default_rng(seed), np.empty(resamples)
+    block = max(1, _PICKS_AT_A_TIME // len(values))
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start), len(values)
+        picks = rng.integers(len(values), size=size)
+        drawn[start : start + block] = values[picks].sum(axis=1) / each[picks].sum(axis=1)
+    return drawn
 
 
 def _percentiles(drawn: np.ndarray, coverage: float) -> tuple[float, float]:

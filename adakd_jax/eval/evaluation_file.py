@@ -9,6 +9,7 @@ from typing import Any
 from adakd_jax.eval.comparison import Compared
 from adakd_jax.eval.measured import Measured
 from adakd_jax.eval.table import compared_cells, metric_cells
+from adakd_jax.eval.whole_file import write_whole
 from adakd_jax.studies.tables import head, row
 
 NUMBERS, TABLES = "evaluation.json", "evaluation.md"
@@ -38,15 +39,12 @@ def write_evaluation(
         },
         "compared": [{**each._asdict(), "gap": each.gap._asdict()} for each in compared],
     }
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         folder / NUMBERS: json.dumps(numbers, indent=1, ensure_ascii=False),
         folder / TABLES: "\n".join(_markdown(settings, results, compared)),
     }
     for file, text in texts.items():
-        partial = file.with_name(f"{file.name}.partial")
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(file)
+        write_whole(file, text + "\n")
     return list(texts)
 
 

@@ -16,6 +16,7 @@ from adakd_jax.eval.asked import asked_key
 from adakd_jax.eval.json_lines import append_records, remove_torn_line, whole_lines
 from adakd_jax.eval.model import PromptSettings, weights_digest
 from adakd_jax.eval.suite import Question
+from adakd_jax.eval.whole_file import write_whole
 from adakd_jax.hf.pretrained import Pretrained
 
 SETTINGS = "settings.json"
@@ -78,8 +79,7 @@ def claim_folder(
     settings = _settings(model, prompts, generation)
     file = folder / SETTINGS
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_whole(file, json.dumps(settings, indent=2) + "\n")
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     differences = [

@@ -29,6 +29,12 @@ def test_weighted_values_are_ratios_of_sums():
     assert gap.value == pytest.approx((BASE * WEIGHTS - BASE).sum() / WEIGHTS.sum())
 
 
+def test_many_examples_are_resampled_in_blocks_and_come_out_alike(monkeypatch):
+    whole = paired_gap(BASE * WEIGHTS, BASE, WEIGHTS, resamples=50)
+    monkeypatch.setattr("adakd_jax.eval.bootstrap._PICKS_AT_A_TIME", 420)  # 7 resamples
+    assert paired_gap(BASE * WEIGHTS, BASE, WEIGHTS, resamples=50) == whole
+
+
 def test_the_p_of_no_difference_is_not_small_and_that_of_none_at_all_is_one():
     p = [paired_gap(RNG.normal(size=40), RNG.normal(size=40), resamples=400).p for _ in range(60)]
     # p is about uniform: of 60 values, 3 are expected below .05.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from adakd_jax.compare import main as compare
 from adakd_jax.config import Columns
 from adakd_jax.config.suites import SUITES
 from adakd_jax.eval.evaluation_file import read_evaluation
@@ -68,6 +69,18 @@ def test_every_suite_is_measured_with_every_seed(first):
     assert "## DollyEval" in written and "(2 sets)" in written and "mean confidence" in written
     settings = json.loads((output / "evaluation.json").read_text())["settings"]
     assert settings["seeds"] == [10, 20] and settings["generation"]["temperature"] == 1.0
+
+
+def test_evaluations_of_two_days_are_compared(first, capsys):
+    output = str(first[0])
+    compare([output, output, "--resamples", "50"])
+    shown = capsys.readouterr().out
+    assert f"second: {read_evaluation(output)[0]}" in shown
+    for text in ("DollyEval", "S-NI", "nll", "rouge_l", "+0.0000", "1.0000"):
+        assert text in shown
+    with pytest.raises(SystemExit) as stopped:
+        compare([output, str(first[0].parent)])
+    assert stopped.value.code == 2 and "no evaluation at" in capsys.readouterr().err
 
 
 def test_what_was_sampled_is_not_sampled_again(first, flags):

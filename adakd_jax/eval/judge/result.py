@@ -10,6 +10,7 @@ from adakd_jax.eval.judge.outcome import Judged, Verdicts, judged
 from adakd_jax.eval.judge.pairs import Pair
 from adakd_jax.eval.judge.question import Question, read_verdict
 from adakd_jax.eval.judge.verdict_file import VerdictFile
+from adakd_jax.eval.whole_file import write_whole
 
 _IDENTICAL = Verdicts(None, None, identical=True)
 
@@ -83,7 +84,4 @@ def write_result(file: Path, settings: Mapping[str, Any], result: Result) -> Non
         "tokens": {"in": result.prompt_tokens, "out": result.completion_tokens},
         "pairs": result.pairs,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
