@@ -32,7 +32,7 @@ SWITCHES = {
 class JudgeCommand(Stage):
     """Who judges what."""
 
-    answers_a: str = Field(description="answers of a model, as adakd_jax.generate writes them")
+    answers_a: str = Field(description="answers of a model, as generate and evaluate write them")
     answers_b: str = Field(description="those of another model to the same requests")
     model: str = Field(description="the judge, as its server calls it")
     base_url: str = Field(
