@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -128,25 +128,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     # Imported late: help and mistakes in flags do not wait for JAX.
     from adakd_jax.eval.command import keep_compilations, user_errors
-    from adakd_jax.eval.evaluation_file import write_evaluation
     from adakd_jax.eval.held_out_sets import open_sets
     from adakd_jax.eval.model import open_model
 
     keep_compilations()
     results: dict[str, dict[str, Measured]] = {}
-    compared: list[Compared] = []
     with user_errors(PROG):
         sets = open_sets(
             config.suite, config.data, columns=config.columns, cache_dir=config.cache_dir
         )
         teacher = None if config.teacher is None else open_model(config.teacher)
         for name in filter(None, (config.model, config.compare)):
-            results[name] = _measure(config, name, sets, teacher)
-            compared = _compare(config, results)
-            if config.output is not None:
-                folder = Path(config.output).expanduser()
-                files = write_evaluation(folder, config.told(), results, compared)
-                print("written: " + ", ".join(map(str, files)))
+            results[name] = {}
+            for each, measured in _measure(config, name, sets, teacher):
+                results[name][each.name] = measured
+                _write(config, results, [])  # an interruption loses one set at most
+        compared = _compare(config, results)
+        for file in _write(config, results, compared):
+            print(f"written: {file}")
     _show(config, sets, results, compared)
 
 
@@ -155,7 +154,8 @@ def _measure(
     name: str,
     sets: "Sequence[HeldOutSet]",
     teacher: "Pretrained | None",
-) -> "dict[str, Measured]":
+) -> "Iterator[tuple[HeldOutSet, Measured]]":
+    """Each set with what the model got on it, as soon as it has."""
     from adakd_jax.eval.measured import measure
     from adakd_jax.eval.model import open_model
     from adakd_jax.eval.sampled import claim_folder
@@ -167,14 +167,13 @@ def _measure(
     if teacher is not None:
         check_same_tokens(model, teacher)
     prompts = _prompts(config)
-    measured = {}
     for each in sets:
         held_out = _held_out(config, name, each, model.tokenizer, prompts)
         folder = None
         if config.output is not None and held_out.questions:
             folder = Path(config.output).expanduser() / "answers" / _label(name) / each.name
             claim_folder(folder, model, prompts, config.sampling())
-        measured[each.name] = measure(
+        measured = measure(
             model,
             held_out,
             config.sampling(),
@@ -183,7 +182,7 @@ def _measure(
             teacher=teacher,
             folder=folder,
         )
-    return measured
+        yield each, measured
 
 
 def _prompts(config: EvaluateCommand) -> "PromptSettings":
@@ -237,6 +236,18 @@ def _compare(
     except ValueError as error:
         print(f"{PROG}: not compared: {error}", file=sys.stderr)
         return []
+
+
+def _write(
+    config: EvaluateCommand,
+    results: "Mapping[str, Mapping[str, Measured]]",
+    compared: "Sequence[Compared]",
+) -> list[Path]:
+    from adakd_jax.eval.evaluation_file import write_evaluation
+
+    if config.output is None:
+        return []
+    return write_evaluation(Path(config.output).expanduser(), config.told(), results, compared)
 
 
 def _label(model: str) -> str:

@@ -9,6 +9,7 @@ from etils import epath
 from adakd_jax.compare import main as compare
 from adakd_jax.config import Columns
 from adakd_jax.config.suites import SUITES
+from adakd_jax.eval import measured as measured_module
 from adakd_jax.eval.evaluation_file import read_evaluation
 from adakd_jax.eval.held_out_sets import open_sets
 from adakd_jax.evaluate import EvaluateCommand
@@ -97,6 +98,20 @@ def test_what_was_sampled_is_not_sampled_again(first, flags):
     assert list(sets["dolly"].scores["rouge_l"]) == ["10", "20", "30"]
     assert sets["dolly"].answers[0]["answer"].startswith("kept ")
     file.write_text(answers[file])
+
+
+def test_an_interruption_leaves_the_sets_that_were_measured(flags, tmp_path, monkeypatch):
+    whole = measured_module.measure
+
+    def measure(*args, title, **kwargs):
+        if title == "S-NI":
+            raise KeyboardInterrupt
+        return whole(*args, title=title, **kwargs)
+
+    monkeypatch.setattr(measured_module, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([*flags, "--generate_examples", "0", "--output", str(tmp_path)])
+    assert list(read_evaluation(str(tmp_path))[1]) == ["dolly"]
 
 
 @pytest.mark.parametrize(
