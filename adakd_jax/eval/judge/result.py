@@ -12,8 +12,6 @@ from adakd_jax.eval.judge.question import Question, read_verdict
 from adakd_jax.eval.judge.verdict_file import VerdictFile
 from adakd_jax.eval.whole_file import write_whole
 
-_IDENTICAL = Verdicts(None, None, identical=True)
-
 
 class Result(NamedTuple):
     """What came of all pairs.
@@ -49,31 +47,40 @@ def collect(
     Raises:
       ValueError: no pair has its replies.
     """
-    verdicts: list[Verdicts] = []
-    replies: list[Reply] = []
-    described: list[dict[str, Any]] = []
-    for number, pair in enumerate(pairs):
-        both = [] if number not in questions else file.replies(questions[number])
-        if both is None:
-            described.append({"request": pair.request, "outcome": None})
-            continue
-        found = Verdicts(*(read_verdict(each.text) for each in both)) if both else _IDENTICAL
-        verdicts.append(found)
-        replies += both
-        described.append(
-            {"request": pair.request, "outcome": found.outcome, **found._asdict()}
-            | {"replies": [each.text for each in both]}
-        )
-    if not verdicts:
+    replies = [
+        [] if number not in questions else file.replies(questions[number])
+        for number in range(len(pairs))
+    ]
+    verdicts = [None if both is None else _verdicts(both) for both in replies]
+    found = [each for each in verdicts if each is not None]
+    if not found:
         raise ValueError("no pair has replies in both orders, so there is no result")
+    used = [reply for both in replies for reply in both or ()]
     return Result(
-        judged=judged(verdicts),
-        without_reply=len(pairs) - len(verdicts),
-        pairs=described,
-        prompt_tokens=sum(each.prompt_tokens for each in replies),
-        completion_tokens=sum(each.completion_tokens for each in replies),
-        cut=sum(each.cut for each in replies),
+        judged=judged(found),
+        without_reply=len(pairs) - len(found),
+        pairs=[_described(*each) for each in zip(pairs, verdicts, replies, strict=True)],
+        prompt_tokens=sum(each.prompt_tokens for each in used),
+        completion_tokens=sum(each.completion_tokens for each in used),
+        cut=sum(each.cut for each in used),
     )
+
+
+def _verdicts(replies: Sequence[Reply]) -> Verdicts:
+    if not replies:
+        return Verdicts(None, None, identical=True)
+    straight, swapped = replies
+    return Verdicts(read_verdict(straight.text), read_verdict(swapped.text))
+
+
+def _described(
+    pair: Pair, verdicts: Verdicts | None, replies: Sequence[Reply] | None
+) -> dict[str, Any]:
+    if verdicts is None:
+        return {"request": pair.request, "outcome": None}
+    words = [each.text for each in replies or ()]
+    found = {"outcome": verdicts.outcome, **verdicts._asdict()}
+    return {"request": pair.request, **found, "replies": words}
 
 
 def write_result(file: Path, settings: Mapping[str, Any], result: Result) -> None:
