@@ -40,11 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         requires_config=False,
     )
     # Imported late: help and mistakes in flags do not wait for JAX.
-    from pathlib import Path
-
     from adakd_jax.eval.command import user_errors
     from adakd_jax.eval.model import run_config
-    from adakd_jax.hf.export import refuse_to_overwrite
+    from adakd_jax.hf.folder import refuse_to_overwrite
     from adakd_jax.training.export import export_student
     from adakd_jax.training.saved_student import load_student, saved_step
 
@@ -52,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = run_config(config.run)
         if run is None:
             raise FileNotFoundError(f"{config.run} is not a run folder: it has no config.yaml")
-        refuse_to_overwrite(Path(config.path).expanduser().absolute())
+        refuse_to_overwrite(config.path)
         step = saved_step(config.run, config.step)
         path, how_to_load = export_student(
             run,

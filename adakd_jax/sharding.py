@@ -1,5 +1,6 @@
 """Meshes of devices, and the one table that says what is split over them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
+from jax.tree_util import GetAttrKey
 
 from adakd_jax.axes import BATCH_AXES, TokenBatch
 from adakd_jax.config.mesh import MeshConfig
@@ -126,18 +128,38 @@ def shardings_like(tree: Any, mesh: Mesh, rules: Rules) -> Any:
     """A sharding for each leaf of a tree that holds parameters anywhere, such as a `TrainState`.
 
     A leaf whose path ends in that of a parameter (the parameter itself, its moments, its average)
-    is split like it; everything else, LATF's state included, is replicated.
+    is split like it, and so are both halves of a quantised kernel; everything else, LATF's state
+    included, is replicated.
     """
 
-    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    def one(path: tuple[Any, ...], leaf: Any) -> Sharding:
         names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
         for first in range(len(names)):
             name = ".".join(names[first:])
             if name in PARAMETER_AXES and len(PARAMETER_AXES[name]) == len(leaf.shape):
-                return NamedSharding(mesh, parameter_spec(name, rules))
+                split = NamedSharding(mesh, parameter_spec(name, rules))
+                of_scales = isinstance(path[-1], GetAttrKey) and path[-1].name == "scale"
+                return split_where_possible(split, leaf.shape) if of_scales else split
         return NamedSharding(mesh, P())
 
     return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def split_where_possible(split: Sharding, shape: tuple[int, ...]) -> Sharding:
+    """A sharding without the mesh axes that do not divide `shape`.
+
+    For the scales of a quantised kernel, which lie along its axes but are fewer.
+    """
+    if not isinstance(split, NamedSharding):
+        return split
+    axes = (*split.spec, *[None] * (len(shape) - len(split.spec)))
+    names = [axis if isinstance(axis, tuple) else (axis,) if axis else () for axis in axes]
+    counts = [math.prod(split.mesh.shape[name] for name in each) for each in names]
+    kept = [
+        axis if size % count == 0 else None
+        for axis, size, count in zip(axes, shape, counts, strict=True)
+    ]
+    return NamedSharding(split.mesh, P(*kept))
 
 
 def replicated_like(shardings: Any) -> NamedSharding:

@@ -97,6 +97,24 @@ def _teacher_for_layers(teacher: object, student: str) -> Conflict | None:
     )
 
 
+def _layers_in_full_precision(quantization: str | None, student: str) -> Conflict | None:
+    if quantization is None or student != "layers":
+        return None
+    return Conflict(
+        "the student would start from the teacher's rounded weights",
+        "teacher.quantization null, or student.kind checkpoint",
+    )
+
+
+def _adapter_in_full_precision(quantization: str | None, adapter: str | None) -> Conflict | None:
+    if quantization is None or adapter is None:
+        return None
+    return Conflict(
+        "an adapter cannot be merged into rounded weights",
+        "teacher.quantization null; or a teacher.path that has the adapter merged in",
+    )
+
+
 def _warmup_ends(warmup: int, steps: int | None) -> Conflict | None:
     if steps is None or warmup < steps:
         return None
@@ -230,6 +248,8 @@ RUN_CHECKS = (
     ),
     Check(("teacher", "distill"), _teacher_for_distillation),
     Check(("teacher", "student.kind"), _teacher_for_layers),
+    Check(("teacher.quantization", "student.kind"), _layers_in_full_precision),
+    Check(("teacher.quantization", "teacher.adapter"), _adapter_in_full_precision),
     Check(("optimizer.warmup_steps", "training.steps"), _warmup_ends),
     Check(
         (

@@ -29,6 +29,15 @@ class TeacherConfig(Stage):
         description="precision of weights and compute; null: bfloat16 on TPU and GPU, float32 on "
         "CPU",
     )
+    quantization: Literal["int8", "nf4"] | None = Field(
+        default=None,
+        description="what the kernels of the layers are rounded to as they are read: int8, a byte "
+        "a weight, or nf4, 4.5 bits; each layer restores its own; null: kept in `dtype`",
+    )
+    quantization_tile: PositiveInt = Field(
+        default=64,
+        description="under nf4, how many weights share a scale; more are smaller and coarser",
+    )
     adapter: str | None = Field(
         default=None,
         description="PEFT adapter (LoRA) that is merged into its weights: folder or hub id",

@@ -1,29 +1,31 @@
 """Writes the adapters of a model as a folder that `peft` loads."""
 
 from importlib.metadata import version
-from pathlib import Path
 
-from adakd_jax.hf.export import MARK, new_folder
+from etils import epath
+
+from adakd_jax.hf.folder import MARK, absolute, new_folder
 from adakd_jax.hf.peft import adapter_config, adapter_tensors, write_adapter
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.tokenizer import save_tokenizer
+from adakd_jax.processes import is_first
 
 
 def save_adapter(
     pretrained: Pretrained,
-    path: str | Path,
+    path: epath.PathLike,
     *,
     base: str | None = None,
     revision: str | None = None,
     card: str | None = None,
-) -> Path:
+) -> epath.Path:
     """Exports the adapters of a model, float32, with its tokenizer and a model card.
 
-    The folder appears complete or not at all; an earlier export in its place is replaced.
+    Of the folder and of processes, see `save_pretrained`.
 
     Args:
       pretrained: a model with adapters.
-      path: the folder to make.
+      path: the folder to make; local, or remote as in gs://bucket/folder.
       base: the model without them, as `transformers` finds it; peft's AutoPeftModel loads it.
       revision: its hub branch, tag or commit.
       card: content of README.md; None writes none.
@@ -43,10 +45,11 @@ def save_adapter(
         )
     tensors = adapter_tensors(config, lora, pretrained.params["layers"])
     with new_folder(path) as folder:
-        settings = adapter_config(config, lora, base, revision)
-        write_adapter(folder, tensors, settings, {MARK: version("adakd_jax")})
-        if pretrained.tokenizer is not None:
-            save_tokenizer(pretrained.tokenizer, folder)
-        if card is not None:
-            (folder / "README.md").write_text(card, encoding="utf-8")
-    return Path(path).expanduser().absolute()
+        if is_first():
+            settings = adapter_config(config, lora, base, revision)
+            write_adapter(folder, tensors, settings, {MARK: version("adakd_jax")})
+            if pretrained.tokenizer is not None:
+                save_tokenizer(pretrained.tokenizer, folder)
+            if card is not None:
+                (folder / "README.md").write_text(card, encoding="utf-8")
+    return absolute(path)

@@ -1,26 +1,21 @@
 """Writes a model as a folder that `transformers` and vLLM load as it is."""
 
 import dataclasses
-import fnmatch
-import glob
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from etils import epath
 
+from adakd_jax.hf.folder import MARK, absolute, new_folder
 from adakd_jax.hf.lora import without_adapters
-from adakd_jax.hf.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.tokenizer import save_tokenizer
-from adakd_jax.hf.weights import save_weights
+from adakd_jax.hf.write import save_weights
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import decoder_config
+from adakd_jax.processes import is_first
 
 ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel",
@@ -31,27 +26,8 @@ ARCHITECTURES = {
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
 }
-# Marks a config.json, or the weights of an adapter, as written here: only such a folder is ever
-# replaced.
-MARK = "adakd_jax_version"
 # Of the file that was loaded, or meant to run code: not of the model that is saved.
 _NOT_EXPORTED = ("_name_or_path", "auto_map", "quantization_config", "transformers_version")
-_EXPORTED_FILES = (
-    "config.json",
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    "generation_config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer*",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "README.md",
-)
-_PARTIAL = ".adakd_jax-partial-"
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # How a model is computed, and what is beside it, which a config.json does not say.
 _COMPUTATION = ("lora", "compute_dtype", "remat", "attention_implementation")
@@ -59,20 +35,21 @@ _COMPUTATION = ("lora", "compute_dtype", "remat", "attention_implementation")
 
 def save_pretrained(
     pretrained: Pretrained,
-    path: str | Path,
+    path: epath.PathLike,
     *,
     max_shard_size: int | str = "5GB",
     card: str | None = None,
-) -> Path:
+) -> epath.Path:
     """Exports a model: config.json, safetensors, tokenizer, generation config and model card.
 
-    The folder appears complete or not at all: it is written beside its place, then renamed. An
-    earlier export in its place is replaced.
+    On a file system the folder appears complete or not at all, and an earlier export in its place
+    is replaced then; in a bucket it says that it is incomplete until it is not. Every process of a
+    run must call this: the first one writes, and all give it what they hold.
 
     Args:
       pretrained: the model; its parameters are written in the dtype they have, but for one with
         adapters: they are merged into its weights, and all is float32.
-      path: the folder to make.
+      path: the folder to make; local, or remote as in gs://bucket/folder.
       max_shard_size: bytes, or a number with KB, MB or GB, of one safetensors file.
       card: content of README.md, for instance from `model_card`; None writes none.
 
@@ -87,71 +64,23 @@ def save_pretrained(
     pretrained = without_adapters(pretrained)
     hf_config = export_config(pretrained)
     with new_folder(path) as folder:
+        if is_first():
+            _write_beside_weights(pretrained, folder, hf_config, card)
         save_weights(
             pretrained.config, pretrained.params, hf_config, folder, max_shard_size=max_shard_size
         )
-        _write_json(folder / "generation_config.json", _generation_config(pretrained))
-        if pretrained.tokenizer is not None:
-            save_tokenizer(pretrained.tokenizer, folder)
-        if card is not None:
-            (folder / "README.md").write_text(card, encoding="utf-8")
-    return Path(path).expanduser().absolute()
+    return absolute(path)
 
 
-@contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to write an export into, which gets its name `path` when all is written.
-
-    Raises:
-      FileExistsError: something other than an earlier export is in its place.
-    """
-    target = Path(path).expanduser().absolute()
-    refuse_to_overwrite(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name}{_PARTIAL}"
-    for abandoned in target.parent.glob(f"{glob.escape(prefix)}*"):  # by a process that was killed
-        shutil.rmtree(abandoned)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
-        folder = Path(scratch) / "new"
-        folder.mkdir()
-        yield folder
-        _share_permissions(folder)
-        _put_in_place(folder, target, Path(scratch) / "old")
-
-
-def refuse_to_overwrite(target: Path) -> None:
-    """Checks, before any work, that a folder may be written or replaced.
-
-    Raises:
-      FileExistsError: it holds something other than an earlier export.
-    """
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise FileExistsError(f"{target} is a file; give a folder to export to")
-    names = sorted(file.name for file in target.iterdir())
-    if not names:
-        return
-    if not _is_export(target):
-        raise FileExistsError(
-            f"{target} is not empty and not an earlier export of adakd_jax; choose a new folder"
-        )
-    foreign = [n for n in names if not any(fnmatch.fnmatch(n, known) for known in _EXPORTED_FILES)]
-    if foreign:
-        raise FileExistsError(
-            f"{target} is an earlier export, but replacing it would delete {', '.join(foreign)}; "
-            "move them away or choose a new folder"
-        )
-
-
-def _is_export(folder: Path) -> bool:
-    config, adapter = folder / "config.json", folder / ADAPTER_WEIGHTS
-    if config.is_file():
-        return MARK in json.loads(config.read_text(encoding="utf-8"))
-    if not adapter.is_file():
-        return False
-    with safe_open(adapter, framework="numpy") as file:
-        return MARK in (file.metadata() or {})
+def _write_beside_weights(
+    pretrained: Pretrained, folder: epath.Path, hf_config: Mapping[str, Any], card: str | None
+) -> None:
+    generation = json.dumps(_generation_config(pretrained), indent=2, ensure_ascii=False) + "\n"
+    (folder / "generation_config.json").write_text(generation, encoding="utf-8")
+    if pretrained.tokenizer is not None:
+        save_tokenizer(pretrained.tokenizer, folder, hf_config)
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def export_config(pretrained: Pretrained) -> dict[str, Any]:
@@ -216,27 +145,3 @@ def _generation_config(pretrained: Pretrained) -> dict[str, Any]:
         if generation.get(name) is None and from_tokenizer is not None:
             generation[name] = from_tokenizer
     return generation
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _share_permissions(folder: Path) -> None:
-    """Opens the weights to whom the rest is open to; safetensors makes them the owner's alone."""
-    mode = next(folder.glob("*config.json")).stat().st_mode
-    for weights in folder.glob("*.safetensors"):
-        weights.chmod(mode)
-
-
-def _put_in_place(folder: Path, target: Path, aside: Path) -> None:
-    """Renames `folder` to `target`; if that fails, an earlier `target` is put back."""
-    had_earlier = target.exists()
-    if had_earlier:
-        target.rename(aside)
-    try:
-        folder.rename(target)
-    except OSError:
-        if had_earlier:
-            aside.rename(target)
-        raise

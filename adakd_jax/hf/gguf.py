@@ -1,6 +1,7 @@
 """Reads GGUF files, the format of llama.cpp, without torch: tensors under Hugging Face names."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from jax.typing import DTypeLike
 from adakd_jax.hf.gguf_config import gguf_hf_config
 from adakd_jax.hf.gguf_tokenizer import gguf_tokenizer
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
-from adakd_jax.hf.weights import Place, params_from_tensors
+from adakd_jax.hf.weights import params_from_tensors
 from adakd_jax.models.config import Remat
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
@@ -53,8 +54,8 @@ def load_gguf(
     *,
     dtype: DTypeLike = jnp.float32,
     compute_dtype: DTypeLike | None = None,
-    place: Place | None = None,
     remat: Remat = "none",
+    **weights: Any,
 ) -> Pretrained:
     """Loads a model and its tokenizer from a GGUF file, dequantised one tensor at a time.
 
@@ -62,8 +63,8 @@ def load_gguf(
       path: the file.
       dtype: of the parameters.
       compute_dtype: of activations and matrix products; the parameters' if None.
-      place: moves a finished parameter, given its dotted path, to where it shall live.
       remat: what the backward pass computes again: "none", "dots" or "full".
+      **weights: `place` and `quantization`, see `params_from_tensors`.
 
     Raises:
       ValueError: not a GGUF file, or of an architecture, rotary scaling or tokenizer that is not
@@ -77,8 +78,15 @@ def load_gguf(
             decoder_config(file.hf_config), compute_dtype=computed_in, remat=remat
         )
         tokenizer = gguf_tokenizer(file.metadata)
+        # Every part of a tensor that is asked for comes out of one dequantisation.
+        whole = functools.lru_cache(maxsize=1)(file.read)
         params = params_from_tensors(
-            config, file.shapes, file.read, dtype=dtype, place=place, source=str(path)
+            config,
+            file.shapes,
+            lambda name, index: whole(name)[index],
+            dtype=dtype,
+            source=str(path),
+            **weights,
         )
     source = ModelSource(
         name=Path(path).name,

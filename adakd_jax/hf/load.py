@@ -4,41 +4,45 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
+from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
-from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.hf.locate import MODEL_FILES, locate
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.hf.safetensors_file import open_safetensors
 from adakd_jax.hf.tokenizer import load_tokenizer
-from adakd_jax.hf.weights import SAFETENSORS_INDEX, Place, params_from_tensors
-from adakd_jax.models.config import DecoderConfig, Remat
+from adakd_jax.hf.weights import Place, params_from_tensors
+from adakd_jax.hf.write import SAFETENSORS_INDEX
+from adakd_jax.models.config import Remat
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.quantized import Quantization
 
 MODEL_CARD = "README.md"
 Rules = Callable[[str], PartitionSpec] | Mapping[str, PartitionSpec]
 
 
 def load_pretrained(
-    path_or_repo: str | Path,
+    path_or_repo: epath.PathLike,
     *,
     dtype: DTypeLike = jnp.float32,
     compute_dtype: DTypeLike | None = None,
     mesh: Mesh | None = None,
     rules: Rules | None = None,
     remat: Remat = "none",
+    quantization: Quantization | None = None,
     revision: str | None = None,
 ) -> Pretrained:
     """Load a model with its tokenizer: nothing is unpickled, no code of the repository is run.
+
+    Weights go from their files straight to their shards: no tensor is in host memory whole but for
+    what this process keeps of it.
 
     Args:
         path_or_repo: a folder with `config.json` and safetensors, a `.gguf` file, or anything else
@@ -50,6 +54,7 @@ def load_pretrained(
             mapping (a path that is not in it is replicated); None replicates all.
         remat: what the backward pass recomputes: "none", "dots" (all but matrix products) or
             "full" (whole layers).
+        quantization: of the kernels, for a model that is not trained; None: none.
         revision: hub branch, tag or commit.
 
     Raises:
@@ -59,7 +64,13 @@ def load_pretrained(
     """
     path = locate(path_or_repo, revision, files=(*MODEL_FILES, MODEL_CARD))
     place = None if mesh is None else _placement(mesh, rules)
-    options = {"dtype": dtype, "compute_dtype": compute_dtype, "place": place, "remat": remat}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "compute_dtype": compute_dtype,
+        "place": place,
+        "remat": remat,
+        "quantization": quantization,
+    }
     if path.suffix == ".gguf":
         # Only who has a GGUF file needs that library.
         from adakd_jax.hf.gguf import load_gguf
@@ -74,15 +85,18 @@ def _load_folder(
     name: str,
     dtype: DTypeLike,
     compute_dtype: DTypeLike | None,
-    place: Place | None,
     remat: Remat,
+    **weights: Any,
 ) -> Pretrained:
     hf_config = _read_json(folder / "config.json")
     if hf_config is None:
         raise ValueError(f"{folder} has no config.json; files there: {_listing(folder)}")
     computed_in = jnp.dtype(dtype if compute_dtype is None else compute_dtype).name
     config = dataclasses.replace(decoder_config(hf_config), compute_dtype=computed_in, remat=remat)
-    params = _read_params(folder, config, dtype=dtype, place=place, source=name)
+    with open_safetensors(safetensors_files(folder)) as files:
+        params = params_from_tensors(
+            config, files.shapes, files.read, dtype=dtype, source=name, **weights
+        )
     graphdef, _ = abstract_decoder(config)
     has_tokenizer = any(
         (folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json")
@@ -96,26 +110,6 @@ def _load_folder(
         chat_template=_chat_template(tokenizer),
     )
     return Pretrained(config, graphdef, params, tokenizer, source)
-
-
-def _read_params(
-    folder: Path, config: DecoderConfig, *, dtype: DTypeLike, place: Place | None, source: str
-) -> dict[str, Any]:
-    with ExitStack() as stack:
-        files = {
-            tensor: file
-            for path in safetensors_files(folder)
-            for file in [stack.enter_context(safe_open(path, framework="numpy"))]
-            for tensor in file.keys()  # noqa: SIM118 - not a dict
-        }
-        return params_from_tensors(
-            config,
-            {tensor: tuple(file.get_slice(tensor).get_shape()) for tensor, file in files.items()},
-            lambda tensor: files[tensor].get_tensor(tensor),
-            dtype=dtype,
-            place=place,
-            source=source,
-        )
 
 
 def safetensors_files(folder: Path) -> list[Path]:
@@ -151,14 +145,14 @@ def safetensors_files(folder: Path) -> list[Path]:
 
 
 def _placement(mesh: Mesh, rules: Rules | None) -> Place:
-    def place(path: str, values: np.ndarray) -> jax.Array:
+    def place(path: str) -> NamedSharding:
         if rules is None:
             spec = PartitionSpec()
         elif isinstance(rules, Mapping):
             spec = rules.get(path, PartitionSpec())
         else:
             spec = rules(path)
-        return jax.device_put(values, NamedSharding(mesh, spec))
+        return NamedSharding(mesh, spec)
 
     return place
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class ModelNotFoundError(FileNotFoundError):
 
 
 def locate(
-    path_or_repo: str | Path, revision: str | None = None, *, files: Sequence[str] = MODEL_FILES
+    path_or_repo: epath.PathLike, revision: str | None = None, *, files: Sequence[str] = MODEL_FILES
 ) -> Path:
     """Finds a model's folder or file, downloading it only if it is not on this machine.
 
@@ -53,7 +54,7 @@ def locate(
       ModelNotFoundError: nothing is there, or it cannot be reached.
       ValueError: a revision is given for something that has none.
     """
-    name = str(path_or_repo)
+    name = os.fspath(path_or_repo)
     local = Path(name).expanduser()
     is_hub_id = not local.exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is not None
     if revision is not None and not is_hub_id:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from etils import epath
+from safetensors.numpy import load_file
 
 from adakd_jax.hf.keymap import Projection, projections
 from adakd_jax.hf.locate import locate
+from adakd_jax.hf.safetensors_file import TensorInfo, write_safetensors
+from adakd_jax.hf.shards import on_host
 from adakd_jax.models.config import DecoderConfig, Lora
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -217,7 +220,7 @@ def adapter_tensors(
         for path in projection.paths:
             block, name = path.split(".")
             adapter = layers[block][name]["adapter"]
-            pairs.append((np.asarray(adapter["a"]), np.asarray(adapter["b"])))
+            pairs.append((on_host(adapter["a"]), on_host(adapter["b"])))
         for layer in range(config.num_layers):
             a = np.concatenate([a[layer].T for a, _ in pairs])
             b = _block_diagonal([b[layer].T for _, b in pairs])
@@ -284,12 +287,14 @@ def _shortest_names(known: Sequence[Projection], targeted: Sequence[Projection])
 
 
 def write_adapter(
-    folder: Path,
+    folder: epath.Path,
     tensors: Mapping[str, np.ndarray],
     settings: Mapping[str, Any],
     metadata: Mapping[str, str],
 ) -> None:
     """Write both files; `metadata` goes into the weights' header."""
-    save_file(dict(tensors), folder / ADAPTER_WEIGHTS, metadata={"format": "pt", **metadata})
+    infos = [TensorInfo(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
+    with (folder / ADAPTER_WEIGHTS).open("wb") as file:
+        write_safetensors(file.write, infos, tensors.values(), {"format": "pt", **metadata})
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")

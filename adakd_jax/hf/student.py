@@ -1,13 +1,15 @@
 """Where a student's weights start: some of the teacher's layers, a checkpoint, or at random."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 from transformers import PreTrainedTokenizerFast
@@ -20,13 +22,22 @@ from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.quantized import quantization_of
+from adakd_jax.sharding import RULES, Rules, parameter_spec, shardings_like
 
 # Keys of a config.json that say by a rule what `layer_types` says layer by layer.
 _LAYER_RULES = ("sliding_window_pattern", "_sliding_window_pattern")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 
 
-def init_student(source: Student, teacher: Pretrained | None, key: Array) -> Pretrained:
+def init_student(
+    source: Student,
+    teacher: Pretrained | None,
+    key: Array,
+    *,
+    mesh: Mesh | None = None,
+    rules: Rules = RULES,
+) -> Pretrained:
     """Makes the student that training starts from, in buffers of its own: float32 parameters; under
     `lora` those of the base, in its precision, with float32 adapters beside them.
 
@@ -35,20 +46,29 @@ def init_student(source: Student, teacher: Pretrained | None, key: Array) -> Pre
       teacher: the loaded teacher; needed for its layers, and for the tokenizer of a student that
         starts at random.
       key: random key; used for random weights and new adapters only.
+      mesh: over which every parameter is made or read in its shards; None: on the default device.
+      rules: what is split over the mesh.
 
     Raises:
-      ValueError: a layer that the teacher has not, a vocabulary too small for the tokenizer, or a
-        target of adapters that the model has not.
+      ValueError: a layer that the teacher has not, layers of a quantised teacher, a vocabulary too
+        small for the tokenizer, or a target of adapters that the model has not.
       ModelNotFoundError: a checkpoint, configuration or adapter that cannot be reached.
       AdapterError: an adapter that does not fit.
     """
-    student = _base(source, teacher, key)
-    if source.lora is not None:
-        return with_adapters(student, source.lora, jax.random.fold_in(key, 1), source.adapter)
-    return student if source.adapter is None else merge_peft(student, source.adapter)
+    student = _base(source, teacher, key, mesh, rules)
+    if source.lora is None:
+        return student if source.adapter is None else merge_peft(student, source.adapter)
+    key = jax.random.fold_in(key, 1)
+    student = with_adapters(student, source.lora, key, source.adapter)
+    if mesh is None:
+        return student
+    split = shardings_like(student.params, mesh, rules)
+    return dataclasses.replace(student, params=jax.device_put(student.params, split))
 
 
-def _base(source: Student, teacher: Pretrained | None, key: Array) -> Pretrained:
+def _base(
+    source: Student, teacher: Pretrained | None, key: Array, mesh: Mesh | None, rules: Rules
+) -> Pretrained:
     """The student without adapters."""
     dtype = jnp.dtype("float32" if source.lora is None else source.lora.base_dtype)
     if isinstance(source, StudentCheckpoint):
@@ -58,12 +78,23 @@ def _base(source: Student, teacher: Pretrained | None, key: Array) -> Pretrained
             compute_dtype=compute_dtype(source),
             remat=source.remat,
             revision=source.revision,
+            mesh=mesh,
+            rules=lambda path: parameter_spec(path, rules),
         )
+    shardings = functools.partial(_shardings, mesh, rules)
     if isinstance(source, StudentRandom):
-        return _from_random(source, teacher, key, dtype)
+        return _from_random(source, teacher, key, dtype, shardings)
     if teacher is None:
         raise ValueError("student.kind is 'layers', which needs a teacher to take them from")
-    return _from_layers(source, teacher, dtype)
+    return _from_layers(source, teacher, dtype, shardings)
+
+
+# From the shapes of parameters to their shardings, None without a mesh.
+Shardings = Callable[[Any], Any]
+
+
+def _shardings(mesh: Mesh | None, rules: Rules, params: Any) -> Any:
+    return None if mesh is None else shardings_like(params, mesh, rules)
 
 
 def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
@@ -102,13 +133,20 @@ def _check_layers(layers: Sequence[int], count: int) -> None:
         raise ValueError(f"student.layers must increase, each layer once; got {list(layers)}")
 
 
-def _from_layers(source: StudentLayers, teacher: Pretrained, dtype: DTypeLike) -> Pretrained:
+def _from_layers(
+    source: StudentLayers, teacher: Pretrained, dtype: DTypeLike, shardings: Shardings
+) -> Pretrained:
+    if quantization_of(teacher.params) is not None:
+        raise ValueError(
+            f"the kernels of {teacher.source.name} are rounded, which is no weights to start a "
+            "student from; valid: teacher.quantization null, or student.kind checkpoint"
+        )
     hf_config = select_layers(teacher.source.hf_config, source.layers)
     kept = ", ".join(map(str, source.layers))
     return _assemble(
         source,
         hf_config,
-        _copy_layers(teacher.params, source.layers, dtype),
+        _copy_layers(teacher.params, source.layers, dtype, shardings),
         teacher.tokenizer,
         dataclasses.replace(
             teacher.source, name=f"layers {kept} of {teacher.source.name}", hf_config=hf_config
@@ -116,23 +154,29 @@ def _from_layers(source: StudentLayers, teacher: Pretrained, dtype: DTypeLike) -
     )
 
 
-def _copy_layers(params: dict[str, Any], layers: Sequence[int], dtype: DTypeLike) -> dict[str, Any]:
+def _copy_layers(
+    params: dict[str, Any], layers: Sequence[int], dtype: DTypeLike, shardings: Shardings
+) -> dict[str, Any]:
     """Copies all parameters as `dtype`, of the stacked ones the named layers.
 
     An explicit copy: the student's buffers are donated to the train step, the teacher's are not.
     """
     rows = np.asarray(layers, np.int32)
 
-    @jax.jit
     def copy(params: dict[str, Any]) -> dict[str, Any]:
         chosen = params | {"layers": jax.tree.map(lambda x: x[rows], params["layers"])}
         return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), chosen)
 
-    return copy(params)
+    # The same axes are split whatever the number of layers.
+    return jax.jit(copy, out_shardings=shardings(params))(params)
 
 
 def _from_random(
-    source: StudentRandom, teacher: Pretrained | None, key: Array, dtype: DTypeLike
+    source: StudentRandom,
+    teacher: Pretrained | None,
+    key: Array,
+    dtype: DTypeLike,
+    shardings: Shardings,
 ) -> Pretrained:
     hf_config = _read_config(source.config)
     config = decoder_config(hf_config)
@@ -146,7 +190,9 @@ def _from_random(
             f"student.config has vocab_size {config.vocab_size}, but the teacher's tokenizer has "
             f"{len(tokenizer)} tokens; make it at least that"
         )
-    return _assemble(source, hf_config, random_params(config, key, dtype), tokenizer, origin)
+    split = shardings(abstract_decoder(config)[1])
+    params = random_params(config, key, dtype, shardings=split)
+    return _assemble(source, hf_config, params, tokenizer, origin)
 
 
 def _read_config(config: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """The tokenizer of a model folder: reading it, and writing one that every consumer can read."""
 
 import json
+import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from etils import epath
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adakd_jax.hf.locate import TOKENIZER_FILES, locate
@@ -14,7 +18,7 @@ _PROBE = "In 1984, WE'LL  see 3.14 caf\u00e9s or cafe\u0301s—\n\n\tdef f(x): r
 
 
 def load_tokenizer(
-    path_or_repo: str | Path, revision: str | None = None
+    path_or_repo: epath.PathLike, revision: str | None = None
 ) -> PreTrainedTokenizerFast:
     """Loads the tokenizer of a model folder or hub id.
 
@@ -48,14 +52,35 @@ def with_padding(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save_tokenizer(
+    tokenizer: PreTrainedTokenizerFast,
+    folder: epath.PathLike,
+    hf_config: Mapping[str, Any] | None = None,
+) -> None:
     """Writes tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja.
 
     `transformers` 5 names its general tokenizer class, and lists further special tokens, in a way
     that version 4 and the servers built on it cannot read. Both read the older spelling, which is
     written here. Warns if `transformers` then reads another tokenizer than the one written: for
     some model types it decides by the type alone.
+
+    Args:
+      tokenizer: what is written.
+      folder: made if absent; local, or remote as in gs://bucket/folder.
+      hf_config: the config.json that will stand beside it.
     """
+    target = epath.Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / "config.json"
+        config.write_text(json.dumps(dict(hf_config or {})), encoding="utf-8")
+        _save_locally(tokenizer, Path(scratch))
+        config.unlink()
+        for file in sorted(Path(scratch).iterdir()):
+            (target / file.name).write_bytes(file.read_bytes())
+
+
+def _save_locally(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -74,7 +99,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
             f"AutoTokenizer reads the saved tokenizer as a {type(reread).__name__}, which cuts "
             "text differently: this model's type goes with another tokenizer. Load it with "
             "PreTrainedTokenizerFast instead.",
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

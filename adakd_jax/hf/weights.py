@@ -1,18 +1,15 @@
-"""Parameters from named tensors, and safetensors files from parameters, through the key table."""
+"""Parameters from named tensors, through the key table, slice by slice straight to their shards."""
 
-import json
-import math
+import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from adakd_jax.data.progress import track
 from adakd_jax.hf.keymap import (
@@ -22,11 +19,13 @@ from adakd_jax.hf.keymap import (
     parameters,
     tensor_names,
 )
+from adakd_jax.hf.shards import Index, ShardBuffers, row_blocks
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.quantized import Quantization, is_kernel, quantize
+from adakd_jax.sharding import split_where_possible
 
-Place = Callable[[str, np.ndarray], jax.Array]
-SAFETENSORS_INDEX = "model.safetensors.index.json"
-SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+Read = Callable[[str, Index], np.ndarray]
+Place = Callable[[str], Sharding]
 
 
 class WeightsError(ValueError):
@@ -36,22 +35,28 @@ class WeightsError(ValueError):
 def params_from_tensors(
     config: DecoderConfig,
     shapes: Mapping[str, tuple[int, ...]],
-    read: Callable[[str], np.ndarray],
+    read: Read,
     *,
     dtype: DTypeLike = jnp.float32,
     place: Place | None = None,
+    quantization: Quantization | None = None,
     source: str = "the checkpoint",
 ) -> dict[str, Any]:
-    """Stack a checkpoint's tensors into the decoder's parameters, reading one tensor at a time.
+    """Fill the decoder's parameters from a checkpoint's tensors, one tensor at a time.
+
+    Of a tensor only what this process holds is read, in blocks of a few MB, into the shards of its
+    own devices. Of a kernel that is quantised, that is all inputs of the outputs it holds, for each
+    output has its own scales.
 
     Args:
         config: the decoder; its family's key table says which tensors there must be.
         shapes: shape of every tensor of the checkpoint by Hugging Face name. Names may lack the
             base model's prefix.
-        read: returns one tensor by its name in `shapes`.
+        read: returns a part of a tensor by its name in `shapes`; is called for one tensor after
+            another.
         dtype: of the parameters.
-        place: moves a finished parameter, given its dotted path, to where it shall live; by default
-            the default device.
+        place: where a parameter, given its dotted path, shall live; by default the default device.
+        quantization: of the kernels, which are then `qwix.QArray`; None: none.
         source: what error messages call the checkpoint.
 
     Returns:
@@ -65,22 +70,87 @@ def params_from_tensors(
     _check(config, rows, names, shapes, read, source)
     params: dict[str, Any] = {}
     for row in track(rows, "loading weights", len(rows)):
-        stacked = np.empty(row.shape, dtype)
-        targets = stacked if row.entry.stacked else stacked[None]
-        for target, name in zip(targets, tensor_names(row), strict=True):
-            target[...] = _ours(row, read(names[name]))
-        *parents, last = row.entry.path.split(".")
+        path = row.entry.path
+        sharding = None if place is None else place(path)
+        tensors = [_writer(row, read, names[name]) for name in tensor_names(row)]
+        *parents, last = path.split(".")
         node = params
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[last] = jnp.asarray(stacked) if place is None else place(row.entry.path, stacked)
+        if quantization is not None and is_kernel(path):
+            node[last] = _quantized(row, tensors, dtype, sharding, quantization)
+        else:
+            node[last] = _plain(row, tensors, dtype, sharding)
     return params
 
 
-def _ours(row: Parameter, tensor: np.ndarray) -> np.ndarray:
-    """Our part of a tensor, in our orientation."""
-    part = np.split(tensor, row.entry.parts, axis=-1)[row.entry.part]
-    return part.T if row.entry.transpose else part
+Write = Callable[[np.ndarray, Index], None]
+
+
+def _plain(
+    row: Parameter, tensors: list[Write], dtype: DTypeLike, sharding: Sharding | None
+) -> jax.Array:
+    buffers = ShardBuffers(row.shape, dtype, sharding)
+    for layer, write in enumerate(tensors):
+        buffers.fill(layer if row.entry.stacked else None, write)
+    return buffers.finish()
+
+
+def _quantized(
+    row: Parameter,
+    tensors: list[Write],
+    dtype: DTypeLike,
+    sharding: Sharding | None,
+    how: Quantization,
+) -> Any:
+    """A kernel, rounded a few outputs at a time: it is never in memory whole in more bits."""
+
+    def reserve(leaf: jax.ShapeDtypeStruct) -> ShardBuffers:
+        split = None if sharding is None else split_where_possible(sharding, leaf.shape)
+        return ShardBuffers(leaf.shape, leaf.dtype, split)
+
+    shape = jax.ShapeDtypeStruct(row.shape, dtype)
+    buffers = jax.tree.map(reserve, jax.eval_shape(lambda kernel: quantize(kernel, how), shape))
+    _, inputs, outputs = row.shape
+    for layer, write in enumerate(tensors):
+        for block in row_blocks((outputs, inputs), np.dtype(dtype).itemsize):
+            if not buffers.qvalue.holds(layer, block):
+                continue
+            kernel = np.empty((inputs, block.stop - block.start), dtype)
+            write(kernel, (slice(0, inputs), block))
+            parts = jax.tree.map(np.asarray, quantize(kernel, how))
+            jax.tree.map(functools.partial(_fill_outputs, layer, block), buffers, parts)
+    return jax.tree.map(ShardBuffers.finish, buffers)
+
+
+def _fill_outputs(layer: int, block: slice, buffers: ShardBuffers, values: np.ndarray) -> None:
+    """Copy some outputs of one layer, [.., block], to where they belong."""
+
+    def write(buffer: np.ndarray, index: Index) -> None:
+        rows, outputs = index
+        begin, end = max(outputs.start, block.start), min(outputs.stop, block.stop)
+        if begin < end:
+            part = values[rows, begin - block.start : end - block.start]
+            buffer[:, begin - outputs.start : end - outputs.start] = part
+
+    buffers.fill(layer, write)
+
+
+def _writer(row: Parameter, read: Read, name: str) -> Write:
+    """What fills a buffer with a part of our parameter (of a layer of it), from a tensor."""
+    entry, columns = row.entry, row.tensor_shape[-1] // row.entry.parts
+
+    def write(buffer: np.ndarray, index: Index) -> None:
+        # In the file's orientation, and among its parts.
+        target, where = (buffer.T, index[::-1]) if entry.transpose else (buffer, index)
+        first = where[-1].start + entry.part * columns
+        where = (*where[:-1], slice(first, first + target.shape[-1]))
+        for rows in row_blocks(target.shape, target.itemsize):
+            begin = where[0].start + rows.start
+            block = slice(begin, begin + rows.stop - rows.start)
+            target[rows] = read(name, (block, *where[1:]))
+
+    return write
 
 
 def _resolve(rows: list[Parameter], shapes: Mapping[str, Any]) -> dict[str, str]:
@@ -99,7 +169,7 @@ def _check(
     rows: list[Parameter],
     names: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
-    read: Callable[[str], np.ndarray],
+    read: Read,
     source: str,
 ) -> None:
     wanted = {name: row.tensor_shape for row in rows for name in tensor_names(row)}
@@ -109,7 +179,7 @@ def _check(
     if config.tied and "lm_head.weight" in extra:
         extra.remove("lm_head.weight")
         embedding = names.get(rows[0].entry.name)
-        if embedding and not np.array_equal(read("lm_head.weight"), read(embedding)):
+        if embedding and not _equal(read, "lm_head.weight", embedding, shapes):
             problems.append(
                 f"lm_head.weight differs from {embedding}, but the configuration ties them"
             )
@@ -131,136 +201,13 @@ def _check(
         )
 
 
-class _Tensor(NamedTuple):
-    """A tensor to write: its parts, in order, and which layer of them."""
-
-    name: str
-    rows: tuple[Parameter, ...]
-    layer: int | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.rows[0].tensor_shape
-
-
-def save_weights(
-    config: DecoderConfig,
-    params: Mapping[str, Any],
-    hf_config: Mapping[str, Any],
-    folder: str | Path,
-    *,
-    max_shard_size: int | str = "5GB",
-) -> list[Path]:
-    """Write `config.json` and safetensors under Hugging Face names, one shard in memory at a time.
-
-    Args:
-        config: the decoder that `params` belong to.
-        params: nested dicts of arrays; written in the dtype they have.
-        hf_config: the content of `config.json`; its `dtype` is replaced by that of `params`.
-        folder: made if absent.
-        max_shard_size: bytes, or a number with KB, MB or GB (powers of ten); a larger single tensor
-            has a shard alone.
-
-    Returns:
-        the files written: one `model.safetensors`, or several shards and their index, and
-            `config.json`.
-
-    Raises:
-        ValueError: `max_shard_size` is not a size, or `params` do not have the shapes of `config`.
-        OSError: a file cannot be written; names it.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    leaves = {
-        ".".join(key.key for key in path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
-    rows = parameters(config)
-    _check_leaves(rows, leaves)
-    tensors = list(_tensors(rows))
-    sizes = {
-        t.name: math.prod(t.shape) * leaves[t.rows[0].entry.path].dtype.itemsize for t in tensors
-    }
-    shards = _shards(tensors, sizes, _bytes(max_shard_size))
-    files, index = [], {}
-    for number, shard in enumerate(track(shards, "writing weights", len(shards)), start=1):
-        suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
-        files.append(folder / f"model{suffix}.safetensors")
-        content = {tensor.name: _theirs(tensor, leaves) for tensor in shard}
-        try:
-            save_file(content, files[-1], metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(f"{files[-1]} cannot be written: {error}") from error
-        index |= {tensor.name: files[-1].name for tensor in shard}
-    if len(shards) > 1:
-        total = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
-        files.append(_write_json(folder / SAFETENSORS_INDEX, total))
-    dtype = leaves["embed.embedding"].dtype.name
-    described = {key: value for key, value in hf_config.items() if key != "torch_dtype"}
-    files.append(_write_json(folder / "config.json", described | {"dtype": dtype}))
-    return files
-
-
-def _check_leaves(rows: list[Parameter], leaves: Mapping[str, Any]) -> None:
-    wanted = {row.entry.path: row.shape for row in rows}
-    got = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
-    wrong = [
-        f"{path} is {got.get(path, 'missing')}, should be {wanted.get(path, 'absent')}"
-        for path in sorted(wanted | got)
-        if wanted.get(path) != got.get(path)
-    ]
-    if wrong:
-        raise ValueError(f"params do not fit the configuration: {'; '.join(wrong)}")
-
-
-def _tensors(rows: list[Parameter]) -> Iterator[_Tensor]:
-    """The tensors of a checkpoint, layer by layer so that a shard holds whole layers."""
-    grouped: dict[str, list[Parameter]] = {}
-    for row in rows:
-        grouped.setdefault(row.entry.name, []).append(row)
-    groups = [tuple(sorted(group, key=lambda row: row.entry.part)) for group in grouped.values()]
-    layered = [group for group in groups if group[0].entry.stacked]
-    for group in groups:
-        if not group[0].entry.stacked:
-            yield _Tensor(group[0].entry.name, group, None)
-    for layer in range(layered[0][0].shape[0]):
-        for group in layered:
-            yield _Tensor(group[0].entry.name.format(layer=layer), group, layer)
-
-
-def _theirs(tensor: _Tensor, leaves: Mapping[str, Any]) -> np.ndarray:
-    """A tensor as the file holds it: parts joined, in torch's orientation."""
-    parts = []
-    for row in tensor.rows:
-        leaf = leaves[row.entry.path]
-        part = np.asarray(leaf if tensor.layer is None else leaf[tensor.layer])
-        parts.append(part.T if row.entry.transpose else part)
-    return np.ascontiguousarray(np.concatenate(parts, axis=-1))
-
-
-def _shards(tensors: list[_Tensor], sizes: Mapping[str, int], limit: int) -> list[list[_Tensor]]:
-    shards: list[list[_Tensor]] = [[]]
-    filled = 0
-    for tensor in tensors:
-        if shards[-1] and filled + sizes[tensor.name] > limit:
-            shards.append([])
-            filled = 0
-        shards[-1].append(tensor)
-        filled += sizes[tensor.name]
-    return shards
-
-
-def _bytes(size: int | str) -> int:
-    if isinstance(size, int):
-        return size
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", size.strip().upper())
-    if match is None:
-        raise ValueError(
-            f"max_shard_size {size!r} is no size; valid: a number of bytes, or '500MB', '5GB'"
-        )
-    return int(float(match[1]) * SIZE_UNITS[match[2]])
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+def _equal(read: Read, name: str, other: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether two tensors hold the same."""
+    shape = shapes[name]
+    if shape != shapes[other]:
+        return False
+    for rows in row_blocks(shape, np.dtype(np.float32).itemsize):
+        index = (rows, slice(0, shape[1]))
+        if not np.array_equal(read(name, index), read(other, index)):
+            return False
+    return True

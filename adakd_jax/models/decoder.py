@@ -236,15 +236,22 @@ def abstract_decoder(
 
 
 def random_params(
-    config: DecoderConfig, key: Array, dtype: DTypeLike = jnp.float32
+    config: DecoderConfig, key: Array, dtype: DTypeLike = jnp.float32, *, shardings: Any = None
 ) -> dict[str, Any]:
     """Freshly initialised parameters, nested dicts of arrays.
 
     Kernels and embeddings are normal with `config.initializer_range`, divided by √(2L) where they
     write to the residual stream (GPT-2); norms are the identity, biases zero.
+
+    Args:
+        config: the decoder.
+        key: random key; the same numbers come of it on every mesh.
+        dtype: of the parameters.
+        shardings: a tree like the parameters, each of which is made in its shards; None: on the
+            default device.
     """
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=shardings)
     def make(key: Array) -> dict[str, Any]:
         return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(key), param_dtype=dtype)))
 

@@ -15,6 +15,7 @@ from adakd_jax.data.sources import open_rows
 from adakd_jax.data.tokenize import Encoder
 from adakd_jax.eval.answer_file import answer_file
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.models.quantized import quantization_of
 
 FILE = "answers.jsonl"
 
@@ -70,4 +71,6 @@ def _sums(params: Any) -> Any:
 def _fingerprint(params: Any) -> list[str]:
     """Tells other weights under the same name; rounded, for sums depend on how arrays are split."""
     chosen = {name: params[name] for name in ("embed", "final_norm")}
-    return [f"{float(total):.4g}" for total in jax.tree.leaves(_sums(chosen))]
+    sums = [f"{float(total):.4g}" for total in jax.tree.leaves(_sums(chosen))]
+    rounded = quantization_of(params)
+    return sums if rounded is None else [*sums, rounded]

@@ -12,6 +12,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
 from adakd_jax.config import CheckpointConfig
+from adakd_jax.hf.folder import absolute
 from adakd_jax.training.integrity import (
     DamagedCheckpointError,
     complete_checkpoints,
@@ -165,7 +166,7 @@ class Checkpoints:
 
 def checkpoints_folder(run_dir: str) -> epath.Path:
     """Where the checkpoints of a run are."""
-    return epath.Path(run_dir).expanduser().absolute() / FOLDER
+    return absolute(run_dir) / FOLDER
 
 
 def _first_line(error: BaseException) -> str:

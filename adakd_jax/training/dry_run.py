@@ -16,17 +16,18 @@ from rich.console import Console
 from rich.table import Table
 
 from adakd_jax.axes import BATCH_AXES, TokenBatch
-from adakd_jax.config import RunConfig
+from adakd_jax.config import RunConfig, TeacherConfig
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.student import compute_dtype
 from adakd_jax.models.config import AttentionImplementation, DecoderConfig
-from adakd_jax.models.decoder import abstract_decoder
+from adakd_jax.models.decoder import abstract_decoder, parameter_count
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import split_adapters
+from adakd_jax.models.quantized import quantize_params
 from adakd_jax.sharding import rules_of, shardings_like
 from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.learned import initial_learned
-from adakd_jax.training.prepare import step_parts, teacher_dtype
+from adakd_jax.training.prepare import step_parts, teacher_dtype, teacher_quantization
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, make_train_step
 
@@ -174,11 +175,21 @@ def run_shapes(
             compute_dtype=precision,
             attention_implementation=attention,
         )
-        teacher_def, teacher_params = abstract_decoder(teacher, jnp.dtype(precision))
+        teacher_def, teacher_params = _abstract_teacher(config.teacher, teacher)
     size = (*(layout or _layout(config)), config.data.max_length)
     batch = jax.eval_shape(lambda: TokenBatch(*[jnp.zeros(size, jnp.int32)] * 4))
     held = abstract_decoder(student, jnp.dtype(lora.base_dtype if lora else "float32"))
     return Shapes(teacher, teacher_def, teacher_params, student, *held, batch)
+
+
+def _abstract_teacher(
+    config: TeacherConfig, teacher: DecoderConfig
+) -> tuple[nnx.GraphDef, dict[str, Any]]:
+    graphdef, params = abstract_decoder(teacher, jnp.dtype(teacher.compute_dtype))
+    how = teacher_quantization(config)
+    if how is not None:
+        params = jax.eval_shape(lambda params: quantize_params(params, how), params)
+    return graphdef, params
 
 
 def _layout(config: RunConfig) -> tuple[int, int]:
@@ -194,9 +205,7 @@ def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str,
     for name, model in (("teacher", shapes.teacher), ("student", shapes.student)):
         if model is None:
             continue
-        parameters = sum(
-            math.prod(leaf.shape) for leaf in jax.tree.leaves(getattr(shapes, f"{name}_params"))
-        )
+        parameters = parameter_count(dataclasses.replace(model, lora=None))
         console.print(
             f"{name}  {model.family}, {parameters / 1e6:,.1f}M parameters, {model.num_layers} "
             f"layers, width {model.embed_dim}, vocabulary {model.vocab_size:,}, "

@@ -1,8 +1,9 @@
 """Writes a run's student: a model that transformers loads, or an adapter that peft loads."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
+
+from etils import epath
 
 from adakd_jax.config import RunConfig, StudentCheckpoint
 from adakd_jax.hf.adapter import save_adapter
@@ -15,14 +16,14 @@ from adakd_jax.training.describe import student_card
 def export_student(
     config: RunConfig,
     student: Pretrained,
-    path: str | Path,
+    path: epath.PathLike,
     *,
     step: int,
     measured: Mapping[str, Mapping[str, Any]],
     form: Literal["merged", "adapter"],
     max_shard_size: str,
     run_dir: str | None = None,
-) -> tuple[Path, str]:
+) -> tuple[epath.Path, str]:
     """Export a student with its model card.
 
     Args:

@@ -24,8 +24,10 @@ from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import init_student
 from adakd_jax.hf.tokenizer import check_same_tokens
 from adakd_jax.models.config import ComputeDtype, DecoderConfig
+from adakd_jax.models.decoder import parameter_count
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import combine, split_adapters
+from adakd_jax.models.quantized import Quantization, quantization_of
 from adakd_jax.sharding import (
     Rules,
     check_model,
@@ -95,8 +97,8 @@ class Run:
             on_mesh=self.mesh is not None,
         )
 
-    def shardings(self, state: TrainState) -> Any:
-        """Of a state of this run; None without a mesh."""
+    def shardings(self, state: Any) -> Any:
+        """Of a state of this run, or of a part of it; None without a mesh."""
         if self.mesh is None:
             return None
         return shardings_like(state, self.mesh, rules_of(self.config.mesh, "student"))
@@ -201,7 +203,10 @@ def load_teacher(
     """Load the teacher from `path`, or from `fallback` if that cannot be reached, onto the mesh;
     its adapter, if it has one, is merged into it.
     """
-    options: dict[str, Any] = {"dtype": jnp.dtype(teacher_dtype(config))}
+    options: dict[str, Any] = {
+        "dtype": jnp.dtype(teacher_dtype(config)),
+        "quantization": teacher_quantization(config),
+    }
     if mesh is not None and rules is not None:
         options |= {"mesh": mesh, "rules": lambda path: parameter_spec(path, rules)}
     try:
@@ -220,10 +225,13 @@ def load_student(
     """Make the student as training starts from it, on the mesh, and check that it fits the
     teacher.
     """
-    student = init_student(config.student, teacher, jax.random.key(config.seed))
-    if mesh is not None:
-        split = shardings_like(student.params, mesh, rules_of(config.mesh, "student"))
-        student = dataclasses.replace(student, params=jax.device_put(student.params, split))
+    student = init_student(
+        config.student,
+        teacher,
+        jax.random.key(config.seed),
+        mesh=mesh,
+        rules=rules_of(config.mesh, "student"),
+    )
     if isinstance(config.student, StudentCheckpoint):
         check_architecture(config.student.architecture, student, "student")
         if teacher is not None:
@@ -239,18 +247,26 @@ def teacher_dtype(config: TeacherConfig, platform: str | None = None) -> Compute
     return config.dtype or ("float32" if platform == "cpu" else "bfloat16")
 
 
+def teacher_quantization(config: TeacherConfig) -> Quantization | None:
+    """How the teacher's kernels are rounded; None: not."""
+    if config.quantization is None:
+        return None
+    return Quantization(config.quantization, config.quantization_tile)
+
+
 def describe(model: Pretrained) -> str:
     """Name, size and shape of a model, in one line."""
     config = model.config
-    base, adapters = (
-        sum(leaf.size for leaf in jax.tree.leaves(part)) for part in split_adapters(model.params)
-    )
-    trained = ""
+    parameters = parameter_count(dataclasses.replace(config, lora=None))
+    how = config.compute_dtype
+    if (rounded := quantization_of(model.params)) is not None:
+        how += f", kernels {rounded}"
     if config.lora is not None:
-        trained = f", of which nothing is trained but adapters of {adapters / 1e6:.2f}M"
+        adapters = parameter_count(config) - parameters
+        how += f", of which nothing is trained but adapters of {adapters / 1e6:.2f}M"
     return (
-        f"{model.source.name}: {base / 1e6:.1f}M parameters, {config.num_layers} layers, width "
-        f"{config.embed_dim}, vocabulary {config.vocab_size:,}, {config.compute_dtype}{trained}"
+        f"{model.source.name}: {parameters / 1e6:.1f}M parameters, {config.num_layers} layers, "
+        f"width {config.embed_dim}, vocabulary {config.vocab_size:,}, {how}"
     )
 
 

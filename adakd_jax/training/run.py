@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from adakd_jax.config.provenance import check_same_run, check_writable, write_pr
 from adakd_jax.eval.answers import end_tokens
 from adakd_jax.eval.suite import HeldOut
 from adakd_jax.eval.table import metrics_table
-from adakd_jax.hf.export import refuse_to_overwrite
+from adakd_jax.hf.folder import refuse_to_overwrite
 from adakd_jax.policies import DatasetResponses, StudentResponses
 from adakd_jax.processes import any_of, is_first, wait_for_all
 from adakd_jax.sharding import entered, place_batch
@@ -64,7 +63,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     """
     console = console or default_console()
     check_same_run(config.run_dir, config)
-    refuse_to_overwrite(Path(_export_path(config)).expanduser().absolute())
+    refuse_to_overwrite(_export_path(config))
     if is_first():
         check_writable(config.run_dir)
     run = prepare(config, console)
@@ -162,6 +161,7 @@ def first_state(run: Run, parts: StepParts) -> TrainState:
         average=parts.average_decay is not None,
         learned=run.learned(),
         learner=parts.learner,
+        shardings=run.shardings,
     )
     if run.mesh is not None:
         state = jax.device_put(state, run.shardings(state))

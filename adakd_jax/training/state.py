@@ -1,5 +1,6 @@
 """What a run carries from step to step, and nothing else: all of it goes into a checkpoint."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -45,16 +46,19 @@ def init_state(
     average: bool = False,
     learned: dict[str, Array] | None = None,
     learner: optax.GradientTransformation | None = None,
+    shardings: Callable[[Any], Any] = lambda tree: None,
 ) -> TrainState:
     """Start a run from `params`; `average` also starts a moving average of the weights, `learner`
     the training of `learned`.
 
-    No two leaves share a buffer, so that the whole state can be donated.
+    No two leaves share a buffer, so that the whole state can be donated. `shardings` gives those of
+    the optimizer's state from its shapes: its moments are made in their shards.
     """
+    split = shardings(jax.eval_shape(optimizer.init, params))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=jax.jit(optimizer.init)(params),
+        opt_state=jax.jit(optimizer.init, out_shardings=split)(params),
         average=jax.tree.map(jnp.copy, params) if average else None,
         rng=jax.random.key_data(jax.random.key(seed)),
         skipped=jnp.zeros((), jnp.int32),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from adakd_jax.hf import export
+from adakd_jax.hf import export, folder
 from adakd_jax.hf.export import export_config, save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from tests.hf.tiny import TINY, TINY_LLAMA, make_pretrained
@@ -55,7 +56,7 @@ def test_folder_is_complete_and_the_round_trip_exact(model, tmp_path):
     assert loaded.source.chat_template == model.tokenizer.chat_template
     assert loaded.tokenizer is not None
     assert loaded.tokenizer.get_vocab() == model.tokenizer.get_vocab()
-    readable = {oct(file.stat().st_mode & 0o777) for file in path.iterdir()}
+    readable = {oct(os.stat(file).st_mode & 0o777) for file in path.iterdir()}
     assert len(readable) == 1
 
 
@@ -166,14 +167,15 @@ def test_earlier_export_is_replaced_whole(model, tmp_path):
 def test_failure_leaves_the_earlier_export_and_nothing_else(model, tmp_path, monkeypatch, name):
     target = save_pretrained(model, tmp_path / "model")
     before = {file.name: file.read_bytes() for file in target.iterdir()}
-    original = getattr(export, name)
+    module = folder if name == "_put_in_place" else export
+    original = getattr(module, name)
 
     def fail(*args, **options):
         if name != "_put_in_place":
             original(*args, **options)
         raise OSError("disk full")
 
-    monkeypatch.setattr(export, name, fail)
+    monkeypatch.setattr(module, name, fail)
     with pytest.raises(OSError, match="disk full"):
         save_pretrained(model, target, card="new")
     with pytest.raises(OSError, match="disk full"):

@@ -194,9 +194,9 @@ def test_saved_folder_reads_back_and_suits_older_readers(tokenizer, tmp_path):
 
 
 def test_tokenizer_that_would_be_read_as_another_is_warned_about(tokenizer, tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     with pytest.warns(UserWarning, match="as a Qwen2Tokenizer, which cuts text differently"):
-        save_tokenizer(tokenizer, tmp_path)
+        save_tokenizer(tokenizer, tmp_path, {"model_type": "qwen2"})
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_folder_without_a_tokenizer_is_an_error(tmp_path):

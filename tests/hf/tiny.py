@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
-from adakd_jax.hf.weights import save_weights
+from adakd_jax.hf.write import save_weights
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
 

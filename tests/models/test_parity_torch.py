@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adakd_jax.hf.load import load_pretrained
-from adakd_jax.hf.weights import save_weights
+from adakd_jax.hf.write import save_weights
 from adakd_jax.models import init_cache, logits
 
 pytestmark = pytest.mark.parity
