@@ -35,6 +35,7 @@ PACKAGES = (
     "sentencepiece",
     "jinja2",
     "safetensors",
+    "qwix",
     "huggingface_hub",
     "gguf",
     "tensorflow-datasets",

@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 
@@ -53,7 +53,7 @@ def lora_of(settings: LoraConfig, config: DecoderConfig) -> Lora:
 
 
 def with_adapters(
-    model: Pretrained, settings: LoraConfig, key: Array, adapter: str | Path | None = None
+    model: Pretrained, settings: LoraConfig, key: Array, adapter: epath.PathLike | None = None
 ) -> Pretrained:
     """The model with adapters beside its weights, which are not copied.
 
@@ -112,7 +112,7 @@ def _adapters_of(adapter: PeftAdapter, lora: Lora) -> dict[str, Any]:
     return unflatten_dict(flat)
 
 
-def merge_peft(model: Pretrained, adapter: str | Path) -> Pretrained:
+def merge_peft(model: Pretrained, adapter: epath.PathLike) -> Pretrained:
     """The model with a PEFT adapter merged into its weights: W + scale·A·B, in W's dtype and place.
 
     Raises:
@@ -128,7 +128,7 @@ def merge_peft(model: Pretrained, adapter: str | Path) -> Pretrained:
     return dataclasses.replace(model, params=unflatten_dict(flat), source=source)
 
 
-def _with(source: ModelSource, adapter: str | Path) -> ModelSource:
+def _with(source: ModelSource, adapter: epath.PathLike) -> ModelSource:
     return dataclasses.replace(source, name=f"{source.name} with {adapter}")
 
 

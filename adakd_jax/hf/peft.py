@@ -68,7 +68,7 @@ class PeftAdapter:
     settings: Mapping[str, Any]
 
 
-def read_adapter(path_or_repo: str | Path, config: DecoderConfig) -> PeftAdapter:
+def read_adapter(path_or_repo: epath.PathLike, config: DecoderConfig) -> PeftAdapter:
     """Read an adapter of a model; nothing is unpickled.
 
     Args:

@@ -241,14 +241,8 @@ def random_params(
     """Freshly initialised parameters, nested dicts of arrays.
 
     Kernels and embeddings are normal with `config.initializer_range`, divided by √(2L) where they
-    write to the residual stream (GPT-2); norms are the identity, biases zero.
-
-    Args:
-        config: the decoder.
-        key: random key; the same numbers come of it on every mesh.
-        dtype: of the parameters.
-        shardings: a tree like the parameters, each of which is made in its shards; None: on the
-            default device.
+    write to the residual stream (GPT-2); norms are the identity, biases zero. With `shardings`, a
+    tree like them, each is made in its shards, and of the same numbers as on one device.
     """
 
     @functools.partial(jax.jit, out_shardings=shardings)
