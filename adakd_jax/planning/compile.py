@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from adakd_jax.config.plan import PlanConfig
+from adakd_jax.models.decoder import parameter_count
 from adakd_jax.planning.collectives import Collective, collectives_of
 from adakd_jax.planning.hardware import Topology
 from adakd_jax.planning.hlo import read_program
@@ -162,12 +163,9 @@ def _memory(
 def _in_words(shapes: Shapes) -> dict[str, str]:
     """Size and shape of both models."""
     found = {}
-    for who, model, params in (
-        ("teacher", shapes.teacher, shapes.teacher_params),
-        ("student", shapes.student, shapes.student_params),
-    ):
+    for who, model in (("teacher", shapes.teacher), ("student", shapes.student)):
         if model is not None:
-            count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+            count = parameter_count(model)
             found[who] = (
                 f"{model.family}, {count / 1e6:,.1f}M parameters, {model.num_layers} layers, width "
                 f"{model.embed_dim}, vocabulary {model.vocab_size:,}, {model.compute_dtype}"

@@ -1,6 +1,7 @@
 """Weights go to their shards and back, never whole in memory; on any mesh they are the same."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ import jax
 import numpy as np
 import pytest
 
+from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.shards import ShardBuffers, on_host
+from tests.hf.tiny import TINY_LLAMA, make_pretrained
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +32,29 @@ def run(*command):
 
 def test_on_every_mesh_a_model_is_what_it_is_on_one_device(tmp_path):
     assert run("tests.hf.mesh_weights", str(tmp_path)) == "done"
+
+
+def test_two_processes_export_together_what_each_holds_half_of(tmp_path):
+    model = make_pretrained(TINY_LLAMA)
+    whole = save_pretrained(model, tmp_path / "whole")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.hf.two_processes", str(tmp_path), port, str(index)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    told = [process.communicate(timeout=400) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert [output.splitlines()[-1] for output, _ in told] == ["0.5", "0.5"]
+    files = {file.name: file.read_bytes() for file in whole.iterdir()}
+    assert {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()} == files
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are those of /proc")

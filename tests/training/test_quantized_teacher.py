@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.models.quantized import quantization_of
-from adakd_jax.training.dry_run import _bytes, _shapes
+from adakd_jax.training.dry_run import _bytes, run_shapes
 from adakd_jax.training.prepare import describe, load_teacher
 from adakd_jax.training.records import read_records
 from tests.hf.tiny import TINY_LLAMA, make_pretrained
@@ -46,7 +46,7 @@ def test_a_run_learns_from_a_teacher_in_bytes(settings, teacher, student):
     exported = load_pretrained(f"{config.run_dir}/export")
     assert quantization_of(exported.params) is None
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.params))
-    assert _bytes(_shapes(config).teacher_params) == held  # what `--dry_run` says of it
+    assert _bytes(run_shapes(config).teacher_params) == held  # what `--dry_run` says of it
 
 
 @pytest.mark.parametrize(
