@@ -60,7 +60,14 @@ def main() -> None:
     arguments = parser.parse_args()
     batches, *_ = dolly_batches(arguments.rows, arguments.teacher, 4, 512, arguments.count)
     table = Table(title="response tokens of Dolly", title_justify="left")
-    columns = ("weights", "MiB", "compared with", "KL(its, this)", "KL(this, its)", "same top-1")
+    columns = (
+        "weights",
+        "MiB",
+        "reference",
+        "KL(reference, this)",
+        "KL(this, reference)",
+        "same top-1",
+    )
     for column in columns:
         table.add_column(column, justify="right" if "KL" in column or column == "MiB" else "left")
     read = functools.lru_cache(maxsize=2)(functools.partial(_read, arguments.teacher))
@@ -78,7 +85,7 @@ def main() -> None:
             f"{found.reverse_kl:.5f}",
             f"{found.top1_agreement:.1%}",
         )
-    console = Console(width=110)
+    console = Console(width=130)
     console.print(table)
     console.print(f"nats per token, {tokens:,} response tokens; KL(p, q) = Σ p·ln(p/q)")
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
@@ -40,7 +39,7 @@ def describe_student(run_dir: str, student: Pretrained, checksum: int | None = N
         check_same_base(run_dir, recorded, checksum)
     folder.mkdir(parents=True, exist_ok=True)
     if student.tokenizer is not None:
-        save_tokenizer(student.tokenizer, Path(folder))
+        save_tokenizer(student.tokenizer, folder)
     source = {
         "name": student.source.name,
         "hf_config": export_config(student),

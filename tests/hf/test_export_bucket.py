@@ -11,6 +11,7 @@ from adakd_jax.hf import export, locate
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.folder import INCOMPLETE, refuse_to_overwrite
 from adakd_jax.hf.load import load_pretrained
+from adakd_jax.training.checkpoint import checkpoints_folder
 from tests.hf.bucket import use_bucket
 from tests.hf.tiny import TINY_LLAMA, make_pretrained
 
@@ -68,3 +69,9 @@ def test_what_is_not_an_export_is_never_replaced(bucket, model):
     with pytest.raises(FileExistsError, match=r"would delete notes\.txt"):
         refuse_to_overwrite(TARGET)
     assert (epath.Path(TARGET) / "notes.txt").read_text() == "mine"
+
+
+def test_only_local_paths_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(checkpoints_folder("gs://bucket/run")) == "gs://bucket/run/checkpoints"
+    assert str(checkpoints_folder("run")) == str(tmp_path / "run" / "checkpoints")
