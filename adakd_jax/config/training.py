@@ -121,6 +121,14 @@ class EvaluationConfig(Stage):
         default=3,
         description="answers printed side by side: teacher, student before, student after",
     )
+    token_snapshots: NonNegativeInt = Field(
+        default=5,
+        description="times that difficulty, temperature, selection and likeliest tokens of a few "
+        "held-out examples are recorded, evenly from before to after training; 1: after; 0: never",
+    )
+    token_examples: PositiveInt = Field(
+        default=4, description="held-out examples in each of these records"
+    )
     generation: GenerationConfig = Field(
         default=GenerationConfig(), description="how answers are sampled"
     )

@@ -71,6 +71,22 @@ class DocumentSums:
             calibration_error=self.calibration.expected_error,
         )
 
+    def intervals(
+        self, *, resamples: int = 1000, seed: int = 0, coverage: float = 0.95
+    ) -> dict[str, tuple[float, float]]:
+        """A percentile bootstrap interval of each of these means: documents are drawn with
+        replacement, and their sums divided by their tokens.
+        """
+        rng, count = np.random.default_rng(seed), len(self.tokens)
+        columns = np.column_stack([self.tokens, self.sums])
+        drawn = [columns[rng.integers(count, size=count)].sum(axis=0) for _ in range(resamples)]
+        means = np.array([sums[1:] / sums[0] for sums in drawn])
+        tail = (1.0 - coverage) / 2
+        low, high = np.quantile(means, [tail, 1.0 - tail], axis=0).tolist()
+        names = [field.name for field in dataclasses.fields(Likelihood)][1:]
+        bounds = dict(zip(names, zip(low, high, strict=True), strict=True))
+        return bounds if self.has_teacher else {"nll": bounds["nll"]}
+
 
 def likelihood(
     student_graphdef: nnx.GraphDef,

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config import GenerationConfig
-from adakd_jax.data.examples import encode_rows
+from adakd_jax.data.examples import Examples, encode_rows
 from adakd_jax.data.loader import evaluation_batches
 from adakd_jax.data.progress import track
 from adakd_jax.data.row_source import RowSource
@@ -43,12 +43,13 @@ class Question:
 class HeldOut:
     """Held-out rows made ready once: packed batches to measure on, and questions to answer.
 
-    `left_out` counts the rows that cannot be asked, by reason.
+    `left_out` counts the rows that cannot be asked, by reason; `examples` are what is packed.
     """
 
     batches: Sequence[TokenBatch]
     questions: tuple[Question, ...]
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    examples: Examples | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,13 @@ class Evaluation:
             values["rouge_l"] = self.rouge.mean
             values["rouge_l_low"], values["rouge_l_high"] = self.rouge.low, self.rouge.high
         return values
+
+    def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """A 95% bootstrap interval of each metric, over held-out examples."""
+        found = {} if self.documents is None else self.documents.intervals(seed=seed)
+        if self.rouge is not None:
+            found["rouge_l"] = (self.rouge.low, self.rouge.high)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -137,7 +145,8 @@ def hold_ready(
     if template != "text" and generate_examples != 0:
         encoder = Encoder(template, tokenizer, max_prompt_length, max_length)
         questions, left_out = _questions(rows[:generate_examples], encoder)
-    return HeldOut(evaluation_batches(examples, max_length, batch_rows), questions, left_out)
+    batches = evaluation_batches(examples, max_length, batch_rows)
+    return HeldOut(batches, questions, left_out, examples)
 
 
 def evaluate(

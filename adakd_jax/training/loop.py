@@ -16,6 +16,7 @@ from adakd_jax.policies import DatasetResponses
 from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.display import TrainingDisplay, duration
 from adakd_jax.training.interrupt import StopRequest
+from adakd_jax.training.memory import peak_memory
 from adakd_jax.training.records import MetricsLog, NoLog
 from adakd_jax.training.state import TrainState
 from adakd_jax.training.step import Metrics, TrainStep
@@ -29,13 +30,14 @@ class TrainingDivergedError(RuntimeError):
 
 
 class Schedule(NamedTuple):
-    """How often the loop does what; counts of optimizer steps."""
+    """How often the loop does what, in optimizer steps; `watch_at` are the steps to watch after."""
 
     total_steps: int
     save_every: int
     log_every: int
     evaluate_every: int | None
     max_bad_steps: int
+    watch_at: frozenset[int] = frozenset()
 
 
 class Recorder:
@@ -76,6 +78,7 @@ class Recorder:
             values["generating_share"] = values["generating_seconds"] / values["seconds"]
         values["tokens_per_second"] = values["tokens"] / values["seconds"]
         values["response_tokens_per_second"] = values["response_tokens"] / values["seconds"]
+        values |= peak_memory()
         self._display.update(step, values)
         if step % self._schedule.log_every == 0 or not values["accepted"]:
             self._log.write(step, values)
@@ -141,6 +144,7 @@ def fit(
     console: Console,
     base: Any = None,
     held_out: HeldOut | None = None,
+    watch: Callable[[TrainState], None] | None = None,
     place: Callable[[TokenBatch], TokenBatch] = lambda batch: batch,
     any_of: Callable[[bool], bool] = lambda wish: wish,
     responses: DatasetResponses | None = None,
@@ -162,6 +166,7 @@ def fit(
         any_of: from `processes.any_of`, so that a signal to one process stops all after one step.
         held_out: measures a state on held-out rows; its `reverse_kl` (without
             a teacher: `nll`) ranks checkpoints.
+        watch: looks at the states after the steps `schedule.watch_at`, before they are saved.
 
     Returns:
         the last state, saved, and the name of the signal that stopped the run early, or None.
@@ -190,13 +195,17 @@ def fit(
                 state = state._replace(replay=responses.evaluated(state.replay, scores))
                 log.write(done, scores, kind="eval")
                 display.note(_held_out_line(done, scores))
+            if watch and done in schedule.watch_at:
+                recorder.flush()
+                watch(state)
             if last or done % schedule.save_every == 0 or scores is not None:
                 recorder.flush()
                 rank = None if scores is None else scores.get("reverse_kl", scores.get("nll"))
                 checkpoints.save(state, held_out_loss=rank)
             if last:
                 break
-            if scores is not None or done % schedule.save_every == 0:
+            busy = scores is not None or done % schedule.save_every == 0
+            if busy or done in schedule.watch_at:
                 recorder.restart_clock()
         checkpoints.wait()
         stopped = stopped or any_of(stop.name is not None)

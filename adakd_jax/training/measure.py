@@ -41,9 +41,9 @@ def held_out_of(run: Run) -> HeldOut | None:
 def measured(
     run: Run, held_out: HeldOut, params: Any, console: Console, *, answer: bool = True
 ) -> dict[str, Any]:
-    """The held-out measurements of `params` as the student's weights."""
+    """The held-out measurements of `params` as the student's weights, with their intervals."""
     generation = run.config.evaluation.generation
-    return evaluate(
+    evaluation = evaluate(
         run.student,
         held_out,
         generation,
@@ -52,7 +52,8 @@ def measured(
         answer=answer,
         seed=run.config.seed,
         console=console,
-    ).to_dict()
+    )
+    return evaluation.to_dict() | {"intervals": evaluation.intervals(run.config.seed)}
 
 
 def before_training(run: Run, held_out: HeldOut | None, console: Console) -> dict[str, Any]:

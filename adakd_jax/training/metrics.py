@@ -9,7 +9,7 @@ from adakd_jax.axes import TokenBatch
 from adakd_jax.config import DistillConfig, Latf
 from adakd_jax.distill import LossReport
 
-QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9}
+QUANTILES = {"q10": 0.1, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q90": 0.9}
 
 
 def step_metrics(

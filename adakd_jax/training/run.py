@@ -38,6 +38,7 @@ from adakd_jax.training.records import MetricsLog, NoLog
 from adakd_jax.training.saved_student import describe_student
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, TrainStep, make_train_step
+from adakd_jax.training.tokens import TokenSnapshots, snapshots_of
 
 LINE_WIDTH = 120  # where the output is not a terminal
 
@@ -46,7 +47,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     """Distil as configured, or go on with what an earlier start of the same run left.
 
     Leaves in `run_dir`: config.yaml, run.json, metrics.jsonl, TensorBoard files, checkpoints,
-    evaluation/*.json and (unless `export.path` says otherwise) export/.
+    evaluation/*.json, tokens/*.json and (unless `export.path` says otherwise) export/.
 
     Args:
         config: all settings.
@@ -75,7 +76,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     held_out = held_out_of(run)
     with entered(run.mesh):
         results = before_training(run, held_out, console)
-        state = train(run, held_out, console)
+        state = train(run, held_out, console, snapshots=snapshots_of(run, held_out))
         results |= after_training(run, run.evaluated(state), held_out, console)
         _export(run, state, results, console)
 
@@ -100,7 +101,11 @@ def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Consol
 
 
 def train(
-    run: Run, held_out: HeldOut | None, console: Console, step_for: StepFor = compiled_step
+    run: Run,
+    held_out: HeldOut | None,
+    console: Console,
+    step_for: StepFor = compiled_step,
+    snapshots: TokenSnapshots | None = None,
 ) -> TrainState:
     """Train from the newest checkpoint, if there is one, to the end.
 
@@ -109,6 +114,7 @@ def train(
         held_out: what is measured on the way.
         console: where progress is shown.
         step_for: gives the compiled train step, e.g. one that an earlier run has compiled.
+        snapshots: records tokens on the way.
 
     Returns:
         the last state, saved.
@@ -129,7 +135,7 @@ def train(
         if int(state.step) == parts.total_steps:
             return state
         step = step_for(run, parts, state, console)
-        state, stopped = _fit(run, step, state, checkpoints, held_out, console)
+        state, stopped = _fit(run, step, state, checkpoints, held_out, snapshots, console)
     if stopped:
         console.print(
             f"{stopped}: saved after step {int(state.step)} of {parts.total_steps}; "
@@ -191,6 +197,7 @@ def _fit(
     state: TrainState,
     checkpoints: Checkpoints,
     held_out: HeldOut | None,
+    snapshots: TokenSnapshots | None,
     console: Console,
 ) -> tuple[TrainState, str | None]:
     config, start = run.config, int(state.step)
@@ -200,6 +207,11 @@ def _fit(
         result = measured(run, held_out, params, console, answer=False) if held_out else {}
         return {name: float(x) for name, x in result.items() if isinstance(x, int | float)}
 
+    def watch(state: TrainState) -> None:
+        if snapshots is not None and int(state.step) in snapshots.steps:
+            snapshots.take(state, run.evaluated(state))
+
+    watch(state)  # an earlier start may have been stopped before it could
     log_of = MetricsLog if is_first() else NoLog
     with log_of(config.run_dir, config.logging, start_step=start) as log:
         return fit(
@@ -213,12 +225,14 @@ def _fit(
                 log_every=config.logging.every_steps,
                 evaluate_every=config.evaluation.every_steps,
                 max_bad_steps=config.training.max_bad_steps,
+                watch_at=snapshots.steps if snapshots is not None else frozenset(),
             ),
             checkpoints=checkpoints,
             log=log,
             console=console,
             base=run.base,
             held_out=measure if held_out else None,
+            watch=watch,
             place=functools.partial(place_batch, mesh=run.mesh, rows=run.batches.shape[1]),
             any_of=any_of(run.mesh),
             responses=responses_of(run),

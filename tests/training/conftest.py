@@ -173,6 +173,7 @@ def make_settings(teacher, rows, tmp_path_factory):
                 "batch_rows": 2,
                 "generate_examples": 2,
                 "show_examples": 1,
+                "token_snapshots": 0,
                 "generation": {"max_new_tokens": 4, "batch_size": 2},
             },
             "logging": {"tensorboard": False},

@@ -1,0 +1,216 @@
+"""The tokens of a few held-out examples as the policy sees them, written down at a few steps."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from adakd_jax.axes import IGNORE
+from adakd_jax.data.assemble import assemble_rows
+from adakd_jax.data.examples import Examples
+from adakd_jax.data.token_text import text_pieces, token_texts
+from adakd_jax.distill import Signals
+from adakd_jax.eval.suite import HeldOut
+from adakd_jax.processes import first_says, is_first
+from adakd_jax.training.learned import as_signals
+from adakd_jax.training.prepare import Run
+from adakd_jax.training.state import TrainState
+from adakd_jax.training.step import keep_ratio
+from adakd_jax.training.token_view import CHUNK, PolicyView, Predictions, Viewed, token_view
+
+FOLDER = "tokens"
+_MOST_TOKENS = 512  # of an example, prompt included; longer ones only where there are no others
+_SHOWN_BEFORE = 128  # tokens of the prompt that are shown, counted back from the first response
+_ROW_MULTIPLE = 128  # what attention kernels want a row's length to divide by
+_DIGITS = 4
+
+
+class TokenSnapshots:
+    """Writes RUN_DIR/tokens/step_N.json at a few steps N, evenly from before to after training.
+
+    Each holds, of the same few held-out examples, the text in pieces and for every response token
+    its difficulty, whether the focus keeps it at the ratio of that step, its temperature, and what
+    student and teacher hold most likely. The examples of a snapshot are one micro-batch to the
+    policy. A snapshot that exists is left as it is.
+
+    `steps` are the steps after which one is taken; 0 is before training.
+    """
+
+    def __init__(self, run: Run, examples: Examples, *, count: int, most_examples: int):
+        """Chooses steps and examples.
+
+        Args:
+            run: gives models, settings and run folder.
+            examples: the held-out rows, tokenized.
+            count: how many snapshots; 1 is the one after training.
+            most_examples: the first so many of up to 512 tokens, or the shortest.
+        """
+        self._run = run
+        total = run.batches.total_steps
+        between = max(count - 1, 1)
+        self.steps = frozenset(round(total * (between - i) / between) for i in range(count))
+        self._folder = epath.Path(run.config.run_dir).expanduser() / FOLDER
+        chosen = readable(examples.lengths, most_examples)
+        longest = max(int(examples.lengths[index]) for index in chosen)
+        length = min(-(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE, run.config.data.max_length)
+        rows = [np.array([index], np.int64) for index in chosen]
+        self._batch = assemble_rows(examples, rows, length)
+        self._passages = [_passage(run, row) for row in zip(*self._batch, strict=True)]
+
+    def take(self, state: TrainState, params: Any) -> None:
+        """Write the snapshot of a state, unless an earlier start did.
+
+        Args:
+            state: whose step, random key and keep ratio decide what the policy does.
+            params: the student's weights, as they are evaluated.
+
+        Scope: all processes of a run call this; the first one writes.
+        """
+        file = self._folder / f"step_{int(state.step)}.json"
+        if first_says(file.exists()):
+            return
+        seen, ratio = self._look(state, params)
+        if not is_first():
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.partial")
+        text = json.dumps(self._written(int(state.step), ratio, seen), ensure_ascii=False)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+
+    def _look(self, state: TrainState, params: Any) -> tuple[Any, float]:
+        run = self._run
+        ratio, key = keep_ratio(state.opt_state), jax.random.wrap_key_data(state.rng)
+        signals = Signals(
+            keep_ratio=ratio,
+            progress=state.step / run.batches.total_steps,
+            rng=jax.random.fold_in(key, state.step),
+            learned=None if state.learned is None else as_signals(state.learned.values),
+            review=jnp.asarray(False),
+        )
+        places = np.flatnonzero(self._batch.labels != IGNORE).astype(np.int32)
+        # The last place again and again, so that chunks are full.
+        filled = np.pad(places, (0, -len(places) % CHUNK), mode="edge")
+        teacher = run.teacher
+        seen = token_view(
+            Viewed(
+                run.config.distill,
+                run.student.graphdef,
+                None if teacher is None else teacher.graphdef,
+            ),
+            params,
+            None if teacher is None else teacher.params,
+            self._batch,
+            filled,
+            signals,
+        )
+        cut = jax.tree.map(lambda x: np.asarray(x)[: len(places)], jax.device_get(seen))
+        return cut, float(ratio)
+
+    def _written(self, step: int, ratio: float, seen: Any) -> dict[str, Any]:
+        """The content of a snapshot's file."""
+        counts = [len(passage.places) for passage in self._passages]
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        examples = []
+        texts = self._texts(seen)
+        for index, passage in enumerate(self._passages):
+            part = slice(bounds[index], bounds[index] + len(passage.shown))
+            examples.append(
+                {
+                    "pieces": passage.pieces,
+                    "places": passage.shown,
+                    "cut": passage.cut,
+                    **_policy_columns(seen.policy, part),
+                    **_model_columns("student", seen.student, part, texts),
+                    **_model_columns("teacher", seen.teacher, part, texts),
+                }
+            )
+        return {"step": step, "keep_ratio": round(ratio, _DIGITS), "examples": examples}
+
+    def _texts(self, seen: Any) -> dict[int, str]:
+        models = [model for model in (seen.student, seen.teacher) if model is not None]
+        ids = np.unique(np.concatenate([model.token.ravel() for model in models]))
+        return token_texts(self._run.student.tokenizer, ids.tolist())
+
+
+def snapshots_of(run: Run, held_out: HeldOut | None) -> TokenSnapshots | None:
+    """Those that a run is configured to take; None if it takes none."""
+    evaluation = run.config.evaluation
+    if held_out is None or held_out.examples is None or not evaluation.token_snapshots:
+        return None
+    return TokenSnapshots(
+        run,
+        held_out.examples,
+        count=evaluation.token_snapshots,
+        most_examples=evaluation.token_examples,
+    )
+
+
+class _Passage(NamedTuple):
+    """An example in words.
+
+    Attributes:
+        pieces: text of each token shown.
+        places: which tokens of the example are learned, all of them.
+        shown: the first of these, as indices into `pieces`.
+        cut: whether prompt (first) and response (second) go on outside `pieces`.
+    """
+
+    pieces: list[str]
+    places: list[int]
+    shown: list[int]
+    cut: tuple[bool, bool]
+
+
+def readable(lengths: Sequence[int] | np.ndarray, count: int) -> list[int]:
+    """The first `count` examples of a readable length, or, where these are fewer, the shortest."""
+    short = [index for index, length in enumerate(lengths) if length <= _MOST_TOKENS]
+    if len(short) >= min(count, len(lengths)):
+        return short[:count]
+    return sorted(np.argsort(lengths, kind="stable")[:count].tolist())
+
+
+def _passage(run: Run, row: Sequence[Any]) -> _Passage:
+    tokens, labels, _, segments = row
+    count = int((segments > 0).sum())
+    places = (np.flatnonzero(labels != IGNORE) + 1).tolist()
+    start = max(0, places[0] - _SHOWN_BEFORE)
+    end = min(count, start + _MOST_TOKENS)
+    assert run.student.tokenizer is not None  # without one, nothing is held out
+    pieces = text_pieces(run.student.tokenizer, tokens[start:end].tolist())
+    shown = [place - start for place in places if place < end]
+    return _Passage(pieces, places, shown, (start > 0, end < count))
+
+
+def _policy_columns(policy: PolicyView | None, part: slice) -> dict[str, Any]:
+    if policy is None:
+        return {}
+    return {
+        "score": _rounded(policy.score[part]),
+        "selected": policy.selected[part].tolist(),
+        "temperature": _rounded(policy.temperature[part]),
+    }
+
+
+def _model_columns(
+    who: str, model: Predictions | None, part: slice, texts: dict[int, str]
+) -> dict[str, Any]:
+    if model is None:
+        return {}
+    top = [
+        [[texts[token], share] for token, share in zip(tokens, _rounded(shares), strict=True)]
+        for tokens, shares in zip(model.token[part].tolist(), model.probability[part], strict=True)
+    ]
+    return {f"{who}_nll": _rounded(model.nll[part]), who: top}
+
+
+def _rounded(values: Any) -> list[float | None]:
+    """As JSON numbers; null where a value is not finite."""
+    return [
+        round(value, _DIGITS) if np.isfinite(value) else None
+        for value in values.astype(np.float64).tolist()
+    ]
