@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import IGNORE
 from adakd_jax.data.assemble import assemble_rows
@@ -49,7 +50,8 @@ class TokenSnapshots:
             count: how many snapshots; 1 is the one after training.
             most_examples: the first so many of up to 512 tokens, or the shortest.
         """
-        self._run = run
+        assert run.student.tokenizer is not None  # without one, nothing is held out
+        self._run, self._tokenizer = run, run.student.tokenizer
         total = run.batches.total_steps
         between = max(count - 1, 1)
         self.steps = frozenset(round(total * (between - i) / between) for i in range(count))
@@ -59,7 +61,7 @@ class TokenSnapshots:
         length = min(-(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE, run.config.data.max_length)
         rows = [np.array([index], np.int64) for index in chosen]
         self._batch = assemble_rows(examples, rows, length)
-        self._passages = [_passage(run, row) for row in zip(*self._batch, strict=True)]
+        self._passages = [_passage(self._tokenizer, row) for row in zip(*self._batch, strict=True)]
 
     def take(self, state: TrainState, params: Any) -> None:
         """Write the snapshot of a state, unless an earlier start did.
@@ -134,7 +136,7 @@ class TokenSnapshots:
     def _texts(self, seen: Any) -> dict[int, str]:
         models = [model for model in (seen.student, seen.teacher) if model is not None]
         ids = np.unique(np.concatenate([model.token.ravel() for model in models]))
-        return token_texts(self._run.student.tokenizer, ids.tolist())
+        return token_texts(self._tokenizer, ids.tolist())
 
 
 def snapshots_of(run: Run, held_out: HeldOut | None) -> TokenSnapshots | None:
@@ -174,14 +176,13 @@ def readable(lengths: Sequence[int] | np.ndarray, count: int) -> list[int]:
     return sorted(np.argsort(lengths, kind="stable")[:count].tolist())
 
 
-def _passage(run: Run, row: Sequence[Any]) -> _Passage:
+def _passage(tokenizer: PreTrainedTokenizerFast, row: Sequence[Any]) -> _Passage:
     tokens, labels, _, segments = row
     count = int((segments > 0).sum())
     places = (np.flatnonzero(labels != IGNORE) + 1).tolist()
     start = max(0, places[0] - _SHOWN_BEFORE)
     end = min(count, start + _MOST_TOKENS)
-    assert run.student.tokenizer is not None  # without one, nothing is held out
-    pieces = text_pieces(run.student.tokenizer, tokens[start:end].tolist())
+    pieces = text_pieces(tokenizer, tokens[start:end].tolist())
     shown = [place - start for place in places if place < end]
     return _Passage(pieces, places, shown, (start > 0, end < count))
 
