@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a distilled student: makes .venv, has a small teacher answer the prompts in
-# launch/quickstart_prompts.jsonl, distils half of its layers from those answers, and exports the result.
+# launch/quickstart_prompts.jsonl, distils half of its layers from those answers, exports the result, and writes a page
+# about it, RUN_DIR/report.html.
 # Needs Python ≥ 3.11 and a package registry. Time: see the header of configs/quickstart.yaml. Run again to resume.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,3 +24,4 @@ echo "Installing adakd_jax into .venv (a few minutes the first time) …"
     --template chat --generation.max_new_tokens 96 --generation.batch_size 50
 .venv/bin/python -m adakd_jax.train --config configs/quickstart.yaml \
     --run_dir "$RUN_DIR" --data.train.path "$RUN_DIR/answers.jsonl"
+.venv/bin/python -m adakd_jax.report "$RUN_DIR"

@@ -144,6 +144,8 @@ def _lines(panel: Panel, runs: Sequence[RunRecord], index: int) -> Iterator[Line
     for number, quantity in enumerate(panel.quantities):
         column = f"{quantity.column}_q50" if panel.spread else quantity.column
         points = [p for p in series(run.train, column) if p[1] > 0 or not quantity.positive]
+        if quantity.column == "score" and _no_difficulty(run):
+            continue
         colour, dash = (index, number) if several else (number, 0)
         label = _label(panel, quantity, run, several)
         if points and panel.spread:
@@ -159,6 +161,12 @@ def _lines(panel: Panel, runs: Sequence[RunRecord], index: int) -> Iterator[Line
         measured = _measured(run, quantity.dots)
         if measured:
             yield Line(f"{label}, held out", measured, colour, dash, dots=True)
+
+
+def _no_difficulty(run: RunRecord) -> bool:
+    """Whether all tokens count as equally difficult, which is no news."""
+    score = (run.settings.get("distill") or {}).get("score") or {}
+    return score.get("kind") == "uniform"
 
 
 def _label(panel: Panel, quantity: Quantity, run: RunRecord, several: bool) -> str:

@@ -75,7 +75,6 @@ def _read(folder: str, name: str) -> RunRecord:
         raise ValueError(f"{folder} holds the {CONFIG_FILE} of no run; {_valid(path)}")
     records = read_records(str(path))
     snapshots = [_json(file) for file in _listed(path / "tokens", "step_*.json")]
-    evaluations = {name: path / "evaluation" / f"{name}.json" for name in _EVALUATIONS}
     story = path / "student" / "training.json"
     return RunRecord(
         name=name,
@@ -85,9 +84,20 @@ def _read(folder: str, name: str) -> RunRecord:
         story=_json(story) if story.exists() else {},
         train=[record for record in records if record["kind"] == "train"],
         held_out=[record for record in records if record["kind"] == "eval"],
-        evaluations={name: _json(file) for name, file in evaluations.items() if file.exists()},
+        evaluations=_evaluations(path),
         snapshots=sorted(snapshots, key=lambda snapshot: snapshot["step"]),
     )
+
+
+def _evaluations(path: epath.Path) -> dict[str, Any]:
+    """What was measured; a run of a study keeps it, with other things, in a file of its own."""
+    files = {name: path / "evaluation" / f"{name}.json" for name in _EVALUATIONS}
+    found = {name: _json(file) for name, file in files.items() if file.exists()}
+    of_study = path / "result.json"
+    if "after" not in found and of_study.exists():
+        result = _json(of_study)
+        found["after"] = result["metrics"] | {"answers": result["answers"]}
+    return found
 
 
 def _json(file: epath.Path) -> Any:

@@ -55,8 +55,8 @@ def render(runs: Sequence[RunRecord]) -> str:
         differences=differences(runs),
         passages=passages(runs),
         token_data=token_data(runs),
-        style=Markup(_asset("page.css")),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own files
+        style=Markup(_asset("page.css")),
+        script=Markup(script),
         script_digest=_digest(script),
     )
 

@@ -116,7 +116,7 @@ def _cell(name: str, values: Mapping[str, Any], best: bool) -> Cell:
 def facts(run: RunRecord) -> list[Fact]:
     """What a run is, and how far it got, in a few lines."""
     listed = [
-        Fact("Method", run.story.get("method", "")),
+        Fact("Method", run.story.get("method", "").replace("`", "")),
         Fact("Data", run.story.get("data", "")),
         Fact("Student", run.story.get("origin", "")),
         Fact("Teacher", run.story.get("teacher") or ("" if run.has_teacher else "none")),
@@ -142,7 +142,7 @@ def _training(run: RunRecord) -> str:
     whole = sum(seconds) / max(len(seconds), 1) * run.last_step
     total = f" of {steps:,}" if steps else ""
     skipped = run.train[-1].get("skipped_steps") or 0
-    more = f", {skipped:.0f} updates skipped" if skipped else ""
+    more = f", {skipped:.0f} update{'s' if skipped > 1 else ''} skipped" if skipped else ""
     return f"{run.last_step:,}{total} steps in {duration(whole)}{more}"
 
 
@@ -204,4 +204,3 @@ def _setting(settings: Mapping[str, Any], key: str) -> str:
             return "–"
         value = value[name]
     return written(value)
-

@@ -49,6 +49,7 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """The result of a DevTools command."""
@@ -102,7 +103,7 @@ class Browser:
         return base64.b64decode(shot["data"])
 
     def troubles(self) -> list[str]:
-        """Errors and warnings of the console, and uncaught exceptions, since the page was opened."""
+        """What the console has said, and uncaught exceptions, since the page was opened."""
         found = []
         for event in self.events:
             params = event.get("params", {})
