@@ -11,12 +11,13 @@ _NOTHING = "⋯"  # shown for a token that is part of the next one's character
 
 
 class TokenSpan(NamedTuple):
-    """A token as it is printed.
+    """A token as it is printed; spaces in front of a word stand outside it.
 
     `index` counts response tokens and is None in the prompt. `difficulty` in percent colours the
     page before its script does.
     """
 
+    space: str
     text: str
     index: int | None
     special: bool
@@ -50,7 +51,9 @@ def _spans(example: Mapping[str, Any]) -> Iterator[TokenSpan]:
         score = None if scores is None or index is None else scores[index]
         special = piece.startswith("<|") and piece.endswith("|>")
         percent = None if score is None else round(100 * score)
-        yield TokenSpan(shown_piece(piece), index, special, percent)
+        text = piece.lstrip(" ") or piece
+        space = piece[: len(piece) - len(text)]
+        yield TokenSpan(space, shown_piece(text), index, special, percent)
 
 
 def shown_piece(piece: str) -> str:
@@ -61,9 +64,8 @@ def shown_piece(piece: str) -> str:
 def token_data(runs: Sequence[RunRecord]) -> list[dict[str, Any] | None]:
     """What the script colours and explains tokens by; None for a run without snapshots.
 
-    By run: `steps`, `keep_ratios`, the total of steps, the base of its temperatures, its `words`,
-    and by example its snapshots. The likeliest tokens are flat lists [word, probability, word, …]
-    with words as indices, to keep pages small.
+    The likeliest tokens are flat lists [word, probability, word, …] with words as indices, to keep
+    pages small.
     """
     return [_of_run(run) if run.snapshots else None for run in runs]
 
@@ -79,9 +81,11 @@ def _of_run(run: RunRecord) -> dict[str, Any]:
         for number in range(kept)
     ]
     distill = run.settings.get("distill") or {}
+    training = run.settings.get("training") or {}
     return {
         "name": run.name,
         "steps": [snapshot["step"] for snapshot in snapshots],
+        "total": max(training.get("steps") or 0, snapshots[-1]["step"]),
         "keepRatios": [snapshot["keep_ratio"] for snapshot in snapshots],
         "base": (distill.get("temperature") or {}).get("base", 1.0),
         "score": (distill.get("score") or {}).get("kind", "difficulty"),

@@ -72,7 +72,7 @@
       token.style.setProperty("--scale", `var(${colour})`);
       token.classList.toggle("kept", Boolean(values.selected && values.selected[i]));
     }
-    const text = `${run.steps[step].toLocaleString("en")} of ${run.steps[run.steps.length - 1].toLocaleString("en")}`;
+    const text = `${run.steps[step].toLocaleString("en")} of ${run.total.toLocaleString("en")}`;
     document.getElementById("token-step").textContent = text;
     field("step").setAttribute("aria-valuetext", `step ${text}`);
     document.getElementById("token-summary").textContent = summary();
@@ -105,7 +105,7 @@
   };
 
   const explain = (token) => {
-    const { run, values } = current(), i = Number(token.dataset.i), actual = token.textContent.replace(/⏎\n/g, "\n");
+    const { run, values } = current(), i = Number(token.dataset.i), actual = token.dataset.space + token.textContent.replace(/⏎\n/g, "\n");
     const numbers = [];
     if (values.score) numbers.push(`difficulty ${digits(values.score[i])}`, values.selected[i] ? "kept" : "left out", `τ ${digits(values.temperature[i])}`);
     numbers.push(`NLL ${digits(values.student_nll[i])}`);
