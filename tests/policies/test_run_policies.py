@@ -25,6 +25,7 @@ EVALUATION = {
     "batch_rows": 2,
     "generate_examples": 0,
     "before": False,
+    "token_snapshots": 0,
     "generation": SHORT,
 }
 TOLD = ("loss", "keep_ratio", "student_written", "replayed", "replay_probability")

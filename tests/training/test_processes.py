@@ -1,5 +1,6 @@
 """A run of several processes is the run of one, and none of them outlives another."""
 
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ CHANGES = {
         "batch_rows": 2,
         "generate_examples": 2,
         "show_examples": 1,
+        "token_snapshots": 2,
+        "token_examples": 3,
         "generation": {"max_new_tokens": 4, "batch_size": 2},
     },
 }
@@ -95,6 +98,20 @@ def assert_same(config, other):
         np.testing.assert_allclose(mine[key], others[key], rtol=1e-5, err_msg=str(key))
 
 
+def assert_same_tokens(config, other):
+    mine, others = (
+        [json.loads((Path(c.run_dir) / "tokens" / f"step_{n}.json").read_text()) for n in (0, 8)]
+        for c in (config, other)
+    )
+    for one, two in zip(mine, others, strict=True):
+        assert one["keep_ratio"] == pytest.approx(two["keep_ratio"])
+        assert len(one["examples"]) == len(two["examples"]) == 3
+        for here, there in zip(one["examples"], two["examples"], strict=True):
+            assert here["pieces"] == there["pieces"]
+            for column in ("score", "student_nll", "teacher_nll"):
+                np.testing.assert_allclose(here[column], there[column], atol=2e-4)
+
+
 @pytest.fixture(scope="module")
 def make(make_settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
@@ -121,6 +138,7 @@ def test_two_processes_of_two_devices_are_one_of_four(alone, two):
     config, (first, second) = two
     assert_same(alone, config)
     assert "exported" in first and "mesh     data 2, fsdp 2, tensor 1" in first
+    assert_same_tokens(alone, config)
     noise = ("[Gloo]", "W")  # of libraries, in C++
     assert [line for line in second.splitlines() if line and not line.startswith(noise)] == []
 

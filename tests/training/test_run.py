@@ -57,6 +57,10 @@ def test_a_finished_run_leaves_a_student_that_loads(settings, tmp_path):
         for name in ("before", "after")
     )
     assert after["reverse_kl"] < before["reverse_kl"]
+    for name, (low, high) in after["intervals"].items():
+        assert low <= after[name] <= high, name
+    assert "reverse_kl" in after["intervals"]
+    assert read_records(config.run_dir)[-1]["host_peak_gib"] > 0
     again = run(config)
     assert "step 1/" not in again and "exported" in again
 
@@ -100,7 +104,7 @@ def test_a_run_that_diverges_stops_with_step_and_rows(settings, teacher, tmp_pat
     config = settings(
         teacher={"path": str(path)},
         student={"kind": "checkpoint", "path": str(teacher)},
-        evaluation={"before": False, "generate_examples": 0},
+        evaluation={"before": False, "generate_examples": 0, "token_snapshots": 0},
     )
     with pytest.raises(TrainingDivergedError, match=r"2 updates in a row .* step 2 .* rows \d+"):
         run(config)

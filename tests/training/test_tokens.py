@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from adakd_jax.data.token_text import text_pieces, token_texts
 from adakd_jax.distill import Signals, select_top_ratio, token_scores
 from adakd_jax.models import logits
 from adakd_jax.training.forward import merge, run_models
+from adakd_jax.training.memory import peak_memory
 from adakd_jax.training.token_view import CHUNK, TOP, Viewed, token_view
 from adakd_jax.training.tokens import readable
 from tests.training.conftest import random_batch
@@ -130,3 +132,11 @@ def test_pieces_join_to_the_text(teacher):
     shown = token_texts(tokenizer, tokens)
     spaced = next(token for token in tokens if shown[token].startswith(" "))
     assert shown[spaced] in text
+
+
+def test_peak_memory_is_that_of_the_process():
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("this system does not tell in /proc")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    assert peak_memory() == {"host_peak_gib": pytest.approx(int(line.split()[1]) / 2**20, rel=0.05)}
