@@ -162,7 +162,7 @@ def _line(frame: _Frame, line: Line) -> list[str]:
     names = f"c{line.colour % COLOURS} d{line.dash % 4}"
     parts = []
     if len(line.points) > 1:
-        kind = "line faint" if line.faint else "line"
+        kind = "line faint" if line.faint else "line thin" if line.dots else "line"
         parts.append(f'<path class="{kind} {names}" d="{frame.path(line.points)}"/>')
     if line.dots or len(line.points) == 1:
         for step, value in line.points:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from adakd_jax.reports.charts import Chart, Line, Point, thinned
@@ -68,7 +69,7 @@ PANELS = (
     ),
     Panel(
         "LATF",
-        "watched loss: its average against the reference that moves r",
+        "watched loss: average, and the reference for r",
         [
             Quantity("latf_ema", "average"),
             Quantity("latf_reference", "reference", positive=True),
@@ -183,11 +184,10 @@ def series(records: Sequence[Mapping[str, Any]], column: str) -> list[Point]:
 
 def running_mean(points: Sequence[Point], window: int) -> list[Point]:
     """At each step the mean of the last `window` values, fewer at the beginning."""
-    values = [value for _, value in points]
+    sums = list(accumulate((value for _, value in points), initial=0.0))
     return [
-        (step, math.fsum(part) / len(part))
-        for index, (step, _) in enumerate(points)
-        for part in [values[max(0, index + 1 - window) : index + 1]]
+        (step, (sums[end] - sums[max(0, end - window)]) / min(end, window))
+        for end, (step, _) in enumerate(points, start=1)
     ]
 
 

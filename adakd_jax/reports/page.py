@@ -18,6 +18,7 @@ from adakd_jax.reports.tables import differences, evaluation_table, facts, headl
 from adakd_jax.reports.tokens import passages, token_data
 
 _SHOWN_EXCHANGES = 5
+_STYLES = ("page.css", "tokens.css")
 _SCRIPTS = ("charts.js", "tokens.js")
 
 
@@ -35,7 +36,7 @@ def render(runs: Sequence[RunRecord]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = "\n".join(_asset(name) for name in _SCRIPTS)
+    style, script = ("\n".join(map(_asset, names)) for names in (_STYLES, _SCRIPTS))
     return environment.get_template("page.html").render(
         title=_title(runs),
         runs=[
@@ -55,7 +56,7 @@ def render(runs: Sequence[RunRecord]) -> str:
         differences=differences(runs),
         passages=passages(runs),
         token_data=token_data(runs),
-        style=Markup(_asset("page.css")),
+        style=Markup(style),
         script=Markup(script),
         script_digest=_digest(script),
     )

@@ -36,21 +36,26 @@ class Passage(NamedTuple):
 def passages(runs: Sequence[RunRecord]) -> list[Passage]:
     """The examples of all runs that have snapshots, coloured as the last one says."""
     return [
-        Passage(index, number, list(_spans(example)), (example["cut"][0], example["cut"][1]))
+        Passage(
+            index,
+            number,
+            list(_spans(example, _highest(run.snapshots))),
+            (example["cut"][0], example["cut"][1]),
+        )
         for index, run in enumerate(runs)
         if run.snapshots
         for number, example in enumerate(run.snapshots[-1]["examples"])
     ]
 
 
-def _spans(example: Mapping[str, Any]) -> Iterator[TokenSpan]:
+def _spans(example: Mapping[str, Any], highest: float) -> Iterator[TokenSpan]:
     index_of = {place: index for index, place in enumerate(example["places"])}
     scores = example.get("score")
     for place, piece in enumerate(example["pieces"]):
         index = index_of.get(place)
         score = None if scores is None or index is None else scores[index]
         special = piece.startswith("<|") and piece.endswith("|>")
-        percent = None if score is None else round(100 * score)
+        percent = None if score is None else round(100 * score / highest)
         text = piece.lstrip(" ") or piece
         space = piece[: len(piece) - len(text)]
         yield TokenSpan(space, shown_piece(text), index, special, percent)

@@ -1,5 +1,6 @@
 """The page in Chromium: it runs without a complaint, fits a phone, and is worked by keyboard."""
 
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -128,3 +129,22 @@ def test_charts_by_keyboard(browser, page):
     values = browser.run("document.getElementById('chart-values').textContent")
     assert values.startswith("step 39: one ") and "two" in values
     assert browser.run("document.querySelector('.cursor').getAttribute('visibility')") == "visible"
+
+
+def test_a_run_without_a_teacher_shows_what_it_has(browser, make_run):
+    folder = make_run("alone")
+    for file in (folder / "tokens").iterdir():
+        content = json.loads(file.read_text())
+        for example in content["examples"]:
+            for column in ("score", "selected", "temperature", "teacher", "teacher_nll"):
+                del example[column]
+        file.write_text(json.dumps(content))
+    main([str(folder)])
+    browser.open(folder / "report.html")
+    assert browser.run("document.querySelector('[name=mode]:checked').value") == "student_nll"
+    enabled = "[...document.querySelectorAll('[name=mode]:enabled')].map(mode => mode.value)"
+    assert browser.run(enabled) == ["student_nll"]
+    browser.run(f"{TOKENS}[2].focus()")
+    said = browser.run("document.getElementById('token-detail').textContent")
+    assert "NLL 1.00" in said and "difficulty" not in said and "teacher" not in said
+    assert browser.troubles() == []

@@ -14,6 +14,7 @@ from adakd_jax.config import DistillConfig
 from adakd_jax.data.token_text import text_pieces, token_texts
 from adakd_jax.distill import Signals, select_top_ratio, token_scores
 from adakd_jax.models import logits
+from adakd_jax.report import main as write_report
 from adakd_jax.training.forward import merge, run_models
 from adakd_jax.training.memory import peak_memory
 from adakd_jax.training.token_view import CHUNK, TOP, Viewed, token_view
@@ -29,6 +30,11 @@ def snapshots(folder):
         json.loads(file.read_text())["step"]: json.loads(file.read_text())
         for file in (folder / "tokens").iterdir()
     }
+
+
+def report_of(config):
+    write_report([config.run_dir])
+    return (Path(config.run_dir) / "report.html").read_text()
 
 
 @pytest.fixture
@@ -85,6 +91,10 @@ def test_a_run_leaves_snapshots_from_before_to_after_training(settings, tmp_path
             assert len(other[column]) == len(other["places"]) > 0
         learned = "".join(other["pieces"][place] for place in other["places"])
         assert "".join(other["pieces"]).endswith(learned)
+    page = report_of(config)
+    for text in ("KL to the teacher", "Memory", "Temperature τ", "after training"):
+        assert text in page, text
+    assert page.count('role="button"') == sum(len(each["places"]) for each in last["examples"])
 
 
 def test_a_stopped_run_neither_repeats_nor_loses_a_snapshot(settings, stop_after, tmp_path):
@@ -111,6 +121,7 @@ def test_runs_without_a_teacher_show_the_student_alone(settings, teacher, tmp_pa
     found = snapshots(tmp_path / "run")
     assert list(found) == [STEPS]
     assert set(found[STEPS]["examples"][0]) == {"pieces", "places", "cut", "student", "student_nll"}
+    assert "--v:" not in report_of(config)
 
 
 def test_the_first_readable_examples_are_chosen_else_the_shortest():

@@ -11,8 +11,8 @@
   const field = (name) => controls.elements[name];
   const runNumber = () => Number(field("run") ? field("run").value : passages[0].dataset.run);
   const current = () => {
-    const run = runs[runNumber()], example = Number(field("example").value), step = Number(field("step").value);
-    return { run, step, values: run.examples[example][step] };
+    const run = runs[runNumber()], step = Number(field("step").value);
+    return { run, step, values: run.examples[Number(field("example").value)][step] };
   };
   const passage = () => passages.find((each) => !each.hidden);
   const make = (tag, name, text) => {
@@ -42,7 +42,11 @@
     const [low, high] = run.spread, scale = document.getElementById("token-scale");
     const looks = {
       score: [`0, easy`, `${digits(run.highest, 0)}, hard (${run.score})`, `transparent, ${mix("--hard")}`],
-      temperature: [`τ ${digits(low)}, sharper`, `${digits(high)}, softer; underlined: kept`, `${mix("--cool")}, transparent, ${mix("--warm")}`],
+      temperature: [
+        `τ ${digits(low)}, sharper`,
+        `${digits(high)}, softer; underlined: kept`,
+        `${mix("--cool")}, transparent, ${mix("--warm")}`,
+      ],
       selected: ["left out", "kept", `transparent 50%, ${mix("--kept")} 50%`],
       student_nll: ["0", `${highestNll} nats and more`, `transparent, ${mix("--nll")}`],
     };
@@ -58,13 +62,19 @@
     const parts = [`NLL ${digits(mean(values.student_nll))}`];
     if (values.teacher_nll) parts.push(`teacher ${digits(mean(values.teacher_nll))}`);
     if (values.score) parts.push(`mean difficulty ${digits(mean(values.score))}`);
-    if (values.selected) parts.push(`${values.selected.reduce((a, b) => a + b)} of ${count} tokens kept (r = ${digits(run.keepRatios[step])} over all examples)`);
+    if (values.selected) {
+      const kept = values.selected.reduce((a, b) => a + b);
+      parts.push(`${kept} of ${count} tokens kept (r = ${digits(run.keepRatios[step])} over all examples)`);
+    }
     return `This answer at step ${run.steps[step].toLocaleString("en")}: ${parts.join(" · ")}.`;
   };
 
   const paint = () => {
     const { run, step, values } = current(), mode = field("mode").value, number = runNumber();
-    for (const each of passages) each.hidden = Number(each.dataset.run) !== number || each.dataset.example !== field("example").value;
+    for (const each of passages) {
+      const chosen = Number(each.dataset.run) === number && each.dataset.example === field("example").value;
+      each.hidden = !chosen;
+    }
     passage().dataset.mode = mode;
     for (const token of passage().querySelectorAll(".t")) {
       const i = Number(token.dataset.i), [percent, colour] = shade(mode, i);
@@ -98,29 +108,36 @@
     for (let k = 0; k < top.length; k += 2) {
       const word = run.words[top[k]], item = make("li", word === actual ? "actual" : "");
       item.style.setProperty("--p", 100 * top[k + 1]);
-      item.append(make("span", "", word.replace(/\n/g, "⏎").replace(/^ /, "␣")), make("span", "", digits(top[k + 1], 3)));
+      const shownWord = word.replace(/\n/g, "⏎").replace(/^ /, "␣");
+      item.append(make("span", "", shownWord), make("span", "", digits(top[k + 1], 3)));
       list.append(item);
     }
     return column;
   };
 
   const explain = (token) => {
-    const { run, values } = current(), i = Number(token.dataset.i), actual = token.dataset.space + token.textContent.replace(/⏎\n/g, "\n");
+    const { run, values } = current(), i = Number(token.dataset.i);
+    const actual = token.dataset.space + token.textContent.replace(/⏎\n/g, "\n");
     const numbers = [];
-    if (values.score) numbers.push(`difficulty ${digits(values.score[i])}`, values.selected[i] ? "kept" : "left out", `τ ${digits(values.temperature[i])}`);
+    if (values.score) {
+      const kept = values.selected[i] ? "kept" : "left out";
+      numbers.push(`difficulty ${digits(values.score[i])}`, kept, `τ ${digits(values.temperature[i])}`);
+    }
     numbers.push(`NLL ${digits(values.student_nll[i])}`);
     if (values.teacher_nll) numbers.push(`teacher ${digits(values.teacher_nll[i])}`);
     const models = make("div", "models");
     if (values.teacher) models.append(likeliest("teacher expected", values.teacher[i], "c0", run, actual));
     models.append(likeliest("student expected", values.student[i], "c1", run, actual));
-    detail.replaceChildren(make("div", "word", `“${token.textContent.trim() || token.textContent}”`), make("div", "numbers", numbers.join(" · ")), models);
+    const word = make("div", "word", `“${token.textContent.trim() || token.textContent}”`);
+    detail.replaceChildren(word, make("div", "numbers", numbers.join(" · ")), models);
     detail.hidden = false;
     if (shown && shown !== token) shown.removeAttribute("aria-describedby");
     token.setAttribute("aria-describedby", detail.id);
     shown = token;
     const place = token.getClientRects()[0], size = detail.getBoundingClientRect();
     const below = place.bottom + 8, fits = below + size.height < innerHeight;
-    detail.style.left = `${Math.max(8, Math.min(place.left, document.documentElement.clientWidth - size.width - 8))}px`;
+    const rightmost = document.documentElement.clientWidth - size.width - 8;
+    detail.style.left = `${Math.max(8, Math.min(place.left, rightmost))}px`;
     detail.style.top = `${Math.max(8, fits ? below : place.top - size.height - 8)}px`;
   };
 
@@ -134,11 +151,14 @@
   // The token above or below: the nearest one in the next line.
   const vertical = (tokens, from, direction) => {
     const place = from.getClientRects()[0], middle = (place.left + place.right) / 2;
-    const rows = tokens.map((token) => [token, token.getClientRects()[0]]).filter(([, each]) => direction * (each.top - place.top) > 4);
-    if (!rows.length) return from;
-    const row = direction * Math.min(...rows.map(([, each]) => direction * each.top));
-    const distance = (each) => Math.abs((each.left + each.right) / 2 - middle);
-    return rows.filter(([, each]) => Math.abs(each.top - row) < 4).sort((a, b) => distance(a[1]) - distance(b[1]))[0][0];
+    const beyond = tokens
+      .map((token) => ({ token, at: token.getClientRects()[0] }))
+      .filter(({ at }) => direction * (at.top - place.top) > 4);
+    if (!beyond.length) return from;
+    const line = direction * Math.min(...beyond.map(({ at }) => direction * at.top));
+    const distance = ({ at }) => Math.abs((at.left + at.right) / 2 - middle);
+    const inLine = beyond.filter(({ at }) => Math.abs(at.top - line) < 4);
+    return inLine.sort((a, b) => distance(a) - distance(b))[0].token;
   };
 
   const onKey = (event) => {
@@ -169,7 +189,9 @@
     each.addEventListener("keydown", onKey);
     each.addEventListener("focusin", (event) => { if (event.target.matches(".t")) explain(event.target); });
     each.addEventListener("focusout", () => { if (!pinned) hide(); });
-    each.addEventListener("pointerover", (event) => { if (!pinned && event.target.matches(".t")) explain(event.target); });
+    each.addEventListener("pointerover", (event) => {
+      if (!pinned && event.target.matches(".t")) explain(event.target);
+    });
     each.addEventListener("pointerleave", () => { if (!pinned && !each.contains(document.activeElement)) hide(); });
     each.addEventListener("click", (event) => {
       if (!event.target.matches(".t")) return;
