@@ -161,14 +161,14 @@ def _time(stamp: str) -> str:
 
 
 def headline(run: RunRecord) -> list[tuple[str, str, str]]:
-    """The numbers that say what a run achieved: (name, before, after)."""
+    """The numbers that say what a run achieved: (name, before or "", after)."""
     before, after = (run.evaluations.get(stage, {}) for stage in _STAGES)
     shown = []
     for name in ("nll", "forward_kl", "reverse_kl", "top1_agreement", "rouge_l"):
         metric = METRICS[name]
         if name in after:
-            cells = [_cell(name, values, False).value for values in (before, after)]
-            shown.append((metric.title, *cells))
+            start = _cell(name, before, False).value if name in before else ""
+            shown.append((metric.title, start, _cell(name, after, False).value))
     if not shown and run.train:
         first, last = run.train[0].get("loss"), run.train[-1].get("loss")
         if first is not None and last is not None:

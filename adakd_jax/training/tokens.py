@@ -1,7 +1,7 @@
 """The tokens of a few held-out examples as the policy sees them, written down at a few steps."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +10,10 @@ import numpy as np
 from etils import epath
 from transformers import PreTrainedTokenizerFast
 
-from adakd_jax.axes import IGNORE
+from adakd_jax.axes import IGNORE, TokenBatch
 from adakd_jax.data.assemble import assemble_rows
 from adakd_jax.data.examples import Examples
+from adakd_jax.data.fill import packed_rows
 from adakd_jax.data.token_text import text_pieces, token_texts
 from adakd_jax.distill import Signals
 from adakd_jax.eval.suite import HeldOut
@@ -57,11 +58,15 @@ class TokenSnapshots:
         self.steps = frozenset(round(total * (between - i) / between) for i in range(count))
         self._folder = epath.Path(run.config.run_dir).expanduser() / FOLDER
         chosen = readable(examples.lengths, most_examples)
-        longest = max(int(examples.lengths[index]) for index in chosen)
-        length = min(-(-longest // _ROW_MULTIPLE) * _ROW_MULTIPLE, run.config.data.max_length)
-        rows = [np.array([index], np.int64) for index in chosen]
-        self._batch = assemble_rows(examples, rows, length)
-        self._passages = [_passage(self._tokenizer, row) for row in zip(*self._batch, strict=True)]
+        lengths = examples.lengths[chosen]
+        whole = -(-int(lengths.sum()) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        length = min(whole, run.config.data.max_length)
+        packed = packed_rows(lengths, length)
+        self._batch = assemble_rows(examples, [chosen[row] for row in packed], length)
+        self._passages = [
+            _passage(self._tokenizer, *document) for document in _documents(self._batch)
+        ]
+        self._order = np.argsort(np.concatenate(packed))  # from packed rows back to the data's
 
     def take(self, state: TrainState, params: Any) -> None:
         """Write the snapshot of a state, unless an earlier start did.
@@ -119,7 +124,8 @@ class TokenSnapshots:
         bounds = np.concatenate([[0], np.cumsum(counts)])
         examples = []
         texts = self._texts(seen)
-        for index, passage in enumerate(self._passages):
+        for index in self._order:
+            passage = self._passages[index]
             part = slice(bounds[index], bounds[index] + len(passage.shown))
             examples.append(
                 {
@@ -168,23 +174,30 @@ class _Passage(NamedTuple):
     cut: tuple[bool, bool]
 
 
-def readable(lengths: Sequence[int] | np.ndarray, count: int) -> list[int]:
+def readable(lengths: np.ndarray, count: int) -> np.ndarray:
     """The first `count` examples of a readable length, or, where these are fewer, the shortest."""
-    short = [index for index, length in enumerate(lengths) if length <= _MOST_TOKENS]
+    short = np.flatnonzero(lengths <= _MOST_TOKENS)
     if len(short) >= min(count, len(lengths)):
         return short[:count]
-    return sorted(np.argsort(lengths, kind="stable")[:count].tolist())
+    return np.sort(np.argsort(lengths, kind="stable")[:count])
 
 
-def _passage(tokenizer: PreTrainedTokenizerFast, row: Sequence[Any]) -> _Passage:
-    tokens, labels, _, segments = row
-    count = int((segments > 0).sum())
+def _documents(batch: TokenBatch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens and labels of each document, in the order of the rows."""
+    for tokens, labels, _, segments in zip(*map(np.asarray, batch), strict=True):
+        for number in range(1, segments.max() + 1):
+            yield tokens[segments == number], labels[segments == number]
+
+
+def _passage(
+    tokenizer: PreTrainedTokenizerFast, tokens: np.ndarray, labels: np.ndarray
+) -> _Passage:
     places = (np.flatnonzero(labels != IGNORE) + 1).tolist()
     start = max(0, places[0] - _SHOWN_BEFORE)
-    end = min(count, start + _MOST_TOKENS)
+    end = min(len(tokens), start + _MOST_TOKENS)
     pieces = text_pieces(tokenizer, tokens[start:end].tolist())
     shown = [place - start for place in places if place < end]
-    return _Passage(pieces, places, shown, (start > 0, end < count))
+    return _Passage(pieces, places, shown, (start > 0, end < len(tokens)))
 
 
 def _policy_columns(policy: PolicyView | None, part: slice) -> dict[str, Any]:

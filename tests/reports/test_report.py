@@ -194,3 +194,20 @@ def test_a_chart_draws_what_it_is_given(make_run):
     assert [len(line.bands) for line in charts["Temperature τ"].lines] == [2]
     reference = charts["LATF"].lines[1]
     assert reference.points[0][0] == 5  # before, there is none
+
+
+def test_a_run_of_a_study_shows_its_result(make_run):
+    folder = make_run("seed0")
+    measured = json.loads((folder / "evaluation" / "after.json").read_text())
+    for file in (folder / "evaluation").iterdir():
+        file.unlink()
+    answers = measured.pop("answers")
+    del measured["intervals"]
+    (folder / "result.json").write_text(json.dumps({"metrics": measured, "answers": answers}))
+    said = " ".join(page_of(folder).text["body"].split())
+    assert (
+        "NLL 2.500" in said
+        and "→" not in said
+        and "25.0 [20.0, 30.0]" in said
+        and "It scatters." in said
+    )

@@ -1,6 +1,7 @@
 """Token snapshots: what they say is what the policy and the models say, whenever a run stops."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from adakd_jax.training.forward import merge, run_models
 from adakd_jax.training.memory import peak_memory
 from adakd_jax.training.token_view import CHUNK, TOP, Viewed, token_view
 from adakd_jax.training.tokens import readable
+from tests.hf.tiny import SENTENCES
 from tests.training.conftest import random_batch
 from tests.training.tiny_run import STEPS, run
 
@@ -77,20 +79,27 @@ def test_a_view_is_what_the_whole_logits_say(pair, first_batch):
 
 
 def test_a_run_leaves_snapshots_from_before_to_after_training(settings, tmp_path):
-    config = settings(evaluation=SNAPSHOTS)
+    config = settings(evaluation=SNAPSHOTS | {"token_examples": 9})
     run(config)
     found = snapshots(tmp_path / "run")
     assert sorted(found) == [0, 3, 6]
     first, last = found[0], found[STEPS]
-    assert first["keep_ratio"] == 1.0 and len(last["examples"]) == 2
+    assert first["keep_ratio"] == 1.0 and len(last["examples"]) == 6
     for one, other in zip(first["examples"], last["examples"], strict=True):
         assert one["pieces"] == other["pieces"] and one["score"] != other["score"]
         assert all(one["selected"])
-        assert "".join(one["pieces"]).startswith("<|im_start|>user\nSay it")
+        asked = re.match(r"<\|im_start\|>user\nSay it (\d+) times\.", "".join(one["pieces"]))
+        number = int(asked[1])
         for column in ("score", "selected", "temperature", "student", "teacher", "teacher_nll"):
             assert len(other[column]) == len(other["places"]) > 0
         learned = "".join(other["pieces"][place] for place in other["places"])
+        assert learned.startswith(SENTENCES[number % 3][: 10 + number])
         assert "".join(other["pieces"]).endswith(learned)
+    for snapshot, when in ((first, "before"), (last, "after")):
+        measured = json.loads((tmp_path / "run" / "evaluation" / f"{when}.json").read_text())
+        for column, name in (("student_nll", "nll"), ("teacher_nll", "nll_teacher")):
+            values = [value for example in snapshot["examples"] for value in example[column]]
+            assert np.mean(values) == pytest.approx(measured[name], abs=1e-3)
     page = report_of(config)
     for text in ("KL to the teacher", "Memory", "Temperature τ", "after training"):
         assert text in page, text
@@ -125,9 +134,12 @@ def test_runs_without_a_teacher_show_the_student_alone(settings, teacher, tmp_pa
 
 
 def test_the_first_readable_examples_are_chosen_else_the_shortest():
-    assert readable([600, 40, 512, 513, 9], 2) == [1, 2]
-    assert readable([600, 40, 700, 513], 3) == [0, 1, 3]
-    assert readable([30], 4) == [0]
+    for lengths, count, chosen in (
+        ([600, 40, 512, 513, 9], 2, [1, 2]),
+        ([600, 40, 700, 513], 3, [0, 1, 3]),
+        ([30], 4, [0]),
+    ):
+        assert readable(np.array(lengths), count).tolist() == chosen
 
 
 def test_pieces_join_to_the_text(teacher):
