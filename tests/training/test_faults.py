@@ -23,7 +23,7 @@ from benchmarks.faults.of_checkpoints import flip_a_bit, largest_file
 from benchmarks.faults.workplace import Workplace, saved_steps
 from tests.training.tiny_run import run, weights
 
-SMALL = {"evaluation": {"before": False, "generate_examples": 0}}
+SMALL = {"evaluation": {"before": False, "generate_examples": 0, "token_snapshots": 0}}
 
 
 def test_a_run_killed_three_times_is_the_run_left_alone(tmp_path):
@@ -36,6 +36,11 @@ def test_a_run_killed_three_times_is_the_run_left_alone(tmp_path):
     assert all(kill["expected"] for kill in killed["kills"]), killed
     # The last one waits for the export, which is over in an instant.
     assert sum(kill["hit"] for kill in killed["kills"]) >= 2, killed
+    recorded = [
+        {file.name: file.read_text() for file in (place.folder / name / "tokens").iterdir()}
+        for name in ("reference", "killed")
+    ]
+    assert recorded[0] == recorded[1] and len(recorded[0]) == 5
 
 
 def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(settings, stop_after, tmp_path):

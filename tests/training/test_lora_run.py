@@ -120,7 +120,7 @@ def adapter_run(make_settings, teacher, tmp_path_factory):
             "student": student | changes.pop("student", {}),
             "optimizer": {"learning_rate": 5e-3},
             "export": {"lora": "adapter"},
-            "evaluation": {"before": False, "generate_examples": 0},
+            "evaluation": {"before": False, "generate_examples": 0, "token_snapshots": 1},
             "distill": {"divergence": {"kind": "forward_kl"}, "ce_weight": 1.0},
         }
         return make_settings(folder / name, **(values | changes))
