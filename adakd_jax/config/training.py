@@ -127,7 +127,7 @@ class EvaluationConfig(Stage):
         "held-out examples are recorded, evenly from before to after training; 1: after; 0: never",
     )
     token_examples: PositiveInt = Field(
-        default=4, description="held-out examples in each of these records"
+        default=3, description="held-out examples in each of these records"
     )
     generation: GenerationConfig = Field(
         default=GenerationConfig(), description="how answers are sampled"

@@ -16,6 +16,7 @@ from adakd_jax.reports.curves import charts_of
 from adakd_jax.reports.gather import RunRecord
 from adakd_jax.reports.tables import differences, evaluation_table, facts, headline
 from adakd_jax.reports.tokens import passages, token_data
+from adakd_jax.whole_file import write_whole
 
 _SHOWN_EXCHANGES = 5
 _STYLES = ("page.css", "tokens.css")
@@ -71,10 +72,7 @@ def write(page: str, output: str) -> epath.Path:
     path = epath.Path(output).expanduser()
     if path.is_dir():
         raise ValueError(f"{output} is a folder; valid: the name of a file, as {path}/report.html")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, page)
     return path
 
 

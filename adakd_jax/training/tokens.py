@@ -23,6 +23,7 @@ from adakd_jax.training.prepare import Run
 from adakd_jax.training.state import TrainState
 from adakd_jax.training.step import keep_ratio
 from adakd_jax.training.token_view import CHUNK, PolicyView, Predictions, Viewed, token_view
+from adakd_jax.whole_file import write_whole
 
 FOLDER = "tokens"
 _MOST_TOKENS = 512  # of an example, prompt included; longer ones only where there are no others
@@ -83,11 +84,8 @@ class TokenSnapshots:
         seen, ratio = self._look(state, params)
         if not is_first():
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.partial")
-        text = json.dumps(self._written(int(state.step), ratio, seen), ensure_ascii=False)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        written = self._written(int(state.step), ratio, seen)
+        write_whole(file, json.dumps(written, ensure_ascii=False))
 
     def _look(self, state: TrainState, params: Any) -> tuple[Any, float]:
         run = self._run

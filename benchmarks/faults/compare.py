@@ -5,12 +5,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-# What a clock says, not the run.
-_TIMED = ("seconds", "tokens_per_second", "response_tokens_per_second")
+# What the machine says, not the run: time and memory.
+_TIMED = (
+    "seconds",
+    "tokens_per_second",
+    "response_tokens_per_second",
+    "host_peak_gib",
+    "device_peak_gib",
+)
 
 
 def outcome(run_dir: Path) -> dict[str, Any]:
-    """What a finished run has to show: each record without its times, and digests of files."""
+    """What a finished run has to show: each record but for time and memory, and digests of files."""
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     for record in records:
