@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from adakd_jax.axes import IGNORE, TokenBatch, replicated
 from adakd_jax.distill import divergence
+from adakd_jax.eval.bootstrap import bootstrap_interval
 from adakd_jax.eval.calibration import BINS, Calibration, bin_sums, calibration
 from adakd_jax.models.decoder import Decoder, logits
 
@@ -71,21 +72,15 @@ class DocumentSums:
             calibration_error=self.calibration.expected_error,
         )
 
-    def intervals(
-        self, *, resamples: int = 1000, seed: int = 0, coverage: float = 0.95
-    ) -> dict[str, tuple[float, float]]:
-        """A percentile bootstrap interval of each of these means: documents are drawn with
-        replacement, and their sums divided by their tokens.
-        """
-        rng, count = np.random.default_rng(seed), len(self.tokens)
-        columns = np.column_stack([self.tokens, self.sums])
-        drawn = [columns[rng.integers(count, size=count)].sum(axis=0) for _ in range(resamples)]
-        means = np.array([sums[1:] / sums[0] for sums in drawn])
-        tail = (1.0 - coverage) / 2
-        low, high = np.quantile(means, [tail, 1.0 - tail], axis=0).tolist()
+    def intervals(self, *, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """A 95% bootstrap interval over documents of each of the means, by name."""
         names = [field.name for field in dataclasses.fields(Likelihood)][1:]
-        bounds = dict(zip(names, zip(low, high, strict=True), strict=True))
-        return bounds if self.has_teacher else {"nll": bounds["nll"]}
+        columns = zip(names, self.sums.T, strict=False)  # calibration has no sums by document
+        return {
+            name: bootstrap_interval(sums, self.tokens, seed=seed)
+            for name, sums in columns
+            if self.has_teacher or name == "nll"
+        }
 
 
 def likelihood(

@@ -28,6 +28,7 @@ METRICS = {
     "forward_kl": Metric("forward KL", "{:.3f}"),
     "reverse_kl": Metric("reverse KL", "{:.3f}"),
     "top1_agreement": Metric("top-1 agreement, %", "{:.1f}", 100.0, lower_is_better=False),
+    "calibration_error": Metric("calibration error, %", "{:.1f}", 100.0),
     "rouge_l": Metric("ROUGE-L × 100", "{:.1f}", 100.0, lower_is_better=False),
 }
 

@@ -16,7 +16,7 @@ _TIMED = (
 
 
 def outcome(run_dir: Path) -> dict[str, Any]:
-    """What a finished run has to show: each record but for time and memory, and digests of files."""
+    """What a finished run has to show: records without time and memory, digests of files."""
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     for record in records:

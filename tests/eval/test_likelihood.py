@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from adakd_jax.axes import IGNORE, TokenBatch
+from adakd_jax.eval.calibration import BINS, calibration
 from adakd_jax.eval.likelihood import DocumentSums, document_sums, likelihood
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from tests.eval.tiny import TINY
@@ -148,11 +149,12 @@ def test_intervals_resample_documents():
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 50, size=200)
     means = rng.normal(2.0, 0.5, size=(200, 1)) * [1, 1, 2, 3, 0.1]
-    found = DocumentSums(tokens, means * tokens[:, None], True).intervals(seed=1)
+    sums, calibrated = means * tokens[:, None], calibration(np.ones((BINS, 3)))
+    found = DocumentSums(tokens, sums, True, calibrated).intervals(seed=1)
     assert list(found) == ["nll", "nll_teacher", "forward_kl", "reverse_kl", "top1_agreement"]
     error = 0.5 * np.sqrt(np.sum(tokens**2)) / tokens.sum()  # of a mean weighted by tokens
     low, high = found["nll"]
     assert low < 2.0 < high and high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
     assert found["reverse_kl"] == pytest.approx((3 * low, 3 * high))
-    alone = DocumentSums(tokens, means * tokens[:, None], False).intervals(seed=1)
+    alone = DocumentSums(tokens, sums, False, calibrated).intervals(seed=1)
     assert alone == {"nll": (low, high)}

@@ -207,7 +207,7 @@ def test_a_run_of_a_study_shows_its_result(make_run):
     said = " ".join(page_of(folder).text["body"].split())
     assert (
         "NLL 2.500" in said
-        and "→" not in said
+        and "→ 2.500" not in said
         and "25.0 [20.0, 30.0]" in said
         and "It scatters." in said
     )
