@@ -34,6 +34,7 @@ PACKAGES = (
     "transformers",
     "sentencepiece",
     "jinja2",
+    "markupsafe",
     "safetensors",
     "qwix",
     "huggingface_hub",
