@@ -121,7 +121,7 @@ class TrainingBatches:
         ]
         arrays = assemble_rows(examples, mine, self.row_length)
         shape = (micro_batches, len(self._held), self.row_length)
-        return TokenBatch._make(array.reshape(shape) for array in arrays)
+        return jax.tree.map(lambda array: array.reshape(shape), arrays)
 
     def info(self, step: int) -> StepInfo:
         """What the whole step is made of, on all processes."""
