@@ -6,7 +6,7 @@ dim, F feed-forward, V vocabulary, L layers, C chunk of tokens. Labels use `IGNO
 that carry no loss.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
@@ -27,12 +27,12 @@ class CachedTeacher(NamedTuple):
 
     `ids` int [..., k] are distinct, and a response token's label is one of them; `log_probs`
     [..., k] are theirs and `tail` [...] is the log of the remaining mass, at temperature 1, in
-    nats. They mean nothing where there is no label.
+    nats. They mean nothing where there is no label. JAX arrays, or NumPy's on the host.
     """
 
-    ids: Array
-    log_probs: Array
-    tail: Array
+    ids: Any
+    log_probs: Any
+    tail: Any
 
 
 class TokenBatch(NamedTuple):

@@ -12,8 +12,9 @@ class TeacherConfig(Stage):
 
     cache: str | None = Field(
         default=None,
-        description="local folder of what adakd_jax.cache_teacher keeps of the teacher: its likeliest "
-        "next tokens in every example. Training then learns from these and does without the teacher",
+        description="local folder of what adakd_jax.cache_teacher keeps of the teacher: its "
+        "likeliest next tokens in every example. Training then learns from these, and does without "
+        "the teacher",
     )
 
     path: str = Field(

@@ -28,6 +28,12 @@ class EndpointConfig(Stage):
     )
 
 
+def _a_teacher(teacher: object) -> Conflict | None:
+    if teacher is not None:
+        return None
+    return Conflict("there is no teacher to keep anything of", "teacher.path and teacher.cache")
+
+
 def _a_folder(cache: str | None) -> Conflict | None:
     if cache is not None and "://" not in cache:
         return None
@@ -37,9 +43,13 @@ def _a_folder(cache: str | None) -> Conflict | None:
 class CacheCommand(RunConfig):
     """The run that the cache is for, and how its teacher is kept."""
 
-    checks: ClassVar[tuple[Check, ...]] = (*RUN_CHECKS, Check(("teacher.cache",), _a_folder))
+    checks: ClassVar[tuple[Check, ...]] = (
+        *RUN_CHECKS,
+        Check(("teacher",), _a_teacher),
+        Check(("teacher.cache",), _a_folder),
+    )
 
-    k: PositiveInt = Field(
+    top_k: PositiveInt = Field(
         default=64, description="tokens kept at each response token; the others are one sum"
     )
     dtype: Literal["float16", "bfloat16"] = Field(

@@ -5,7 +5,7 @@ divergence.
 """
 
 from adakd_jax.axes import CachedTeacher, Head
-from adakd_jax.distill.buckets import bucket_logits, to_buckets
+from adakd_jax.distill.buckets import bucket_logits, keep_top, to_buckets
 from adakd_jax.distill.divergence import DIVERGENCES, divergence
 from adakd_jax.distill.features import mapped_layers
 from adakd_jax.distill.focus import FOCI, is_review, select_top_ratio
@@ -34,6 +34,7 @@ __all__ = [
     "divergence",
     "idts_temperature",
     "is_review",
+    "keep_top",
     "latf",
     "mapped_layers",
     "select_top_ratio",

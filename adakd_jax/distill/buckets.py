@@ -4,23 +4,43 @@ What a cache keeps of a teacher. The log-probabilities of the k + 1 buckets are 
 vocabulary of k + 1 tokens, so every score, divergence and temperature works on them as it is.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from adakd_jax.axes import CachedTeacher, Logits, TokenIds
+from adakd_jax.distill.log_probability import log_probabilities
 
 BucketLogits = Float[Array, "*tokens K+1"]
+
+
+def keep_top(logits: Logits, labels: TokenIds, k: int) -> CachedTeacher:
+    """What a cache keeps of a teacher: its k likeliest tokens, in that order, and the rest as one.
+
+    A label that is not among them takes the place of the last.
+
+    Args:
+        logits: [..., V].
+        labels: [...], ids below V.
+        k: from 1 to V.
+    """
+    ids = jax.lax.top_k(logits, k)[1]
+    absent = ~jnp.any(ids == labels[..., None], axis=-1, keepdims=True)
+    is_last = jnp.arange(k) == k - 1
+    replaced = absent & is_last.reshape((1,) * labels.ndim + (k,))
+    ids = jnp.where(replaced, labels[..., None].astype(ids.dtype), ids)
+    buckets = log_probabilities(bucket_logits(logits, ids))
+    return CachedTeacher(ids, buckets[..., :-1], buckets[..., -1])
 
 
 class Compared(NamedTuple):
     """Logits [..., V'] of both models over the same V' entries, and the labels' entries [...]."""
 
-    student: Array
-    teacher: Array | None
-    labels: Array
+    student: Any
+    teacher: Any
+    labels: Any
 
 
 def to_buckets(student_logits: Logits, cached: CachedTeacher, labels: TokenIds) -> Compared:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from adakd_jax.axes import Head, TokenBatch
+from adakd_jax.axes import IGNORE, CachedTeacher, Head, TokenBatch
 from adakd_jax.config import DistillConfig
 from adakd_jax.distill import (
     Denominators,
@@ -15,6 +15,7 @@ from adakd_jax.distill import (
     LossReport,
     Signals,
     distillation_loss,
+    to_buckets,
 )
 from adakd_jax.models import Decoder, logits
 
@@ -34,6 +35,13 @@ class Outputs(NamedTuple):
     teacher_hidden: Array | None
     teacher_head: Head | None
     features: Features | None
+
+    def within(self, vocabulary: int | None) -> "Outputs":
+        """With a student of the first tokens only: those that a cached teacher has chosen from."""
+        if vocabulary is None:
+            return self
+        size = min(self.student_head.size, vocabulary)
+        return self._replace(student_head=self.student_head._replace(size=size))
 
 
 def run_models(
@@ -92,6 +100,7 @@ def whole_logits_loss(
     labels: Array,
     signals: Signals,
     *,
+    cached: CachedTeacher | None = None,
     features: Features | None = None,
     denominators: Denominators | None = None,
 ) -> tuple[Array, LossReport]:
@@ -101,6 +110,11 @@ def whole_logits_loss(
     teacher_logits = None
     if teacher_hidden is not None and teacher_head is not None:
         teacher_logits = logits(teacher_hidden, teacher_head._replace(size=size))
+    elif cached is not None:
+        is_response = labels != IGNORE
+        compared = to_buckets(student_logits, cached, jnp.where(is_response, labels, 0))
+        student_logits, teacher_logits, places = compared
+        labels = jnp.where(is_response, places, labels)
     return distillation_loss(
         config,
         student_logits,

@@ -1,4 +1,4 @@
-"""A teacher cut to k tokens and the mass of the others: exact where nothing is cut, else a bound."""
+"""A teacher cut to k tokens and the mass of the rest: exact where nothing is cut, else a bound."""
 
 from functools import partial
 
