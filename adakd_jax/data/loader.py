@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import grain
 import jax
@@ -31,12 +31,8 @@ class StepInfo(NamedTuple):
     rows: Int64[np.ndarray, " examples"]
 
 
-class TaughtRows(Protocol):
-    """What a cached teacher says of packed rows."""
-
-    def rows(self, rows: Sequence[np.ndarray], row_length: int) -> CachedTeacher:
-        """NumPy arrays [rows, T, …] beside rows of example numbers."""
-        ...
+# What a cached teacher says of packed rows of example numbers, of T tokens: NumPy [rows, T, …].
+TaughtRows = Callable[[Sequence[np.ndarray], int], CachedTeacher]
 
 
 class TrainingBatches:
@@ -139,7 +135,7 @@ class TrainingBatches:
         ]
         batch = assemble_rows(examples, mine, self.row_length)
         if taught is not None:
-            batch = batch._replace(taught=taught.rows(mine, self.row_length))
+            batch = batch._replace(taught=taught(mine, self.row_length))
         shape = (micro_batches, len(self._held))
         return jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), batch)
 

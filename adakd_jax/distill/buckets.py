@@ -36,11 +36,15 @@ def keep_top(logits: Logits, labels: TokenIds, k: int) -> CachedTeacher:
 
 
 class Compared(NamedTuple):
-    """Logits [..., V'] of both models over the same V' entries, and the labels' entries [...]."""
+    """Logits [..., V'] of both models over the same V' entries, and the labels' entries [...].
+
+    Where these are buckets, `whole` is the same over the whole vocabulary, as far as it is known.
+    """
 
     student: Any
     teacher: Any
     labels: Any
+    whole: Any = None
 
 
 def to_buckets(student_logits: Logits, cached: CachedTeacher, labels: TokenIds) -> Compared:
@@ -56,7 +60,9 @@ def to_buckets(student_logits: Logits, cached: CachedTeacher, labels: TokenIds) 
         labels: [...], ids below V.
 
     Returns:
-        Logits [..., k + 1] of both, float32 or wider, and the labels as places among the k.
+        Logits [..., k + 1] of both, float32 or wider, and the labels as places among the k; as
+        `whole`, the student's own logits, `spread` ones of the teacher, and the labels, for scores
+        that look at the student alone or at the likeliest tokens.
 
     Gradient flows to all of the student's logits, through the bucket too.
     """
@@ -64,7 +70,21 @@ def to_buckets(student_logits: Logits, cached: CachedTeacher, labels: TokenIds) 
     known = [x.astype(student.dtype) for x in (cached.log_probs, cached.tail[..., None])]
     teacher = jax.lax.stop_gradient(jnp.concatenate(known, axis=-1))
     places = jnp.argmax(cached.ids == labels[..., None], axis=-1).astype(labels.dtype)
-    return Compared(student, teacher, places)
+    size = student_logits.shape[-1]
+    whole = Compared(student_logits, spread(cached, size).astype(student.dtype), labels)
+    return Compared(student, teacher, places, whole)
+
+
+def spread(cached: CachedTeacher, size: int) -> Logits:
+    """Log-probabilities [..., V] of a cached teacher whose remaining mass is spread evenly over
+    the V − k other tokens. No gradient.
+    """
+    share = jnp.float32(max(size - cached.ids.shape[-1], 1))
+    tail = cached.tail.astype(jnp.float32) - jnp.log(share)
+    even = jnp.broadcast_to(tail[..., None], (*cached.tail.shape, size))
+    known = cached.log_probs.astype(jnp.float32)
+    found = jnp.put_along_axis(even, cached.ids, known, axis=-1, inplace=False)
+    return jax.lax.stop_gradient(found)
 
 
 def bucket_logits(logits: Logits, ids: Int[Array, "*tokens K"]) -> BucketLogits:

@@ -182,7 +182,7 @@ def _objective_of_product(
     def value(product: Array, bias: Array | None, learned: Any):
         compared = tokens.compared(places, tokens.student_logits(product, bias), teacher)
         signals = inputs.signals._replace(learned=learned)
-        terms = loss_terms(config, *compared, exists, weights, tau, signals)
+        terms = loss_terms(config, *compared[:3], exists, weights, tau, signals)
         seen = survey(config, *compared) if inputs.with_survey else None
         return weighted_loss(config, terms, inputs.totals, signals), (terms, seen)
 

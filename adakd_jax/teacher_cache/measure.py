@@ -18,6 +18,7 @@ from adakd_jax.distill import (
     to_buckets,
     vocab_distillation_loss,
 )
+from adakd_jax.distill.buckets import Compared
 from adakd_jax.distill.chunks import buffers_like, chunk_size_for, chunks_of, put, take
 from adakd_jax.distill.log_probability import log_probabilities
 from adakd_jax.models import logits
@@ -64,10 +65,10 @@ def measured_tokens(cuts: Cuts, params: tuple[Any, Any], batch: TokenBatch) -> d
             for x, head in ((student, student_head), (teacher, teacher_head))
         )
         y = take(known, places)
-        found = {WHOLE: _measure(q, p, y, cut=False)}
+        found = {WHOLE: _measure(Compared(q, p, y))}
         for k in cuts.ks:
             kept = _rounded(keep_top(p, y, k), cuts.dtype)
-            found[k] = _measure(*to_buckets(q, kept, y), cut=True)
+            found[k] = _measure(to_buckets(q, kept, y))
         return places, found
 
     def visit(index: Array, buffers: Any) -> Any:
@@ -118,14 +119,25 @@ def _models(cuts: Cuts, params: tuple[Any, Any], batch: TokenBatch) -> list[tupl
     return found
 
 
-def _measure(student: Array, teacher: Array, labels: Array, *, cut: bool) -> Measured:
-    q, p = log_probabilities(student), log_probabilities(teacher)
+def _measure(compared: Compared) -> Measured:
+    q, p, labels = _log_probs(compared)
+    whole = compared.whole
+    seen = {False: (q, p, labels), True: (q, p, labels) if whole is None else _log_probs(whole)}
     scores = {
-        name: rule.statistics(q, p, labels) for name, rule in SCORES.items() if rule.sees_vocabulary
+        name: rule.statistics(*seen[rule.sees_whole])
+        for name, rule in SCORES.items()
+        if rule.sees_vocabulary
     }
     divergences = {name: rule(q, p) for name, rule in DIVERGENCES.items()}
-    tails = jnp.exp(jnp.stack([q[:, -1], p[:, -1]], axis=-1)) if cut else jnp.zeros((len(q), 2))
+    tails = jnp.zeros((len(q), 2))
+    if whole is not None:
+        tails = jnp.exp(jnp.stack([q[:, -1], p[:, -1]], axis=-1))
     return Measured(scores, divergences, tails)
+
+
+def _log_probs(compared: Compared) -> tuple[Array, Array, Array]:
+    student, teacher = map(log_probabilities, (compared.student, compared.teacher))
+    return student, teacher, compared.labels
 
 
 def _rounded(kept: CachedTeacher, dtype: str) -> CachedTeacher:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from adakd_jax.axes import IGNORE, CachedTeacher, Head, TokenBatch
+from adakd_jax.axes import CachedTeacher, Head, TokenBatch
 from adakd_jax.config import DistillConfig
 from adakd_jax.distill import (
     Denominators,
@@ -15,7 +15,6 @@ from adakd_jax.distill import (
     LossReport,
     Signals,
     distillation_loss,
-    to_buckets,
 )
 from adakd_jax.models import Decoder, logits
 
@@ -110,17 +109,13 @@ def whole_logits_loss(
     teacher_logits = None
     if teacher_hidden is not None and teacher_head is not None:
         teacher_logits = logits(teacher_hidden, teacher_head._replace(size=size))
-    elif cached is not None:
-        is_response = labels != IGNORE
-        compared = to_buckets(student_logits, cached, jnp.where(is_response, labels, 0))
-        student_logits, teacher_logits, places = compared
-        labels = jnp.where(is_response, places, labels)
     return distillation_loss(
         config,
         student_logits,
         teacher_logits,
         labels,
         signals,
+        cached=cached,
         features=features,
         denominators=denominators,
     )

@@ -186,7 +186,7 @@ def prepare(config: RunConfig, console: Console) -> Run:
         config.seed,
         row_multiple=row_shards(mesh),
         rows_held=functools.partial(rows_held, mesh),
-        taught=None if cache is None else Taught(cache, examples, data_settings(config)),
+        taught=None if cache is None else Taught(cache, examples, data_settings(config)).rows,
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
     return Run(config, teacher, student, batches, held_out, mesh, cache)

@@ -18,6 +18,7 @@ from adakd_jax.distill import (
     to_buckets,
     vocab_distillation_loss,
 )
+from adakd_jax.distill.policy import survey
 from tests.distill.test_vocab_loss import SLOTS, VOCABULARY, a_case, head_logits, heads
 
 CACHEABLE = SLOTS | {
@@ -58,17 +59,13 @@ def run(kind, config, case, cached, cotangent=1.0):
             )  # fmt: skip
         else:
             logits = head_logits(student, student_head, VOCABULARY)
-            compared = to_buckets(logits, cached, jnp.maximum(case.labels, 0))
-            labels = jnp.where(case.labels < 0, case.labels, compared.labels)
+            teacher = None
             if kind == "whole":
-                teacher_logits = head_logits(case.teacher, teacher_head, VOCABULARY)
-                compared, labels = (
-                    compared._replace(student=logits, teacher=teacher_logits),
-                    case.labels,
-                )
+                teacher = head_logits(case.teacher, teacher_head, VOCABULARY)
             loss, report = distillation_loss(
-                config, compared.student, compared.teacher, labels, signals
-            )
+                config, logits, teacher, case.labels, signals,
+                cached=None if kind == "whole" else cached,
+            )  # fmt: skip
         return cotangent * loss, report
 
     learned = {"temperature": jnp.float32(1.4)}
@@ -107,10 +104,9 @@ def test_chunks_equal_the_dense_loss_of_the_same_buckets(config):
     agree(run("cached", config, case, cached, -3.0), run("buckets", config, case, cached, -3.0))
 
 
-# Which token stands where decides what `nmtkd` looks at only if some are left out.
 EXACT = [
     (DistillConfig(score=settings.LabelGapScore(), ce_weight=0.5), VOCABULARY - 1),
-    (DistillConfig(score=settings.NmtKdScore(), divergence=settings.AdaptiveKl()), VOCABULARY),
+    (DistillConfig(score=settings.NmtKdScore(k=3), divergence=settings.AdaptiveKl()), VOCABULARY),
     (
         DistillConfig(focus=settings.Curriculum(), temperature=settings.EntropyTemperature()),
         VOCABULARY - 1,
@@ -168,6 +164,21 @@ def test_labels_keep_their_probability(logits):
     known = np.take_along_axis(np.asarray(compared.teacher), compared.labels[:, None], -1)
     expected = np.take_along_axis(np.asarray(jax.nn.log_softmax(teacher)), labels[:, None], -1)
     np.testing.assert_allclose(known, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "k"),
+    [("student_confidence", 2), ("student_entropy", 2), ("ce_entropy", 2), ("nmtkd", 12)],
+)
+def test_scores_that_buckets_would_spoil_are_exact(logits, kind, k):
+    student, teacher, labels = logits
+    config = DistillConfig.model_validate({"score": {"kind": kind}, "focus": {"kind": "all"}})
+    cached = cut(teacher, labels, k)
+    compared = to_buckets(student, cached, labels)
+    seen = survey(config, *compared).statistics
+    np.testing.assert_allclose(
+        seen, survey(config, student, teacher, labels).statistics, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_gradient_of_buckets_is_that_of_the_sums(logits):
