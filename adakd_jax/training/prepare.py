@@ -171,7 +171,11 @@ def prepare(config: RunConfig, console: Console) -> Run:
         check_finite(student, "student")
     if cache is not None:
         teacher = None
-        console.print(f"teacher  {cache.manifest.summary()}", soft_wrap=True)
+        console.print(
+            f"teacher  {cache.manifest.summary()}\n"
+            "         it is not loaded: evaluations have no KL and no agreement with it",
+            soft_wrap=True,
+        )
     if teacher is not None:
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
     console.print(f"student  {describe(student)}", soft_wrap=True)
