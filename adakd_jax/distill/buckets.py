@@ -47,6 +47,27 @@ class Compared(NamedTuple):
     whole: Any = None
 
 
+def compared_with(
+    tail: str, student_logits: Logits, cached: CachedTeacher, labels: TokenIds
+) -> Compared:
+    """A student beside a cached teacher: as buckets, or, where `tail` is "even", over the whole
+    vocabulary with the teacher's remaining mass spread evenly.
+
+    Buckets are exact for equal models and never overestimate a divergence, but they ask nothing of
+    the student's distribution over the tokens that the cache does not name. Spreading asks for an
+    even one: nearer to the teacher's where the student has much mass there.
+
+    Args:
+        tail: `DistillConfig.cached_tail`.
+        student_logits: [..., V].
+        cached: see `to_buckets`.
+        labels: [...], ids below V.
+    """
+    if tail == "even":
+        return Compared(student_logits, spread(cached, student_logits.shape[-1]), labels)
+    return to_buckets(student_logits, cached, labels)
+
+
 def to_buckets(student_logits: Logits, cached: CachedTeacher, labels: TokenIds) -> Compared:
     """A student beside a cached teacher: both over the k cached tokens and "any other token".
 

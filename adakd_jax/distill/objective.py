@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from adakd_jax.axes import IGNORE, CachedTeacher, Logits, PerToken, TokenMask
 from adakd_jax.config.distill import DistillConfig
-from adakd_jax.distill.buckets import Compared, to_buckets
+from adakd_jax.distill.buckets import Compared, compared_with
 from adakd_jax.distill.features import feature_loss, hard_count
 from adakd_jax.distill.focus import weight_total
 from adakd_jax.distill.log_probability import log_probabilities
@@ -100,7 +100,7 @@ def distillation_loss(
             median.
         signals: of this optimizer step.
         cached: in place of the teacher's logits, what a cache holds [..., k]; the student is then
-            compared with it as `to_buckets` says.
+            compared with it as `config.cached_tail` says.
         features: hidden states [..., M, D], if `config.has_features`.
         denominators: of the whole step (see `denominators`): the losses of its micro-batches then
             add up to the loss of the step. Default: those of this micro-batch.
@@ -132,7 +132,7 @@ def distillation_loss(
         teacher_logits = _blanked(jax.lax.stop_gradient(teacher_logits), mask)
     compared = Compared(student_logits, teacher_logits, known)
     if cached is not None:
-        compared = to_buckets(student_logits, cached, known)
+        compared = compared_with(config.cached_tail, student_logits, cached, known)
     seen = survey(config, *compared)
     assigned = assign(config, seen.statistics, seen.teacher_entropy, mask, signals)
     terms = loss_terms(

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from adakd_jax.axes import CachedTeacher
 from adakd_jax.config.distill import DistillConfig
-from adakd_jax.distill.buckets import Compared, to_buckets
+from adakd_jax.distill.buckets import Compared, compared_with
 from adakd_jax.distill.chunks import take
 
 
@@ -116,11 +116,11 @@ class Tokens(NamedTuple):
         return jax.lax.stop_gradient(logits)
 
     def compared(self, places: Array, student: Array, teacher: Array | None) -> Compared:
-        """What is compared at `places`, given the logits [C, V]: with a cached teacher, buckets."""
+        """What is compared at `places`, given the logits [C, V]."""
         labels = take(self.labels, places)
         if isinstance(self.teacher, CachedTeacher):
             cached = CachedTeacher(*(take(x, places) for x in self.teacher))
-            return to_buckets(student, cached, labels)
+            return compared_with(self.layout.config.cached_tail, student, cached, labels)
         return Compared(student, teacher, labels)
 
 

@@ -55,7 +55,7 @@ def vocab_distillation_loss(
         labels: [...], next-token ids; −100 marks prompt and padding.
         signals: of this optimizer step.
         cached: in place of the teacher's hidden states and head: its distributions [..., k], which
-            the student's are compared with as `to_buckets` says. No products of a teacher then.
+            the student's are compared with as `config.cached_tail` says; no products of a teacher.
         features: hidden states [..., M, D], if `config.has_features`.
         denominators: of the whole step (see `denominators`). Default: those of this micro-batch.
         chunk_size: C, tokens whose logits [C, V] exist at a time, on each device. Default: the

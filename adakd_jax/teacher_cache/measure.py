@@ -25,6 +25,7 @@ from adakd_jax.models import logits
 from adakd_jax.teacher_cache.weights import kept_tokens
 
 WHOLE = 0  # stands for the whole vocabulary where a k is expected
+TAILS = ("bucket", "even")
 RATIO, PROGRESS = 0.75, 0.5  # what LATF keeps late in the authors' runs, and half-way of schedules
 
 
@@ -82,8 +83,8 @@ def measured_tokens(cuts: Cuts, params: tuple[Any, Any], batch: TokenBatch) -> d
 def loss_errors(
     cuts: Cuts, config: DistillConfig, params: tuple[Any, Any], batch: TokenBatch
 ) -> list[tuple[Array, Array]]:
-    """For each k: the relative error of the loss, and of its gradient by the student's hidden
-    states.
+    """For each k, and for each kind of `cached_tail`: the relative error of the loss, and that of
+    its gradient by the student's hidden states.
     """
     (student, student_head), (teacher, teacher_head) = _models(cuts, params, batch)
     labels = batch.labels.reshape(-1)
@@ -92,19 +93,21 @@ def loss_errors(
         learned = {"temperature": jnp.float32(config.temperature.initial)}
     signals = Signals(jnp.float32(RATIO), jnp.float32(PROGRESS), jax.random.key(0), learned)
 
-    def loss(hidden: Array, cached: CachedTeacher | None) -> Array:
+    def loss(hidden: Array, tail: str, cached: CachedTeacher | None) -> Array:
         taught = (teacher, teacher_head) if cached is None else (None, None)
+        method = config.model_copy(update={"cached_tail": tail})
         return vocab_distillation_loss(
-            config, hidden, student_head, *taught, labels, signals, cached=cached
+            method, hidden, student_head, *taught, labels, signals, cached=cached
         )[0]
 
-    value, gradient = jax.value_and_grad(loss)(student, None)
+    value, gradient = jax.value_and_grad(loss)(student, TAILS[0], None)
     errors = []
     for k in cuts.ks:
         cached = _rounded(kept_tokens(teacher, teacher_head, labels, k), cuts.dtype)
-        cut_value, cut_gradient = jax.value_and_grad(loss)(student, cached)
-        apart = jnp.linalg.norm(cut_gradient - gradient) / jnp.linalg.norm(gradient)
-        errors.append((jnp.abs(cut_value - value) / jnp.abs(value), apart))
+        for tail in TAILS:
+            cut_value, cut_gradient = jax.value_and_grad(loss)(student, tail, cached)
+            apart = jnp.linalg.norm(cut_gradient - gradient) / jnp.linalg.norm(gradient)
+            errors.append((jnp.abs(cut_value - value) / jnp.abs(value), apart))
     return errors
 
 

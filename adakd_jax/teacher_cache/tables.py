@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from adakd_jax.teacher_cache.measure import TAILS
 from adakd_jax.teacher_cache.verify import CutError, Lost, RuleError
 
 _CUTS = {
@@ -10,10 +11,8 @@ _CUTS = {
     "forward_kl": "forward KL lost, nats",
     "reverse_kl": "reverse KL lost, nats",
     "temperature": "IDTS: mean |Δτ|",
-    "loss": "loss of these settings, off by",
-    "gradient": "its gradient, off by",
 }
-_IN_PERCENT = ("student_tail", "teacher_tail", "loss", "gradient")
+_IN_PERCENT = ("student_tail", "teacher_tail")
 
 
 def tables(lost: Lost) -> list[Table]:
@@ -24,6 +23,13 @@ def tables(lost: Lost) -> list[Table]:
     )
     for field, title in _CUTS.items():
         first.add_row(title, *(_shown(lost.cuts[k], field) for k in ks))
+    for tail in TAILS:
+        loss, gradient = (
+            [f"{getattr(lost.cuts[k], what)[tail]:.1%}" for k in ks]
+            for what in ("loss", "gradient")
+        )
+        first.add_row(f"loss of these settings, {tail}, off by", *loss)
+        first.add_row("    its gradient, off by", *gradient)
     first.add_row("forward KL, whole", *[f"{lost.divergences['forward_kl'].whole:.4f}"] * len(ks))
     first.add_row("reverse KL, whole", *[f"{lost.divergences['reverse_kl'].whole:.4f}"] * len(ks))
     both = [f"{what}, k = {k}" for what in ("error", "same half") for k in ks]

@@ -15,7 +15,7 @@ from adakd_jax.data.progress import track
 from adakd_jax.data.tokenize import Example
 from adakd_jax.distill import SCORES, idts_temperature, select_top_ratio
 from adakd_jax.hf.pretrained import Pretrained
-from adakd_jax.teacher_cache.measure import WHOLE, Cuts, loss_errors, measured_tokens
+from adakd_jax.teacher_cache.measure import TAILS, WHOLE, Cuts, loss_errors, measured_tokens
 from adakd_jax.teacher_cache.records import Form
 
 KS = (16, 64, 128)
@@ -45,8 +45,8 @@ class CutError(NamedTuple):
         forward_kl: KL(p‖q) − that of buckets, nats per token.
         reverse_kl: KL(q‖p) − that of buckets.
         temperature: mean |Δτ| of IDTS.
-        loss: relative error of the settings' own loss.
-        gradient: ‖Δ‖/‖·‖ of its gradient by the student's hidden states.
+        loss: by kind of `cached_tail`, relative error of the settings' own loss.
+        gradient: likewise, ‖Δ‖/‖·‖ of its gradient by the student's hidden states.
     """
 
     student_tail: float
@@ -54,8 +54,8 @@ class CutError(NamedTuple):
     forward_kl: float
     reverse_kl: float
     temperature: float
-    loss: float
-    gradient: float
+    loss: dict[str, float]
+    gradient: dict[str, float]
 
 
 class Lost(NamedTuple):
@@ -103,7 +103,7 @@ def what_is_lost(
         losses.append(np.array(loss_errors(cuts, config.distill, params, batch)) * mask.sum())
     numbers = jax.tree.map(lambda *each: np.concatenate(each), *found)
     tokens = len(numbers[WHOLE].tails)
-    by_k = np.sum(losses, axis=0) / tokens
+    by_k = (np.sum(losses, axis=0) / tokens).reshape(len(ks), len(TAILS), 2)
     scores = {k: _scores(numbers[k].scores) for k in numbers}
     divergences = {k: numbers[k].divergences for k in numbers}
     return Lost(
@@ -137,8 +137,7 @@ def _cut_error(k: int, numbers: dict, scores: dict, loss: np.ndarray) -> CutErro
         lost["forward_kl"],
         lost["reverse_kl"],
         float(np.abs(taus[0] - taus[1]).mean()),
-        float(loss[0]),
-        float(loss[1]),
+        *(dict(zip(TAILS, map(float, column), strict=True)) for column in loss.T),
     )
 
 

@@ -18,6 +18,7 @@ from adakd_jax.distill import (
     to_buckets,
     vocab_distillation_loss,
 )
+from adakd_jax.distill.buckets import spread
 from adakd_jax.distill.policy import survey
 from tests.distill.test_vocab_loss import SLOTS, VOCABULARY, a_case, head_logits, heads
 
@@ -91,6 +92,7 @@ def random_config(seed):
         **pick,
         ce_weight=float(rng.choice([0.0, 0.4])),
         keep_logits=str(rng.choice(["none", "float32"])),
+        cached_tail=["bucket", "even"][seed % 2],
     )
 
 
@@ -151,6 +153,19 @@ def test_merging_tokens_only_hides_differences(logits, name):
         assert found.mean() > below.mean()
         below = found
     np.testing.assert_allclose(below, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_a_mass_that_is_spread_adds_up_and_keeps_its_tokens(logits):
+    _, teacher, labels = logits
+    cached = cut(teacher, labels, 4)
+    log_p = np.asarray(spread(cached, 30), np.float64)
+    np.testing.assert_allclose(np.exp(log_p).sum(-1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(
+        np.take_along_axis(log_p, np.asarray(cached.ids), -1), cached.log_probs
+    )
+    assert all(len(np.unique(row)) == 5 for row in log_p)
+    nothing_left = spread(cut(teacher, labels, 29), 30)
+    np.testing.assert_allclose(nothing_left, jax.nn.log_softmax(teacher), rtol=1e-4, atol=1e-5)
 
 
 def test_labels_keep_their_probability(logits):
