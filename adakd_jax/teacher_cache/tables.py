@@ -24,12 +24,12 @@ def tables(lost: Lost) -> list[Table]:
     for field, title in _CUTS.items():
         first.add_row(title, *(_shown(lost.cuts[k], field) for k in ks))
     for tail in TAILS:
-        loss, gradient = (
-            [f"{getattr(lost.cuts[k], what)[tail]:.1%}" for k in ks]
-            for what in ("loss", "gradient")
-        )
-        first.add_row(f"loss of these settings, {tail}, off by", *loss)
-        first.add_row("    its gradient, off by", *gradient)
+        for what, title in (
+            ("loss", f"loss of these settings, {tail}, off by"),
+            ("gradient", "    its gradient, off by"),
+        ):
+            errors = [getattr(lost.cuts[k], what)[tail] for k in ks]
+            first.add_row(title, *(f"{error:.1%}" for error in errors))
     first.add_row("forward KL, whole", *[f"{lost.divergences['forward_kl'].whole:.4f}"] * len(ks))
     first.add_row("reverse KL, whole", *[f"{lost.divergences['reverse_kl'].whole:.4f}"] * len(ks))
     both = [f"{what}, k = {k}" for what in ("error", "same half") for k in ks]

@@ -137,7 +137,8 @@ def _cut_error(k: int, numbers: dict, scores: dict, loss: np.ndarray) -> CutErro
         lost["forward_kl"],
         lost["reverse_kl"],
         float(np.abs(taus[0] - taus[1]).mean()),
-        *(dict(zip(TAILS, map(float, column), strict=True)) for column in loss.T),
+        {tail: float(loss[place, 0]) for place, tail in enumerate(TAILS)},
+        {tail: float(loss[place, 1]) for place, tail in enumerate(TAILS)},
     )
 
 

@@ -89,7 +89,7 @@ def test_a_cache_of_other_tokens_is_refused_before_training(settings, cache, tea
     config = settings(data=data, teacher={"path": str(teacher), "cache": str(cache)}, **RUN)
     with pytest.raises(TeacherCacheError, match=r"max_length: 64 -> 40"):
         run(config)
-    assert not Path(config.run_dir).exists()
+    assert not (Path(config.run_dir) / "metrics.jsonl").exists()
 
 
 def test_a_cache_says_what_the_teacher_says(cache, teacher, make_settings):
