@@ -68,7 +68,7 @@ class TeacherCache:
         Raises:
           TeacherCacheError: some are not in the cache.
         """
-        held = {bytes(digest): place for place, digest in enumerate(np.load(self.path / INDEX))}
+        held = {bytes(digest): place for place, digest in enumerate(self.index)}
         wanted = [bytes(digest) for digest in digests_of(examples)]
         absent = [number for number, digest in enumerate(wanted) if digest not in held]
         if absent:
@@ -86,6 +86,11 @@ class TeacherCache:
         return np.array([held[digest] for digest in wanted], np.int64)
 
     @cached_property
+    def index(self) -> np.ndarray:
+        """The digests of all examples, uint8 [N, 16]."""
+        return np.load(self.path / INDEX)
+
+    @cached_property
     def _records(self) -> ArrayRecordDataSource:
         names = map(self.manifest.shard_name, range(self.manifest.shards))
         return ArrayRecordDataSource([str(self.path / name) for name in names])
@@ -100,7 +105,6 @@ class Taught:
         """Finds all examples; see `TeacherCache.places_of`."""
         self.k = cache.manifest.form.k
         self._cache, self._examples = cache, examples
-        self._digests = digests_of(examples)
         self._places = cache.places_of(examples, settings)
 
     def __getitem__(self, number: int) -> CachedTeacher:
@@ -109,8 +113,9 @@ class Taught:
         Raises:
           RecordError: the file holds another example than its index says.
         """
-        digest, taught = self._cache.read(int(self._places[number]))
-        if digest != bytes(self._digests[number]):
+        place = int(self._places[number])
+        digest, taught = self._cache.read(place)
+        if digest != bytes(self._cache.index[place]):
             raise RecordError(
                 f"{self._cache.path} holds another example where its index names number {number} "
                 f"of the training data: its files are of different caches; make it again with "
