@@ -113,7 +113,9 @@ def test_any_process_count_has_the_same_global_batch(lengths, size, seed):
         parts = [batches(examples, seed, (index, count), **options) for index in range(count)]
         for step in range(alone.total_steps):
             pieces = [part.batch(step) for part in parts]
-            for name, whole in alone.batch(step)._asdict().items():
+            whole_batch = alone.batch(step)
+            for name in ("tokens", "labels", "positions", "segments"):
+                whole = getattr(whole_batch, name)
                 joined = np.concatenate([getattr(piece, name) for piece in pieces], axis=1)
                 np.testing.assert_array_equal(joined, whole)
 
