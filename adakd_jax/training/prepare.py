@@ -171,11 +171,7 @@ def prepare(config: RunConfig, console: Console) -> Run:
         check_finite(student, "student")
     if cache is not None:
         teacher = None
-        console.print(
-            f"teacher  {cache.manifest.summary()}\n"
-            "         it is not loaded: evaluations have no KL and no agreement with it",
-            soft_wrap=True,
-        )
+        console.print(f"teacher  {_cached(cache, config)}", soft_wrap=True)
     if teacher is not None:
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
     console.print(f"student  {describe(student)}", soft_wrap=True)
@@ -194,6 +190,18 @@ def prepare(config: RunConfig, console: Console) -> Run:
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
     return Run(config, teacher, student, batches, held_out, mesh, cache)
+
+
+def _cached(cache: TeacherCache, config: RunConfig) -> str:
+    """What is told of a cached teacher."""
+    assert config.teacher is not None
+    told = (
+        f"{cache.manifest.summary()}\n"
+        "         it is not loaded: evaluations have no KL and no agreement with it"
+    )
+    if config.teacher.path == cache.manifest.teacher:
+        return told
+    return f"{told}\n[yellow]warning:[/] teacher.path names another teacher: {config.teacher.path}"
 
 
 def open_cache(config: RunConfig) -> TeacherCache | None:

@@ -64,6 +64,7 @@ def test_a_cache_that_leaves_nothing_out_trains_alike_without_the_teacher(
     without = settings("without", student=student, teacher=gone, **RUN)
     shown = run(without)
     assert f"cached: {VOCABULARY - 1} of {VOCABULARY}" in shown and "loading" not in shown
+    assert "teacher.path names another teacher: nobody/nothing" in shown
     pairs = zip(train_records(with_teacher), train_records(without), strict=True)
     for expected, found in pairs:
         for key in ("loss", "ce_loss", "forward_kl", "reverse_kl", "grad_norm", "score_q50"):
