@@ -26,8 +26,9 @@ from adakd_jax.models.lora import split_adapters
 from adakd_jax.sharding import rules_of, shardings_like
 from adakd_jax.teacher_cache.reading import TeacherCache
 from adakd_jax.training.architecture import model_configs
+from adakd_jax.training.cached import open_cache
 from adakd_jax.training.learned import initial_learned
-from adakd_jax.training.prepare import open_cache, step_parts, teacher_dtype
+from adakd_jax.training.prepare import step_parts, teacher_dtype
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, make_train_step
 

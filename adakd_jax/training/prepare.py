@@ -40,6 +40,7 @@ from adakd_jax.sharding import (
 from adakd_jax.teacher_cache.manifest import data_settings
 from adakd_jax.teacher_cache.reading import Taught, TeacherCache
 from adakd_jax.training.architecture import check_architecture, model_configs
+from adakd_jax.training.cached import open_cache, told_of
 from adakd_jax.training.data import read_data
 from adakd_jax.training.finite import check_finite
 from adakd_jax.training.learned import build_learner, initial_learned
@@ -171,7 +172,7 @@ def prepare(config: RunConfig, console: Console) -> Run:
         check_finite(student, "student")
     if cache is not None:
         teacher = None
-        console.print(f"teacher  {_cached(cache, config)}", soft_wrap=True)
+        console.print(f"teacher  {told_of(cache, config)}", soft_wrap=True)
     if teacher is not None:
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
     console.print(f"student  {describe(student)}", soft_wrap=True)
@@ -190,29 +191,6 @@ def prepare(config: RunConfig, console: Console) -> Run:
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
     return Run(config, teacher, student, batches, held_out, mesh, cache)
-
-
-def _cached(cache: TeacherCache, config: RunConfig) -> str:
-    """What is told of a cached teacher."""
-    assert config.teacher is not None
-    told = (
-        f"{cache.manifest.summary()}\n"
-        "         it is not loaded: evaluations have no KL and no agreement with it"
-    )
-    if config.teacher.path == cache.manifest.teacher:
-        return told
-    return f"{told}\n[yellow]warning:[/] teacher.path names another teacher: {config.teacher.path}"
-
-
-def open_cache(config: RunConfig) -> TeacherCache | None:
-    """The teacher's cache, if the settings name one.
-
-    Raises:
-        TeacherCacheError: it is not there, or not complete.
-    """
-    if config.teacher is None or config.teacher.cache is None:
-        return None
-    return TeacherCache(config.teacher.cache)
 
 
 def _check_models(config: RunConfig, mesh: Mesh | None) -> None:
