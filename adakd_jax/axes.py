@@ -6,7 +6,7 @@ dim, F feed-forward, V vocabulary, L layers, C chunk of tokens. Labels use `IGNO
 that carry no loss.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
@@ -22,18 +22,33 @@ TokenMask = Bool[Array, "*tokens"]
 TokenIds = Int[Array, "*tokens"]
 
 
+class CachedTeacher(NamedTuple):
+    """A teacher's next-token distributions, kept as k tokens and the mass of all others.
+
+    `ids` int [..., k] are distinct, and a response token's label is one of them; `log_probs`
+    [..., k] are theirs and `tail` [...] is the log of the remaining mass, at temperature 1, in
+    nats. They mean nothing where there is no label. JAX arrays, or NumPy's on the host.
+    """
+
+    ids: Any
+    log_probs: Any
+    tail: Any
+
+
 class TokenBatch(NamedTuple):
     """Packed rows: all arrays int32 [B, T], or [A, B, T] for A micro-batches of one step.
 
     `labels[b, t]` is the token after `tokens[b, t]` where that token is a response token of the
     same document, else `IGNORE`: logits and labels are already aligned. `positions` restart at 0 in
-    each document; `segments` numbers the documents of a row from 1, and 0 marks padding.
+    each document; `segments` numbers the documents of a row from 1, and 0 marks padding. `taught`
+    is what a cache holds of the teacher, aligned with `labels`; None where no cache is used.
     """
 
     tokens: Array
     labels: Array
     positions: Array
     segments: Array
+    taught: CachedTeacher | None = None
 
 
 class Head(NamedTuple):

@@ -173,8 +173,8 @@ def entered(mesh: Mesh | None) -> AbstractContextManager[Any]:
 
 
 def place_batch(batch: TokenBatch, mesh: Mesh | None, rows: int) -> TokenBatch:
-    """Put the rows that this process holds, [A, rows held, T], to its devices as their part of the
-    global batch [A, rows, T]; without a mesh, leave them.
+    """Put the rows that this process holds, [A, rows held, T, …], to its devices as their part of
+    the global batch [A, rows, T, …]; without a mesh, leave them.
     """
     if mesh is None:
         return batch
@@ -186,9 +186,9 @@ def place_batch(batch: TokenBatch, mesh: Mesh | None, rows: int) -> TokenBatch:
             wanted = range(rows)[index[1]]
             return held[:, place[wanted[0]] : place[wanted[0]] + len(wanted)]
 
-        return jax.make_array_from_callback((len(held), rows, held.shape[2]), split, part)
+        return jax.make_array_from_callback((len(held), rows, *held.shape[2:]), split, part)
 
-    return TokenBatch(*(put(np.asarray(array)) for array in batch))
+    return jax.tree.map(lambda array: put(np.asarray(array)), batch)
 
 
 def _divisors(size: int) -> str:

@@ -69,6 +69,7 @@ def save_batches(path: Path, batches: list[Batch]) -> None:
         f"{index}/{name}": array
         for index, batch in enumerate(batches)
         for name, array in batch._asdict().items()
+        if array is not None
     }
     np.savez_compressed(path, count=len(batches), **arrays)
 

@@ -10,6 +10,7 @@ from adakd_jax.config.distill import DistillConfig
 from adakd_jax.config.stage import Check, Conflict, Stage, flatten, stages_in
 
 _RANKED = ("top_ratio", "latf")
+_OF_LOGITS = ("dtkd", "logit_standardization")
 
 
 def _exactly_one(first: str, second: str) -> Check:
@@ -169,6 +170,36 @@ def _teacher_that_writes(policy: str, teacher: object) -> Conflict | None:
     return Conflict("there is no teacher to write the responses", "teacher.path")
 
 
+def _cache_holds_dataset_responses(cache: str | None, policy: str) -> Conflict | None:
+    if cache is None or policy == "offline":
+        return None
+    return Conflict(
+        f"a cached teacher has seen the data set's responses, not those of {policy}",
+        "policy.kind offline; or teacher.cache null",
+    )
+
+
+def _cache_holds_distributions(cache: str | None, distill: DistillConfig) -> Conflict | None:
+    if cache is None or (distill.has_kd and not distill.has_features):
+        return None
+    if distill.has_features:
+        return Conflict(
+            "a cache holds no hidden states of the teacher to compare with",
+            "distill.feature_weight 0 and feature_weight_end null; or teacher.cache null",
+        )
+    return Conflict("nothing is learned from the cache", "kd_weight above 0; or teacher.cache null")
+
+
+def _cache_holds_probabilities(cache: str | None, temperature: str) -> Conflict | None:
+    if cache is None or temperature not in _OF_LOGITS:
+        return None
+    return Conflict(
+        f"{temperature} looks at the logits of the whole vocabulary, and a cache holds "
+        "probabilities of a few tokens",
+        "distill.temperature.kind one of fixed, idts, entropy, ctkd; or teacher.cache null",
+    )
+
+
 def _export_beside_run(export: str | None, run_dir: str) -> Conflict | None:
     if export is None or _normalised(export) != _normalised(run_dir):
         return None
@@ -221,6 +252,11 @@ def remarks(config: Stage) -> list[str]:
             "distill.kd_weight 0: the teacher does not teach, it is only compared with; this is "
             "supervised fine-tuning (teacher null loads none)"
         )
+    if values.get("teacher.cache") is not None:
+        found.append(
+            "teacher.cache: the teacher is not there to compare with, so evaluations have no KL; "
+            "measure the finished student with adakd_jax.evaluate --teacher"
+        )
     return found
 
 
@@ -267,6 +303,9 @@ RUN_CHECKS = (
     Check(("policy.kind", "evaluation.every_steps"), _evaluation_for_distillm),
     Check(("policy.kind", "data.template"), _prompts_for_policy),
     Check(("policy.kind", "teacher"), _teacher_that_writes),
+    Check(("teacher.cache", "policy.kind"), _cache_holds_dataset_responses),
+    Check(("teacher.cache", "distill"), _cache_holds_distributions),
+    Check(("teacher.cache", "distill.temperature.kind"), _cache_holds_probabilities),
     Check(("export.path", "run_dir"), _export_beside_run),
     Check(("export.lora", "student.lora", "student.kind"), _adapter_of_a_base),
     Check(("teacher.revision", "teacher.path"), _revision_of_a_hub_id),

@@ -10,6 +10,13 @@ from adakd_jax.config.stage import Stage
 class TeacherConfig(Stage):
     """The model that teaches; its weights never change."""
 
+    cache: str | None = Field(
+        default=None,
+        description="local folder of what adakd_jax.cache_teacher keeps of the teacher: its "
+        "likeliest next tokens in every example. Training then learns from these, and does without "
+        "the teacher",
+    )
+
     path: str = Field(
         description="hub id, local folder, .gguf file, or 'package:NAME/FILE' inside an installed "
         "package"

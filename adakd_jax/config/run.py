@@ -58,3 +58,17 @@ class RunConfig(Stage):
     )
     logging: LoggingConfig = Field(default=LoggingConfig(), description="metrics")
     export: ExportConfig = Field(default=ExportConfig(), description="the Hugging Face folder")
+
+    @property
+    def learns_from_weights(self) -> bool:
+        """Whether a training step runs the teacher."""
+        return self.distill.has_teacher and self.teacher is not None and self.teacher.cache is None
+
+    @property
+    def loads_teacher(self) -> bool:
+        """Whether the teacher's files are needed: to learn from, or for what the student takes of
+        them, its layers or its tokenizer.
+        """
+        if self.teacher is None:
+            return False
+        return self.teacher.cache is None or self.student.kind != "checkpoint"

@@ -38,7 +38,7 @@ def assemble_rows(
             positions[row, start:end] = np.arange(end - start)
             segments[row, start:end] = number
             start = end
-    return TokenBatch._make((tokens, labels, positions, segments))
+    return TokenBatch._make((tokens, labels, positions, segments, None))
 
 
 def _next_targets(

@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import grain
+import jax
 import numpy as np
 from jaxtyping import Int64
 
-from adakd_jax.axes import TokenBatch
+from adakd_jax.axes import CachedTeacher, TokenBatch
 from adakd_jax.config.data import DataConfig
 from adakd_jax.config.training import TrainingConfig
 from adakd_jax.data.assemble import assemble_rows
@@ -28,6 +29,10 @@ class StepInfo(NamedTuple):
     epoch: int
     examples: Int64[np.ndarray, " examples"]
     rows: Int64[np.ndarray, " examples"]
+
+
+# What a cached teacher says of packed rows of example numbers, of T tokens: NumPy [rows, T, …].
+TaughtRows = Callable[[Sequence[np.ndarray], int], CachedTeacher]
 
 
 class TrainingBatches:
@@ -49,6 +54,7 @@ class TrainingBatches:
         *,
         row_multiple: int = 1,
         rows_held: Callable[[int], Sequence[int]] = range,
+        taught: TaughtRows | None = None,
     ):
         """Lays out the run.
 
@@ -61,6 +67,7 @@ class TrainingBatches:
           row_multiple: B is a multiple of it: the number of devices that share the rows.
           rows_held: says, given B, which rows of a micro-batch this process holds, increasing;
             default all.
+          taught: a cached teacher of the examples, which then is part of the batches.
 
         Raises:
           ValueError: B cannot be a multiple of `row_multiple`, or an example is longer than a row.
@@ -69,6 +76,7 @@ class TrainingBatches:
         self.examples = examples
         self.row_length = data_config.max_length
         self._seed = seed
+        self._taught = taught
         self._batch_rows = training_config.batch_rows
         self._batch_examples = training_config.batch_examples
         self._plan = lru_cache(maxsize=2)(self._make_plan)
@@ -91,12 +99,14 @@ class TrainingBatches:
         return float(self.examples.lengths.sum() / (self.steps_per_epoch * math.prod(self.shape)))
 
     def batch(self, step: int) -> TokenBatch:
-        """The part of a step that this process holds: int32 NumPy arrays [A, rows held, T].
+        """The part of a step that this process holds: int32 NumPy arrays [A, rows held, T], and
+        what a cached teacher says of them.
 
         Raises:
           IndexError: `step` is not in 0 … total_steps - 1.
         """
-        return self._assembled(self.examples, self._rows_of(step), self.micro_batches)
+        rows, count = self._rows_of(step), self.micro_batches
+        return self._assembled(self.examples, rows, count, self._taught)
 
     def pack(self, examples: Sequence[Example]) -> TokenBatch:
         """The part that this process holds of a batch of other examples: [A', rows held, T].
@@ -110,7 +120,11 @@ class TrainingBatches:
         return self._assembled(examples, rows, micro_batches)
 
     def _assembled(
-        self, examples: Examples | Sequence[Example], rows: list[np.ndarray], micro_batches: int
+        self,
+        examples: Examples | Sequence[Example],
+        rows: list[np.ndarray],
+        micro_batches: int,
+        taught: TaughtRows | None = None,
     ) -> TokenBatch:
         empty = np.zeros(0, np.int64)
         rows = rows + [empty] * (micro_batches * self._global_rows - len(rows))
@@ -119,9 +133,11 @@ class TrainingBatches:
             for micro_batch in range(micro_batches)
             for row in self._held
         ]
-        arrays = assemble_rows(examples, mine, self.row_length)
-        shape = (micro_batches, len(self._held), self.row_length)
-        return TokenBatch._make(array.reshape(shape) for array in arrays)
+        batch = assemble_rows(examples, mine, self.row_length)
+        if taught is not None:
+            batch = batch._replace(taught=taught(mine, self.row_length))
+        shape = (micro_batches, len(self._held))
+        return jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), batch)
 
     def info(self, step: int) -> StepInfo:
         """What the whole step is made of, on all processes."""

@@ -4,7 +4,8 @@ One token policy, four slots: score (how difficult) → focus (which count) → 
 divergence.
 """
 
-from adakd_jax.axes import Head
+from adakd_jax.axes import CachedTeacher, Head
+from adakd_jax.distill.buckets import bucket_logits, keep_top, to_buckets
 from adakd_jax.distill.divergence import DIVERGENCES, divergence
 from adakd_jax.distill.features import mapped_layers
 from adakd_jax.distill.focus import FOCI, is_review, select_top_ratio
@@ -20,20 +21,24 @@ __all__ = [
     "FOCI",
     "SCORES",
     "TEMPERATURES",
+    "CachedTeacher",
     "Denominators",
     "Features",
     "Head",
     "LatfState",
     "LossReport",
     "Signals",
+    "bucket_logits",
     "denominators",
     "distillation_loss",
     "divergence",
     "idts_temperature",
     "is_review",
+    "keep_top",
     "latf",
     "mapped_layers",
     "select_top_ratio",
+    "to_buckets",
     "token_scores",
     "token_temperature",
     "vocab_distillation_loss",

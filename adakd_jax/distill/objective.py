@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from adakd_jax.axes import IGNORE, Logits, PerToken, TokenMask
+from adakd_jax.axes import IGNORE, CachedTeacher, Logits, PerToken, TokenMask
 from adakd_jax.config.distill import DistillConfig
+from adakd_jax.distill.buckets import Compared, compared_with
 from adakd_jax.distill.features import feature_loss, hard_count
 from adakd_jax.distill.focus import weight_total
 from adakd_jax.distill.log_probability import log_probabilities
@@ -80,6 +81,7 @@ def distillation_loss(
     labels: Labels,
     signals: Signals,
     *,
+    cached: CachedTeacher | None = None,
     features: Features | None = None,
     denominators: Denominators | None = None,
 ) -> tuple[Float[Array, ""], LossReport]:
@@ -97,6 +99,8 @@ def distillation_loss(
         labels: [...], next-token ids; −100 marks prompt and padding, which enter no sum, rank or
             median.
         signals: of this optimizer step.
+        cached: in place of the teacher's logits, what a cache holds [..., k]; the student is then
+            compared with it as `config.cached_tail` says.
         features: hidden states [..., M, D], if `config.has_features`.
         denominators: of the whole step (see `denominators`): the losses of its micro-batches then
             add up to the loss of the step. Default: those of this micro-batch.
@@ -116,9 +120,9 @@ def distillation_loss(
     References:
         AdaKD (arXiv 2510.11615) eqs. 3-10; each rule's docstring names its deviations.
     """
-    check_parts(config, teacher_logits is not None, features)
+    check_parts(config, teacher_logits is not None or cached is not None, features)
     if not config.has_teacher:
-        teacher_logits = None
+        teacher_logits = cached = None
     mask = labels != IGNORE
     known = jnp.where(mask, labels, 0)
     if denominators is None:
@@ -126,13 +130,14 @@ def distillation_loss(
     student_logits = _blanked(student_logits, mask)
     if teacher_logits is not None:
         teacher_logits = _blanked(jax.lax.stop_gradient(teacher_logits), mask)
-    seen = survey(config, student_logits, teacher_logits, known)
+    compared = Compared(student_logits, teacher_logits, known)
+    if cached is not None:
+        compared = compared_with(config.cached_tail, student_logits, cached, known)
+    seen = survey(config, *compared)
     assigned = assign(config, seen.statistics, seen.teacher_entropy, mask, signals)
     terms = loss_terms(
         config,
-        student_logits,
-        teacher_logits,
-        known,
+        *compared[:3],
         mask,
         assigned.weights,
         assigned.temperature,

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from adakd_jax.axes import Logits, PerToken, TokenMask
 from adakd_jax.config.distill import DistillConfig, Latf
+from adakd_jax.distill.buckets import Compared
 from adakd_jax.distill.divergence import DIVERGENCES
 from adakd_jax.distill.features import hard_tokens
 from adakd_jax.distill.focus import entropy_ranks, keeps_every_token, token_weights
@@ -84,11 +85,16 @@ def needs_survey(config: DistillConfig) -> bool:
 
 
 def survey(
-    config: DistillConfig, student_logits: Logits, teacher_logits: Logits | None, labels: Labels
+    config: DistillConfig,
+    student_logits: Logits,
+    teacher_logits: Logits | None,
+    labels: Labels,
+    whole: Compared | None = None,
 ) -> Survey:
     """Look at tokens. `labels` are valid ids, at masked tokens too; logits there must be finite.
 
-    Without a teacher (fine-tuning) there is only the cross-entropy to see.
+    Without a teacher (fine-tuning) there is only the cross-entropy to see. Where the logits are
+    those of buckets, scores that need the whole vocabulary look at `whole`.
     """
     student = log_probabilities(jax.lax.stop_gradient(student_logits))
     of_label = jnp.take_along_axis(student, labels[..., None], axis=-1)[..., 0]
@@ -96,7 +102,11 @@ def survey(
         zeros = jnp.zeros_like(of_label)
         return Survey(jnp.zeros((*labels.shape, 0), student.dtype), None, -of_label, zeros, zeros)
     teacher = log_probabilities(jax.lax.stop_gradient(teacher_logits))
-    statistics = score_rule(config).statistics(student, teacher, labels, **options_of(config.score))
+    rule, seen = score_rule(config), (student, teacher, labels)
+    if whole is not None and rule.sees_whole:
+        logits = jax.lax.stop_gradient((whole.student, whole.teacher))
+        seen = (*map(log_probabilities, logits), whole.labels)
+    statistics = rule.statistics(*seen, **options_of(config.score))
     watched = None
     if watches_all_tokens(config):
         watched = _watched(config, (student_logits, teacher_logits), (student, teacher))

@@ -30,11 +30,14 @@ class ScoreRule(NamedTuple):
             of masked tokens are valid ids that mean nothing.
         finish: (statistics [n, S], mask [n], rng) → scores [n]; called once with all tokens.
         sees_vocabulary: whether the statistics need the distributions.
+        sees_whole: whether they need the student's whole distribution, and of the teacher not more
+            than its likeliest tokens: with a cached teacher these are not buckets.
     """
 
     statistics: Callable[..., Array]
     finish: Callable[[Array, Array, Array | None], Array]
     sees_vocabulary: bool = True
+    sees_whole: bool = False
 
 
 def _no_statistics(student: LogProbs, teacher: LogProbs, labels: Labels) -> Statistics:
@@ -125,13 +128,15 @@ def _square_root(statistics: Statistics, mask: TokenMask, rng: Array | None) -> 
     return jnp.sqrt(statistics[..., 0])
 
 
-def _number(compute: Callable[[Array, Array, Array], Array], finish: Any = _as_it_is) -> ScoreRule:
+def _number(
+    compute: Callable[[Array, Array, Array], Array], finish: Any = _as_it_is, whole: bool = False
+) -> ScoreRule:
     """A rule of one number a token."""
 
     def statistics(student: LogProbs, teacher: LogProbs, labels: Labels) -> Statistics:
         return compute(student, teacher, labels)[..., None]
 
-    return ScoreRule(statistics, finish)
+    return ScoreRule(statistics, finish, sees_whole=whole)
 
 
 SCORES: Mapping[str, ScoreRule] = {
@@ -140,15 +145,15 @@ SCORES: Mapping[str, ScoreRule] = {
     "reverse_kl": _number(lambda q, p, y: reverse_kl(q, p)),
     "jsd": _number(lambda q, p, y: _half_jsd(q, p)),
     "bhattacharyya": _number(lambda q, p, y: _bhattacharyya(q, p)),
-    "student_confidence": _number(lambda q, p, y: _student_confidence(q)),
-    "student_entropy": _number(lambda q, p, y: entropy(q)),
+    "student_confidence": _number(lambda q, p, y: _student_confidence(q), whole=True),
+    "student_entropy": _number(lambda q, p, y: entropy(q), whole=True),
     "teacher_entropy": _number(lambda q, p, y: entropy(p)),
     "cross_entropy": _number(lambda q, p, y: -_of_label(q, y)),
-    "ce_entropy": _number(lambda q, p, y: -_of_label(q, y) * entropy(q)),
-    "sensitivity": _number(lambda q, p, y: _sensitivity(q, p)),
+    "ce_entropy": _number(lambda q, p, y: -_of_label(q, y) * entropy(q), whole=True),
+    "sensitivity": _number(lambda q, p, y: _sensitivity(q, p), whole=True),
     "label_gap": _number(_label_gap),
-    "logtoku": ScoreRule(_logtoku, _product_of_scaled),
-    "nmtkd": ScoreRule(_nmtkd, _as_it_is),
+    "logtoku": ScoreRule(_logtoku, _product_of_scaled, sees_whole=True),
+    "nmtkd": ScoreRule(_nmtkd, _as_it_is, sees_whole=True),
     "random": ScoreRule(_no_statistics, _random, sees_vocabulary=False),
     "uniform": ScoreRule(_no_statistics, _uniform, sees_vocabulary=False),
 }

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from adakd_jax.axes import CachedTeacher
 from adakd_jax.config.distill import DistillConfig
+from adakd_jax.distill.buckets import Compared, compared_with
 from adakd_jax.distill.chunks import take
 
 
@@ -57,7 +59,15 @@ class Kept(NamedTuple):
 
 
 def flat(model: Any, tokens: int) -> Any:
-    """A model's hidden states [n, D], and its weight in their dtype, converted once."""
+    """A model's hidden states [n, D], and its weight in their dtype, converted once; of a cached
+    teacher its arrays by token.
+    """
+    if isinstance(model, CachedTeacher):
+        ids, log_probs, tail = model
+        k = ids.shape[-1]
+        return CachedTeacher(
+            ids.reshape(tokens, k), log_probs.reshape(tokens, k), tail.reshape(tokens)
+        )
     weight = model.weight.astype(model.hidden.dtype)
     return model._replace(hidden=model.hidden.reshape(tokens, -1), weight=weight)
 
@@ -68,14 +78,14 @@ class Tokens(NamedTuple):
     Attributes:
         layout: the loss.
         student: hidden states [n, D] and head.
-        teacher: likewise; None if it has no say.
+        teacher: likewise, or what a cache holds of it; None if it has no say.
         labels: [n], 0 where there is none.
         kept: products that need not be computed again, or None.
     """
 
     layout: Layout
     student: Student
-    teacher: Teacher | None
+    teacher: Teacher | CachedTeacher | None
     labels: Array
     kept: Kept | None = None
 
@@ -87,7 +97,9 @@ class Tokens(NamedTuple):
         return jax.lax.stop_gradient(
             Kept(
                 _product(self.student, places, self.labels.size),
-                None if self.teacher is None else _product(self.teacher, places, self.labels.size),
+                _product(self.teacher, places, self.labels.size)
+                if isinstance(self.teacher, Teacher)
+                else None,
             )
         )
 
@@ -96,12 +108,20 @@ class Tokens(NamedTuple):
         return _shaped(product, bias, self.layout.size, *self.layout.student)
 
     def teacher_logits(self, product: Array | None) -> Array | None:
-        """Logits [C, V], without gradient; None without a teacher."""
-        if self.teacher is None or product is None:
+        """Logits [C, V], without gradient; None without a teacher, or with a cached one."""
+        if not isinstance(self.teacher, Teacher) or product is None:
             return None
         bias = self.teacher.bias
         logits = _shaped(product, bias, self.layout.size, *self.layout.teacher)
         return jax.lax.stop_gradient(logits)
+
+    def compared(self, places: Array, student: Array, teacher: Array | None) -> Compared:
+        """What is compared at `places`, given the logits [C, V]."""
+        labels = take(self.labels, places)
+        if isinstance(self.teacher, CachedTeacher):
+            cached = CachedTeacher(*(take(x, places) for x in self.teacher))
+            return compared_with(self.layout.config.cached_tail, student, cached, labels)
+        return Compared(student, teacher, labels)
 
 
 def _product(model: Student | Teacher, places: Array, tokens: int) -> Array:

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from adakd_jax.axes import Head
+from adakd_jax.axes import CachedTeacher, Head
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.distill.chunks import chunk_size_for
 from adakd_jax.distill.objective import add_features, check_parts
@@ -31,6 +31,7 @@ def vocab_distillation_loss(
     labels: Int[Array, "*tokens"],
     signals: Signals,
     *,
+    cached: CachedTeacher | None = None,
     features: Features | None = None,
     denominators: Denominators | None = None,
     chunk_size: int | None = None,
@@ -53,6 +54,8 @@ def vocab_distillation_loss(
             embeddings padded differently) both are cut to the tokens that both have.
         labels: [...], next-token ids; −100 marks prompt and padding.
         signals: of this optimizer step.
+        cached: in place of the teacher's hidden states and head: its distributions [..., k], which
+            the student's are compared with as `config.cached_tail` says; no products of a teacher.
         features: hidden states [..., M, D], if `config.has_features`.
         denominators: of the whole step (see `denominators`). Default: those of this micro-batch.
         chunk_size: C, tokens whose logits [C, V] exist at a time, on each device. Default: the
@@ -74,7 +77,7 @@ def vocab_distillation_loss(
     References:
         AdaKD (arXiv 2510.11615) eqs. 3-10; each rule's docstring names its deviations.
     """
-    check_parts(config, teacher_head is not None, features)
+    check_parts(config, teacher_head is not None or cached is not None, features)
     if denominators is None:
         denominators = step_denominators(config, labels.reshape(-1), signals)
     layout = _layout(config, student_head, teacher_head, labels, chunk_size, batch_axes)
@@ -85,6 +88,8 @@ def vocab_distillation_loss(
     teacher = None
     if config.has_teacher and teacher_head is not None:
         teacher = Teacher(teacher_hidden, teacher_head.weight, teacher_head.bias)
+    elif config.has_teacher:
+        teacher = cached
     fixed = signals._replace(learned=None)
     result: Any = _loss(layout, student, teacher, labels, fixed, denominators)
     loss, report = result
@@ -123,7 +128,7 @@ class _Operands(NamedTuple):
     """Everything a loss is computed from, as one tree."""
 
     student: Student
-    teacher: Teacher | None
+    teacher: Teacher | CachedTeacher | None
     labels: Array
     signals: Signals
     totals: Denominators
@@ -133,7 +138,7 @@ class _Operands(NamedTuple):
 def _loss(
     layout: Layout,
     student: Student,
-    teacher: Teacher | None,
+    teacher: Teacher | CachedTeacher | None,
     labels: Array,
     signals: Signals,
     totals: Denominators,
@@ -165,7 +170,10 @@ def _on_mesh(layout: Layout, operands: _Operands, *, gradient: bool):
     batch: Any = P(layout.batch_axes)
     whole: Any = P()
     student = Student(batch, whole, whole, whole)
-    teacher = None if operands.teacher is None else Teacher(batch, whole, whole)
+    teacher = None
+    if operands.teacher is not None:
+        by_token = isinstance(operands.teacher, CachedTeacher)
+        teacher = CachedTeacher(batch, batch, batch) if by_token else Teacher(batch, whole, whole)
     in_specs = _Operands(student, teacher, batch, whole, whole)
     report = LossReport(
         **{name: batch if name in PER_TOKEN else whole for name in LossReport._fields}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from adakd_jax.axes import IGNORE
+from adakd_jax.axes import IGNORE, CachedTeacher
 from adakd_jax.distill.chunks import buffers_like, chunks_of, put, take
 from adakd_jax.distill.objective import Terms, loss_report, loss_terms, weighted_loss
 from adakd_jax.distill.policy import Assignment, Survey, assign, needs_survey, survey
@@ -28,7 +28,7 @@ class _Sums(NamedTuple):
 def two_passes(
     layout: Layout,
     student: Student,
-    teacher: Teacher | None,
+    teacher: Teacher | CachedTeacher | None,
     labels: Array,
     signals: Signals,
     totals: Denominators,
@@ -81,7 +81,7 @@ def _pass_one(tokens: Tokens, mask: Array) -> tuple[Survey, Kept | None]:
         products = tokens.products(places)
         student = tokens.student_logits(products.student, tokens.student.bias)
         teacher = tokens.teacher_logits(products.teacher)
-        seen = survey(config, student, teacher, take(tokens.labels, places))
+        seen = survey(config, *tokens.compared(places, student, teacher))
         if config.keep_logits == "none":
             return places, (seen, None)
         kept: Kept = jax.tree.map(lambda x: x.astype(config.keep_logits), products)
@@ -175,15 +175,15 @@ def _objective_of_product(
 ) -> Callable[..., Any]:
     """A chunk's loss as a function of what it is differentiated by: head product, bias, learned."""
     tokens, config = inputs.tokens, inputs.tokens.layout.config
-    labels, weights = take(tokens.labels, places), take(inputs.assigned.weights, places)
+    weights = take(inputs.assigned.weights, places)
     exists = places < tokens.labels.size
     tau = jnp.where(exists, take(inputs.assigned.temperature, places), 1.0)
 
     def value(product: Array, bias: Array | None, learned: Any):
-        logits = tokens.student_logits(product, bias)
+        compared = tokens.compared(places, tokens.student_logits(product, bias), teacher)
         signals = inputs.signals._replace(learned=learned)
-        terms = loss_terms(config, logits, teacher, labels, exists, weights, tau, signals)
-        seen = survey(config, logits, teacher, labels) if inputs.with_survey else None
+        terms = loss_terms(config, *compared[:3], exists, weights, tau, signals)
+        seen = survey(config, *compared) if inputs.with_survey else None
         return weighted_loss(config, terms, inputs.totals, signals), (terms, seen)
 
     return value

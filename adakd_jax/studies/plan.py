@@ -109,6 +109,10 @@ def _unmeasurable(study: StudyConfig, config: RunConfig) -> list[Problem]:
             "run.teacher: what all students are compared with, even those that it does not teach"
         )
         problems.append(Problem("run.teacher", "no teacher to compare students with", (), valid))
+    elif config.teacher.cache is not None:
+        message = "a study compares its students with the teacher, which it loads in any case"
+        given = (Given("run.teacher.cache", config.teacher.cache, "run"),)
+        problems.append(Problem("run.teacher.cache", message, given, "run.teacher.cache null"))
     if study.measure == "quality" and not (data.validation or data.validation_fraction):
         valid = "run.data.validation (rows of their own) or run.data.validation_fraction above 0"
         problems.append(

@@ -32,12 +32,15 @@ def check_architecture(expected: Mapping[str, Any] | None, model: Pretrained, fi
 
 
 def model_configs(config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """config.json of teacher (None without one) and student, read without weights.
+    """config.json of teacher (None without one, or if it is cached) and student, read without
+    weights.
 
     Raises:
         ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
     """
-    teacher = None if config.teacher is None else _teacher_config(config.teacher)
+    teacher = None
+    if config.teacher is not None and config.loads_teacher:
+        teacher = _teacher_config(config.teacher)
     student = config.student
     if isinstance(student, StudentLayers):
         assert teacher is not None  # a check of the settings

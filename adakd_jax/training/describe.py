@@ -50,12 +50,13 @@ def tell(run: Run) -> Story:
     source = config.data.train.model_dump(exclude={"kind"}, exclude_none=True)
     listed = ", ".join(f"{key} {value}" for key, value in source.items())
     return Story(
-        teacher=None if run.teaching is None else run.teaching.source.name,
-        teacher_licence=(run.teaching or run.student).source.licence,
+        teacher=_teacher_name(run),
+        teacher_licence=_teacher_licence(run),
         origin=_origin(run.student, config.student.lora),
-        method=f"{method_text(config.distill)} A step has {micro_batches * rows} packed rows of "
-        f"{length} tokens; AdamW, peak learning rate {config.optimizer.learning_rate:g}, "
-        f"{config.optimizer.schedule} schedule over {batches.total_steps} steps.",
+        method=f"{method_text(config.distill)}{_cached(run)} A step has {micro_batches * rows} "
+        f"packed rows of {length} tokens; AdamW, peak learning rate "
+        f"{config.optimizer.learning_rate:g}, {config.optimizer.schedule} schedule over "
+        f"{batches.total_steps} steps.",
         data=f"Rows from {listed}: {report.examples:,} examples of {report.tokens:,} tokens, "
         f"{report.response_tokens:,} of them response tokens; "
         f"prompt format: {config.data.template}.",
@@ -73,6 +74,18 @@ def _origin(student: Pretrained, lora: LoraConfig | None) -> str:
         f"{lora.dropout:g}) of {', '.join(each.module for each in targeted)} were trained; its own "
         f"weights, kept in {lora.base_dtype}, were not."
     )
+
+
+def _teacher_name(run: Run) -> str | None:
+    if run.cache is not None:
+        return run.cache.manifest.teacher
+    return None if run.teaching is None else run.teaching.source.name
+
+
+def _teacher_licence(run: Run) -> str | None:
+    if run.cache is not None:
+        return run.cache.manifest.licence
+    return (run.teaching or run.student).source.licence
 
 
 def write_story(run_dir: str, story: Story) -> None:
@@ -118,6 +131,13 @@ def student_card(
             base=base,
         )
     )
+
+
+def _cached(run: Run) -> str:
+    if run.cache is None:
+        return ""
+    k = run.cache.manifest.form.k
+    return f" Of the teacher, {k} tokens and the mass of all others were kept at every token."
 
 
 def _name(story: Story) -> str:

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from rich.console import Console
 from rich.table import Table
 
-from adakd_jax.axes import BATCH_AXES, TokenBatch
+from adakd_jax.axes import BATCH_AXES, CachedTeacher, TokenBatch
 from adakd_jax.config import RunConfig, TeacherConfig
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.student import compute_dtype
@@ -25,7 +25,9 @@ from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.models.quantized import quantize_params
 from adakd_jax.sharding import rules_of, shardings_like
+from adakd_jax.teacher_cache.reading import TeacherCache
 from adakd_jax.training.architecture import model_configs
+from adakd_jax.training.cached import open_cache
 from adakd_jax.training.learned import initial_learned
 from adakd_jax.training.prepare import step_parts, teacher_dtype, teacher_quantization
 from adakd_jax.training.state import TrainState, init_state
@@ -107,7 +109,8 @@ def abstract_step(config: RunConfig, shapes: Shapes, mesh: Mesh | None = None) -
         teacher = shapes.teacher, shapes.teacher_def
     steps = config.training.steps or ASSUMED_STEPS
     student = shapes.student, shapes.student_def
-    parts = step_parts(config, steps, student, teacher, on_mesh=mesh is not None)
+    cache = open_cache(config)
+    parts = step_parts(config, steps, student, teacher, on_mesh=mesh is not None, cache=cache)
     state = jax.eval_shape(functools.partial(_first_state, config, parts, shapes))
     arguments = (state, shapes.teacher_params, shapes.batch, shapes.base)
     if mesh is None:
@@ -168,7 +171,7 @@ def run_shapes(
     if lora is not None:
         student = dataclasses.replace(student, lora=lora_of(lora, student))
     teacher, teacher_def, teacher_params = None, None, None
-    if config.teacher is not None and teacher_json is not None and config.distill.has_teacher:
+    if config.teacher is not None and teacher_json is not None and config.learns_from_weights:
         precision = teacher_dtype(config.teacher, platform)
         teacher = dataclasses.replace(
             decoder_config(teacher_json),
@@ -177,7 +180,7 @@ def run_shapes(
         )
         teacher_def, teacher_params = _abstract_teacher(config.teacher, teacher)
     size = (*(layout or _layout(config)), config.data.max_length)
-    batch = jax.eval_shape(lambda: TokenBatch(*[jnp.zeros(size, jnp.int32)] * 4))
+    batch = jax.eval_shape(lambda: _batch(size, open_cache(config)))
     held = abstract_decoder(student, jnp.dtype(lora.base_dtype if lora else "float32"))
     return Shapes(teacher, teacher_def, teacher_params, student, *held, batch)
 
@@ -198,6 +201,15 @@ def _layout(config: RunConfig) -> tuple[int, int]:
     rows = training.batch_rows or training.batch_examples or 1
     micro = training.micro_batch_rows or rows
     return math.ceil(rows / micro), micro
+
+
+def _batch(size: tuple[int, int, int], cache: TeacherCache | None) -> TokenBatch:
+    batch = TokenBatch._make([*[jnp.zeros(size, jnp.int32)] * 4, None])
+    if cache is None:
+        return batch
+    wide = (*size, cache.manifest.form.k)
+    taught = jnp.zeros(wide, jnp.int32), jnp.zeros(wide, jnp.float32), jnp.zeros(size, jnp.float32)
+    return batch._replace(taught=CachedTeacher(*taught))
 
 
 def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str, int]) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from adakd_jax.axes import Head, TokenBatch
+from adakd_jax.axes import CachedTeacher, Head, TokenBatch
 from adakd_jax.config import DistillConfig
 from adakd_jax.distill import (
     Denominators,
@@ -34,6 +34,13 @@ class Outputs(NamedTuple):
     teacher_hidden: Array | None
     teacher_head: Head | None
     features: Features | None
+
+    def within(self, vocabulary: int | None) -> "Outputs":
+        """With a student of the first tokens only: those that a cached teacher has chosen from."""
+        if vocabulary is None:
+            return self
+        size = min(self.student_head.size, vocabulary)
+        return self._replace(student_head=self.student_head._replace(size=size))
 
 
 def run_models(
@@ -92,6 +99,7 @@ def whole_logits_loss(
     labels: Array,
     signals: Signals,
     *,
+    cached: CachedTeacher | None = None,
     features: Features | None = None,
     denominators: Denominators | None = None,
 ) -> tuple[Array, LossReport]:
@@ -107,6 +115,7 @@ def whole_logits_loss(
         teacher_logits,
         labels,
         signals,
+        cached=cached,
         features=features,
         denominators=denominators,
     )

@@ -39,7 +39,10 @@ from adakd_jax.sharding import (
     rules_of,
     shardings_like,
 )
+from adakd_jax.teacher_cache.manifest import data_settings
+from adakd_jax.teacher_cache.reading import Taught, TeacherCache
 from adakd_jax.training.architecture import check_architecture, model_configs
+from adakd_jax.training.cached import open_cache, told_of
 from adakd_jax.training.data import read_data
 from adakd_jax.training.finite import check_finite
 from adakd_jax.training.learned import build_learner, initial_learned
@@ -58,10 +61,11 @@ class Run:
     batches: TrainingBatches
     held_out: RowSource | None
     mesh: Mesh | None = None
+    cache: TeacherCache | None = None
 
     @property
     def teaching(self) -> Pretrained | None:
-        """The teacher if training needs it; evaluation may compare with it in any case."""
+        """The teacher if training needs its weights; evaluation may compare with it in any case."""
         return self.teacher if self.config.distill.has_teacher else None
 
     @property
@@ -95,6 +99,7 @@ class Run:
             (self.student.config, self.student.graphdef),
             None if self.teaching is None else (self.teaching.config, self.teaching.graphdef),
             on_mesh=self.mesh is not None,
+            cache=self.cache,
         )
 
     def shardings(self, state: Any) -> Any:
@@ -120,6 +125,7 @@ def step_parts(
     teacher: Structure | None,
     *,
     on_mesh: bool = False,
+    cache: TeacherCache | None = None,
 ) -> StepParts:
     """The static half of the train step, from settings and the structure of both models."""
     optimizer, distill = config.optimizer, config.distill
@@ -139,28 +145,36 @@ def step_parts(
         layers=layers,
         average_decay=optimizer.average_decay,
         batch_axes=BATCH_AXES if on_mesh else (),
+        vocabulary=None if cache is None else cache.manifest.form.vocabulary,
     )
 
 
 def prepare(config: RunConfig, console: Console) -> Run:
     """Load the models and prepare the data, saying what was found.
 
+    With `teacher.cache` the teacher is not loaded; but for its layers or its tokenizer, if the
+    student takes those, and then let go.
+
     Raises:
         ModelNotFoundError, WeightsError, NonFiniteWeightsError, MalformedRowsError,
         EmptyDataError, ValueError: what is wrong, and what would be valid.
     """
+    cache = open_cache(config)
     mesh = make_mesh(config.mesh)
     _check_models(config, mesh)
     if mesh is not None:
         console.print("mesh     " + ", ".join(f"{axis} {n}" for axis, n in mesh.shape.items()))
     teacher = None
-    if config.teacher is not None:
+    if config.teacher is not None and config.loads_teacher:
         console.print(f"loading  {config.teacher.path}", soft_wrap=True)
         teacher = load_teacher(config.teacher, mesh, rules_of(config.mesh, "teacher"))
         check_finite(teacher, "teacher")
     student = load_student(config, teacher, mesh)
     if isinstance(config.student, StudentCheckpoint):
         check_finite(student, "student")
+    if cache is not None:
+        teacher = None
+        console.print(f"teacher  {told_of(cache, config)}", soft_wrap=True)
     if teacher is not None:
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
     console.print(f"student  {describe(student)}", soft_wrap=True)
@@ -175,9 +189,10 @@ def prepare(config: RunConfig, console: Console) -> Run:
         config.seed,
         row_multiple=row_shards(mesh),
         rows_held=functools.partial(rows_held, mesh),
+        taught=None if cache is None else Taught(cache, examples, data_settings(config)).rows,
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
-    return Run(config, teacher, student, batches, held_out, mesh)
+    return Run(config, teacher, student, batches, held_out, mesh, cache)
 
 
 def _check_models(config: RunConfig, mesh: Mesh | None) -> None:

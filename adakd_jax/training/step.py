@@ -48,6 +48,7 @@ class StepParts(NamedTuple):
     layers: tuple[tuple[int, int], ...] = ()  # pairs whose hidden states are compared
     average_decay: float | None = None
     batch_axes: tuple[str, ...] = ()  # mesh axes that share the rows
+    vocabulary: int | None = None  # tokens that a cached teacher has chosen from
     whole_logits: bool = False  # only to be compared with: see training/forward.py
 
 
@@ -119,12 +120,14 @@ def _loss_and_gradients(
         student = merge(parts.student, combine(frozen.base, trained[0]))
         teacher = merge(parts.teacher, frozen.teacher)
         outputs = run_models(student, teacher, rows, parts.layers, signals.rng)
+        outputs = outputs.within(parts.vocabulary)
         signals = signals._replace(learned=as_signals(trained[1]))
         return loss_of(
             parts.distill,
             *outputs[:4],
             rows.labels,
             signals,
+            cached=rows.taught,
             features=outputs.features,
             denominators=totals,
         )

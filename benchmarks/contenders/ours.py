@@ -53,7 +53,7 @@ def make_step(kind: str, batches: list[Batch]) -> Callable[[Batch], float]:
 
     def step(batch: Batch) -> float:
         nonlocal state
-        one = TokenBatch(*(array[None] for array in batch))
+        one = TokenBatch(*(array[None] for array in batch[:4]))
         state, metrics = train_step(state, teacher_params, one)
         jax.block_until_ready(state)
         return float(metrics["loss"])

@@ -17,6 +17,7 @@ from adakd_jax.config import (
 )
 from adakd_jax.config.checks import remarks
 from adakd_jax.config.stage import COMBINATION, flatten, known_values
+from adakd_jax.config.teacher_cache import CacheCommand
 
 CASES = [
     # (settings in conflict, the key that is named, part of what is valid, a change that mends it)
@@ -105,6 +106,30 @@ CASES = [
         "student.revision",
         "null",
         {"student.revision": None},
+    ),
+    (
+        {"teacher.cache": "c", "policy.kind": "gkd", "data.template": "chat"},
+        "teacher.cache",
+        "policy.kind offline",
+        {"policy.kind": "offline"},
+    ),
+    (
+        {"teacher.cache": "c", "distill.feature_weight": 1.0},
+        "teacher.cache",
+        "feature_weight 0",
+        {"distill.feature_weight": 0.0},
+    ),
+    (
+        {"teacher.cache": "c", "distill.kd_weight": 0.0, "distill.ce_weight": 1.0},
+        "teacher.cache",
+        "kd_weight above 0",
+        {"distill.kd_weight": 0.5},
+    ),
+    (
+        {"teacher.cache": "c", "distill.temperature.kind": "dtkd"},
+        "teacher.cache",
+        "one of fixed, idts, entropy, ctkd",
+        {"distill.temperature.kind": "ctkd"},
     ),
 ]
 
@@ -209,3 +234,20 @@ def test_known_values_are_those_that_are_valid_alone(values):
     assert {"optimizer", "optimizer.learning_rate", "distill", "distill.focus"} <= missing
     assert known["optimizer.eps"] == 1e-8
     assert known_values(RunConfig, "no mapping") == {}
+
+
+def test_the_cache_command_needs_a_teacher_and_a_folder(values):
+    def refused(found):
+        with pytest.raises(ValidationError) as caught:
+            CacheCommand.model_validate(found)
+        return str(caught.value)
+
+    assert "--teacher.cache FOLDER" in refused(values)
+    put(values, "teacher.cache", "gs://bucket/cache")
+    assert "a folder of this machine" in refused(values)
+    put(values, "teacher.cache", "caches/x")
+    assert CacheCommand.model_validate(values).top_k == 64
+    put(values, "policy.kind", "seqkd")
+    assert "policy.kind offline" in refused(values)
+    without = values | {"teacher": None, "student": {"kind": "checkpoint", "path": "owner/s"}}
+    assert "there is no teacher to keep anything of" in refused(without)

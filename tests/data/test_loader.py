@@ -46,7 +46,7 @@ def part(rows, index, count):
 
 def documents(batch):
     """Example numbers of all documents of a batch, sorted; checks that each document is whole."""
-    flat = [np.asarray(array).reshape(-1, ROW) for array in batch]
+    flat = [np.asarray(array).reshape(-1, ROW) for array in batch[:4]]
     found = []
     for tokens, _labels, positions, segments in zip(*flat, strict=True):
         for segment in range(1, segments.max() + 1):
@@ -72,7 +72,7 @@ def test_labels_of_packed_documents():
     assert batch.segments[0].tolist() == [1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 0, 0, 0, 0]
     assert batch.labels[1].tolist() == [_] * ROW
     assert not batch.segments[1].any() and not batch.tokens[1].any()
-    assert all(array.dtype == np.int32 for array in batch)
+    assert all(array.dtype == np.int32 for array in batch[:4])
 
 
 lengths_of_examples = st.lists(st.integers(3, ROW), min_size=1, max_size=40)
@@ -113,7 +113,9 @@ def test_any_process_count_has_the_same_global_batch(lengths, size, seed):
         parts = [batches(examples, seed, (index, count), **options) for index in range(count)]
         for step in range(alone.total_steps):
             pieces = [part.batch(step) for part in parts]
-            for name, whole in alone.batch(step)._asdict().items():
+            whole_batch = alone.batch(step)
+            for name in ("tokens", "labels", "positions", "segments"):
+                whole = getattr(whole_batch, name)
                 joined = np.concatenate([getattr(piece, name) for piece in pieces], axis=1)
                 np.testing.assert_array_equal(joined, whole)
 

@@ -28,7 +28,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from adakd_jax.config.distill import DistillConfig
-from adakd_jax.distill import Head, Signals, vocab_distillation_loss
+from adakd_jax.distill import Head, Signals, keep_top, vocab_distillation_loss
 
 rng = np.random.default_rng(0)
 rows, length, vocabulary, width = 8, 12, 32, 8
@@ -60,6 +60,16 @@ def loss_on(axes):
     return jax.value_and_grad(value, (0, 1), has_aux=True)
 
 
+def cached_on(axes):
+    def value(student, weight, kept, labels):
+        return vocab_distillation_loss(
+            config, student, Head(weight, vocabulary), None, None, labels, signals,
+            cached=kept, chunk_size=4, batch_axes=axes,
+        )
+
+    return jax.value_and_grad(value, (0, 1), has_aux=True)
+
+
 expected = jax.jit(loss_on(()))(*arrays, labels)
 mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 found = {}
@@ -81,6 +91,17 @@ with jax.set_mesh(mesh):
             float(np.max(np.abs(a - b)) / (1e-6 + np.max(np.abs(b))))
             for a, b in zip(numbers(results), numbers(expected), strict=True)
         )
+    kept = keep_top(jnp.asarray(arrays[2] @ arrays[3].T), jnp.maximum(labels, 0), 5)
+    kept = jax.tree.map(np.asarray, kept)
+    weight = NamedSharding(mesh, P("tensor", "fsdp"))
+    run = jax.jit(cached_on(("data", "fsdp")), in_shardings=(batch, weight, batch, batch))
+    expected = jax.jit(cached_on(()))(*arrays[:2], kept, labels)
+    found["cached teacher"] = max(
+        float(np.max(np.abs(a - b)) / (1e-6 + np.max(np.abs(b))))
+        for a, b in zip(
+            numbers(run(*arrays[:2], kept, labels)), numbers(expected), strict=True
+        )
+    )
 print(json.dumps(found))
 """
 
@@ -96,7 +117,7 @@ def test_every_sharding_of_the_head_gives_the_loss_of_one_device():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     errors = json.loads(done.stdout.splitlines()[-1])
-    assert set(errors) == {"whole", "vocabulary", "embed", "both"}
+    assert set(errors) == {"whole", "vocabulary", "embed", "both", "cached teacher"}
     assert max(errors.values()) < 1e-5, errors
 
 

@@ -72,6 +72,12 @@ class DistillConfig(Stage):
         "computing them twice: 2·tokens·V numbers of this type per device; bfloat16 rounds them",
     )
 
+    cached_tail: Literal["bucket", "even"] = Field(
+        default="bucket",
+        description="with `teacher.cache`, how the tokens that it does not name are compared. "
+        "bucket: their mass, as one token; even: each, as if the teacher spread the mass evenly",
+    )
+
     @property
     def has_kd(self) -> bool:
         """Whether the distillation loss counts at any step."""

@@ -1,0 +1,1 @@
+"""A teacher on disk: its likeliest next tokens in every response, written once, read often."""
