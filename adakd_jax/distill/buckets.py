@@ -55,7 +55,7 @@ def compared_with(
 
     Buckets are exact for equal models and never overestimate a divergence, but they ask nothing of
     the student's distribution over the tokens that the cache does not name. Spreading asks for an
-    even one: nearer to the teacher's where the student has much mass there.
+    even one, and equal models have a small loss.
 
     Args:
         tail: `DistillConfig.cached_tail`.
