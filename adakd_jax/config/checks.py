@@ -7,7 +7,7 @@ the rules of a stage whenever that stage is built, in Python as on the command l
 import os
 
 from adakd_jax.config.distill import DistillConfig
-from adakd_jax.config.stage import Check, Conflict, Stage, flatten, stages_in
+from adakd_jax.config.stage import Check, Conflict, stages_in
 
 _RANKED = ("top_ratio", "latf")
 _OF_LOGITS = ("dtkd", "logit_standardization")
@@ -234,30 +234,6 @@ def _revision_of_a_hub_id(revision: str | None, path: str) -> Conflict | None:
     if revision is None or not (is_file or "://" in path):
         return None
     return Conflict("only hub models have revisions", "revision null, or path a hub id OWNER/NAME")
-
-
-def remarks(config: Stage) -> list[str]:
-    """Returns what a run's settings leave without effect: no mistake, but worth a line."""
-    values = flatten(config)
-    found = []
-    if values["data.validation"] is None and values["data.validation_fraction"] == 0:
-        found.append(
-            "no held-out rows: nothing is evaluated, and no best checkpoint is kept "
-            "(give data.validation or data.validation_fraction)"
-        )
-    elif values["data.template"] == "text" and values["evaluation.generate_examples"] > 0:
-        found.append("data.template text has no prompts: no answers are generated")
-    if values["teacher"] is not None and not values["distill"].has_teacher:
-        found.append(
-            "distill.kd_weight 0: the teacher does not teach, it is only compared with; this is "
-            "supervised fine-tuning (teacher null loads none)"
-        )
-    if values.get("teacher.cache") is not None:
-        found.append(
-            "teacher.cache: the teacher is not there to compare with, so evaluations have no KL; "
-            "measure the finished student with adakd_jax.evaluate --teacher"
-        )
-    return found
 
 
 DATA_CHECKS = (

@@ -15,13 +15,8 @@ from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.training.data import read_data
 from adakd_jax.training.loop import CompiledSteps
 from adakd_jax.training.measure import held_out_of
-from adakd_jax.training.prepare import (
-    Run,
-    describe,
-    load_student,
-    load_teacher,
-    vocabulary_note,
-)
+from adakd_jax.training.models import describe, load_student, load_teacher, vocabulary_note
+from adakd_jax.training.prepare import Run
 from adakd_jax.training.run import compiled_step
 from adakd_jax.training.state import TrainState
 from adakd_jax.training.step import StepParts

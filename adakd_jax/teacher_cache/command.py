@@ -18,7 +18,7 @@ from adakd_jax.teacher_cache.verify import what_is_lost
 from adakd_jax.teacher_cache.weights import LoadedTeacher
 from adakd_jax.teacher_cache.writing import write_cache
 from adakd_jax.training.data import read_data
-from adakd_jax.training.prepare import describe, load_student, load_teacher
+from adakd_jax.training.models import describe, load_student, load_teacher
 
 _STREAM = 0xCAC4E  # keeps the sample that is verified apart from other uses of the seed
 

@@ -11,7 +11,7 @@ from adakd_jax.eval.model import run_config
 from adakd_jax.hf.locate import ModelNotFoundError
 from adakd_jax.hf.student import init_student
 from adakd_jax.models.lora import split_adapters
-from adakd_jax.training.prepare import load_teacher
+from adakd_jax.training.models import load_teacher
 
 
 class BaseNotFoundError(ModelNotFoundError):

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from adakd_jax.axes import BATCH_AXES, CachedTeacher, TokenBatch
 from adakd_jax.config import RunConfig, TeacherConfig
+from adakd_jax.config.remarks import remarks
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.student import compute_dtype
 from adakd_jax.models.config import AttentionImplementation, DecoderConfig
@@ -29,7 +30,8 @@ from adakd_jax.teacher_cache.reading import TeacherCache
 from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.cached import open_cache
 from adakd_jax.training.learned import initial_learned
-from adakd_jax.training.prepare import step_parts, teacher_dtype, teacher_quantization
+from adakd_jax.training.models import teacher_dtype, teacher_quantization
+from adakd_jax.training.prepare import step_parts
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, make_train_step
 
@@ -80,6 +82,8 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
         ValueError: an architecture that is not supported.
     """
     console = console or Console()
+    for remark in remarks(config):
+        console.print(f"note     {remark}", soft_wrap=True)
     shapes = run_shapes(config)
     train_step, (state, *others) = abstract_step(config, shapes)
     with console.status("compiling the train step from shapes"):

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from adakd_jax.config import DistiLlm, Gkd, RunConfig
 from adakd_jax.config.provenance import check_same_run, check_writable, write_provenance
+from adakd_jax.config.remarks import remarks
 from adakd_jax.eval.answers import end_tokens
 from adakd_jax.eval.suite import HeldOut
 from adakd_jax.eval.table import metrics_table
@@ -63,6 +64,8 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
         TrainingDivergedError: too many non-finite updates in a row.
     """
     console = console or default_console()
+    for remark in remarks(config):
+        console.print(f"note     {remark}", soft_wrap=True)
     check_same_run(config.run_dir, config)
     refuse_to_overwrite(_export_path(config))
     if is_first():

@@ -15,7 +15,7 @@ from adakd_jax.config import (
     TrainingConfig,
     UniformScore,
 )
-from adakd_jax.config.checks import remarks
+from adakd_jax.config.remarks import remarks
 from adakd_jax.config.stage import COMBINATION, flatten, known_values
 from adakd_jax.config.teacher_cache import CacheCommand
 

@@ -10,7 +10,7 @@ from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.models.quantized import quantization_of
 from adakd_jax.training.dry_run import _bytes, run_shapes
-from adakd_jax.training.prepare import describe, load_teacher
+from adakd_jax.training.models import describe, load_teacher
 from adakd_jax.training.records import read_records
 from tests.hf.tiny import TINY_LLAMA, make_pretrained
 from tests.training.tiny_run import run

@@ -15,7 +15,7 @@ from adakd_jax.hf.load import load_pretrained
 from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.loop import TrainingDivergedError
-from adakd_jax.training.prepare import vocabulary_note
+from adakd_jax.training.models import vocabulary_note
 from adakd_jax.training.records import read_records
 from adakd_jax.training.saved_student import load_student
 from tests.hf.tiny import TINY_LLAMA, make_pretrained
