@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
 # What part of an array: a slice with start and stop for every dimension.
@@ -127,7 +127,12 @@ def _joined(array: jax.Array, layer: int | None) -> np.ndarray:
 
 
 def _layer(array: jax.Array, layer: int | None) -> jax.Array:
-    return array if layer is None else _taken(array, layer)
+    """One layer of an array on one device, which inside of the context of a mesh is not of it."""
+    if layer is None:
+        return array
+    alone = Mesh(np.array(list(array.sharding.device_set)), ("alone",))
+    with jax.set_mesh(alone):
+        return _taken(array, layer)
 
 
 def _take(array: jax.Array, layer: Any) -> jax.Array:

@@ -62,7 +62,8 @@ def check_weights(hf_config, folder, mesh_config, rounded=()):
     options = {"mesh": mesh, "rules": lambda path: parameter_spec(path, rules)}
     read = load_pretrained(folder / "whole", **options)
     assert_same(read.params, params, mesh, rules)
-    (again, *_) = save_weights(config, read.params, hf_config, folder / "again")
+    with entered(mesh):  # as the end of a run does
+        (again, *_) = save_weights(config, read.params, hf_config, folder / "again")
     assert again.read_bytes() == file.read_bytes()
     for how in rounded:
         model = load_pretrained(folder / "whole", quantization=how, **options)

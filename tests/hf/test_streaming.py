@@ -52,7 +52,8 @@ def test_two_processes_export_together_what_each_holds_half_of(tmp_path):
     ]
     told = [process.communicate(timeout=400) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    assert [output.splitlines()[-1] for output, _ in told] == ["0.5", "0.5"]
+    # Gloo, the transport, writes to the same output.
+    assert all("0.5" in output.splitlines() for output, _ in told), told
     files = {file.name: file.read_bytes() for file in whole.iterdir()}
     assert {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()} == files
 
