@@ -182,7 +182,8 @@ def readable(lengths: np.ndarray, count: int) -> np.ndarray:
 
 def _documents(batch: TokenBatch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Tokens and labels of each document, in the order of the rows."""
-    for tokens, labels, _, segments in zip(*map(np.asarray, batch), strict=True):
+    rows = map(np.asarray, (batch.tokens, batch.labels, batch.segments))
+    for tokens, labels, segments in zip(*rows, strict=True):
         for number in range(1, segments.max() + 1):
             yield tokens[segments == number], labels[segments == number]
 

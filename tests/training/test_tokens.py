@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adakd_jax.axes import IGNORE, TokenBatch
+from adakd_jax.axes import IGNORE
 from adakd_jax.config import DistillConfig
 from adakd_jax.data.token_text import text_pieces, token_texts
 from adakd_jax.distill import Signals, select_top_ratio, token_scores
@@ -41,7 +41,7 @@ def report_of(config):
 
 @pytest.fixture
 def first_batch():
-    return TokenBatch(*(jnp.asarray(x[0]) for x in random_batch(3)))
+    return jax.tree.map(lambda x: jnp.asarray(x[0]), random_batch(3))
 
 
 def test_a_view_is_what_the_whole_logits_say(pair, first_batch):
