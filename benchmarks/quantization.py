@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from adakd_jax.axes import TokenBatch
 from adakd_jax.eval.likelihood import likelihood
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.pretrained import Pretrained
@@ -74,7 +73,7 @@ def main() -> None:
     tokens = 0
     for variant, reference in track(COMPARED, description="comparing"):
         model, other = read(variant), read(reference)
-        batches_of = (TokenBatch(*map(jnp.asarray, batch)) for batch in batches)
+        batches_of = (jax.tree.map(jnp.asarray, batch) for batch in batches)
         found = likelihood(model.graphdef, model.params, other.graphdef, other.params, batches_of)
         tokens = found.tokens
         table.add_row(

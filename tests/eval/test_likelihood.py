@@ -58,7 +58,8 @@ def oracle(student, teacher, batches):
         for graphdef, params in (student, teacher):
             model = nnx.merge(graphdef, params)
             hidden = np.asarray(
-                jax.jit(model)(*map(jnp.asarray, (batch[0], *batch[2:]))), np.float64
+                jax.jit(model)(*map(jnp.asarray, (batch.tokens, batch.positions, batch.segments))),
+                np.float64,
             )
             scores.append(hidden @ np.asarray(model.head().weight, np.float64).T)
         for row, place in np.argwhere(batch.labels != IGNORE):
@@ -109,7 +110,10 @@ def test_calibration_is_that_of_every_response_token(tiny_model, teacher, batche
     found = document_sums(*tiny_model, *teacher, batches, chunk_size=5).calibration
     model, rows = nnx.merge(*tiny_model), []
     for batch in batches:
-        hidden = np.asarray(jax.jit(model)(*map(jnp.asarray, (batch[0], *batch[2:]))), np.float64)
+        hidden = np.asarray(
+            jax.jit(model)(*map(jnp.asarray, (batch.tokens, batch.positions, batch.segments))),
+            np.float64,
+        )
         log_p = log_softmax(hidden @ np.asarray(model.head().weight, np.float64).T)
         learned = batch.labels != IGNORE
         right = log_p[learned].argmax(-1) == batch.labels[learned]
