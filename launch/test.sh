@@ -7,4 +7,4 @@ PYTHON="${PYTHON:-python3}"
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
 echo "Installing adakd_jax and its test dependencies into .venv (a few minutes the first time) …"
 .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check -e ".[test]"
-JAX_PLATFORMS=cpu exec .venv/bin/python -m pytest -n 2 "$@"
+JAX_PLATFORMS=cpu exec .venv/bin/python -m pytest -n 2 --dist loadgroup "$@"
