@@ -46,14 +46,11 @@ def generation_table(results: Results) -> Iterator[str]:
         f"prompts of {PROMPT}**"
     )
     yield ""
-    yield "| | ours, tokens/s | torch + transformers, tokens/s | ours against torch | peak GiB |"
-    yield "|---|--:|--:|--:|--:|"
+    yield "| | ours, tokens/s | torch + transformers, tokens/s | ours against torch |"
+    yield "|---|--:|--:|--:|"
     for case, (ours, torch) in zip(GENERATION, rows, strict=True):
         if ours is None or torch is None:
             continue
         rates = [row.response_tokens / row.seconds for row in (ours, torch)]
-        yield (
-            f"| {case.title} | {rates[0]:.0f} | {rates[1]:.0f} | {rates[0] / rates[1]:.2f}× "
-            f"| {ours.peak_gib:.1f}, {torch.peak_gib:.1f} |"
-        )
+        yield (f"| {case.title} | {rates[0]:.0f} | {rates[1]:.0f} | {rates[0] / rates[1]:.2f}× |")
     yield ""
