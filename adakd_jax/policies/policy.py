@@ -19,8 +19,8 @@ class Responses(NamedTuple):
     """The batch of a step [A', rows held, T], the replay after it, and what is recorded of it."""
 
     batch: TokenBatch
-    replay: Replay | None = None
-    metrics: dict[str, float] = {}  # noqa: RUF012 - never written to
+    replay: Replay | None
+    metrics: dict[str, float]
 
 
 class DatasetResponses:
@@ -34,7 +34,7 @@ class DatasetResponses:
         self, params: Any, replay: Replay | None, step: int, batch: TokenBatch, info: StepInfo
     ) -> Responses:
         """The batch as it is."""
-        return Responses(batch)
+        return Responses(batch, None, {})
 
     def evaluated(self, replay: Replay | None, scores: dict[str, float]) -> Replay | None:
         """Evaluations change nothing."""

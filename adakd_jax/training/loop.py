@@ -4,6 +4,7 @@ stops.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -132,6 +133,44 @@ class CompiledSteps:
         self._console.print(f"train step compiled{which} in {took}")
 
 
+@dataclass(frozen=True)
+class BetweenSteps:
+    """Evaluates, watches and saves after the steps that the schedule says."""
+
+    schedule: Schedule
+    recorder: Recorder
+    display: TrainingDisplay
+    log: MetricsLog | NoLog
+    checkpoints: Checkpoints
+    responses: DatasetResponses
+    held_out: HeldOut | None
+    watch: Callable[[TrainState], None] | None
+
+    def __call__(self, state: TrainState, done: int, last: bool) -> TrainState:
+        """What is due after `done` steps; a last state, and one that was evaluated, is saved."""
+        every = self.schedule.evaluate_every
+        held_out = self.held_out if every and done % every == 0 else None
+        watch = self.watch if done in self.schedule.watch_at else None
+        saves = last or held_out is not None or done % self.schedule.save_every == 0
+        if watch is None and not saves:
+            return state
+        self.recorder.flush()
+        rank = None
+        if held_out is not None:
+            scores = held_out(state)
+            state = state._replace(replay=self.responses.evaluated(state.replay, scores))
+            self.log.write(done, scores, kind="eval")
+            self.display.note(_held_out_line(done, scores))
+            rank = scores.get("reverse_kl", scores.get("nll"))
+        if watch is not None:
+            watch(state)
+        if saves:
+            self.checkpoints.save(state, held_out_loss=rank)
+        if not last:
+            self.recorder.restart_clock()
+        return state
+
+
 def fit(
     step_fn: TrainStep,
     state: TrainState,
@@ -180,6 +219,9 @@ def fit(
     display, stopped = TrainingDisplay(console, schedule.total_steps, start), False
     with StopRequest() as stop, display:
         recorder = Recorder(log, display, schedule)
+        between = BetweenSteps(
+            schedule, recorder, display, log, checkpoints, responses, held_out, watch
+        )
         for index, batch, info in batches.iterate(start):
             taken = responses.of_step(state.params, state.replay, index, batch, info)
             without = state._replace(replay=None)
@@ -188,25 +230,9 @@ def fit(
             recorder.push(done, metrics | taken.metrics, info)
             stopped = any_of(stop.name is not None)
             last = done == schedule.total_steps or stopped
-            scores = None
-            if held_out and schedule.evaluate_every and done % schedule.evaluate_every == 0:
-                recorder.flush()
-                scores = held_out(state)
-                state = state._replace(replay=responses.evaluated(state.replay, scores))
-                log.write(done, scores, kind="eval")
-                display.note(_held_out_line(done, scores))
-            if watch and done in schedule.watch_at:
-                recorder.flush()
-                watch(state)
-            if last or done % schedule.save_every == 0 or scores is not None:
-                recorder.flush()
-                rank = None if scores is None else scores.get("reverse_kl", scores.get("nll"))
-                checkpoints.save(state, held_out_loss=rank)
+            state = between(state, done, last)
             if last:
                 break
-            busy = scores is not None or done % schedule.save_every == 0
-            if busy or done in schedule.watch_at:
-                recorder.restart_clock()
         checkpoints.wait()
         stopped = stopped or any_of(stop.name is not None)
     return state, (stop.name or "signal to another process") if stopped else None

@@ -222,14 +222,7 @@ def _fit(
             state,
             run.teaching_params,
             run.batches,
-            schedule=Schedule(
-                total_steps=run.batches.total_steps,
-                save_every=config.checkpoint.every_steps,
-                log_every=config.logging.every_steps,
-                evaluate_every=config.evaluation.every_steps,
-                max_bad_steps=config.training.max_bad_steps,
-                watch_at=snapshots.steps if snapshots is not None else frozenset(),
-            ),
+            schedule=_schedule(run, snapshots),
             checkpoints=checkpoints,
             log=log,
             console=console,
@@ -240,6 +233,18 @@ def _fit(
             any_of=any_of(run.mesh),
             responses=responses_of(run),
         )
+
+
+def _schedule(run: Run, snapshots: TokenSnapshots | None) -> Schedule:
+    config = run.config
+    return Schedule(
+        total_steps=run.batches.total_steps,
+        save_every=config.checkpoint.every_steps,
+        log_every=config.logging.every_steps,
+        evaluate_every=config.evaluation.every_steps,
+        max_bad_steps=config.training.max_bad_steps,
+        watch_at=snapshots.steps if snapshots is not None else frozenset(),
+    )
 
 
 def _export(run: Run, state: TrainState, results: dict[str, Any], console: Console) -> None:
