@@ -103,7 +103,7 @@ def answers_table(prompt: str, answers: Mapping[str, str]) -> Table:
     table = Table(title=escape(_short(prompt)), title_justify="left", expand=True)
     for name in answers:
         table.add_column(escape(name), ratio=1, overflow="fold")
-    table.add_row(*(escape(_short(answer)) for answer in answers.values()))
+    table.add_row(*(escape(_short(answer) or "(nothing)") for answer in answers.values()))
     return table
 
 

@@ -20,7 +20,7 @@ from adakd_jax.distill import (
 )
 from adakd_jax.distill.buckets import spread
 from adakd_jax.distill.policy import survey
-from tests.distill.test_vocab_loss import SLOTS, VOCABULARY, a_case, head_logits, heads
+from tests.distill.vocab_case import SLOTS, VOCABULARY, a_case, assert_near, head_logits, heads
 
 CACHEABLE = SLOTS | {
     "temperature": [
@@ -78,13 +78,6 @@ def cached_of(case, k):
     return cut(head_logits(case.teacher, heads(case)[1], VOCABULARY), case.labels, k)
 
 
-def agree(one, other, rtol=1e-5):
-    for ours, expected in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        expected = np.asarray(expected, np.float64)
-        assert np.isfinite(expected).all()
-        np.testing.assert_allclose(ours, expected, rtol, rtol * np.abs(expected).max() + 1e-6)
-
-
 def random_config(seed):
     rng = np.random.default_rng(seed)
     pick = {slot: found[rng.integers(len(found))] for slot, found in CACHEABLE.items()}
@@ -103,7 +96,9 @@ CONFIGS = [DistillConfig(ce_weight=0.3), *map(random_config, range(3))]
 def test_chunks_equal_the_dense_loss_of_the_same_buckets(config):
     case = a_case(3)
     cached = cached_of(case, 4)
-    agree(run("cached", config, case, cached, -3.0), run("buckets", config, case, cached, -3.0))
+    assert_near(
+        run("cached", config, case, cached, -3.0), run("buckets", config, case, cached, -3.0)
+    )
 
 
 EXACT = [
@@ -120,7 +115,7 @@ EXACT = [
 def test_nothing_is_lost_where_nothing_is_cut(config, k):
     case = a_case(5)
     cached = cached_of(case, k)
-    agree(run("cached", config, case, cached), run("whole", config, case, cached), 2e-5)
+    assert_near(run("cached", config, case, cached), run("whole", config, case, cached), 2e-5)
 
 
 def test_the_loss_nears_that_of_the_whole_vocabulary_as_k_grows():

@@ -2,7 +2,6 @@
 
 import itertools
 from functools import partial
-from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,60 +13,19 @@ from adakd_jax.config import distill as settings
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.distill import (
     Features,
-    Head,
     Signals,
     distillation_loss,
     vocab_distillation_loss,
 )
-
-SHAPE, VOCABULARY = (2, 9), 11
-
-
-class Case(NamedTuple):
-    """Hidden states [2, 9, D], heads' weights and biases, labels."""
-
-    student: np.ndarray
-    student_weight: np.ndarray
-    student_bias: np.ndarray
-    teacher: np.ndarray
-    teacher_weight: np.ndarray
-    teacher_bias: np.ndarray
-    labels: np.ndarray
-
-
-def a_case(seed=0, masked=0.35, rows=(VOCABULARY + 2, VOCABULARY + 5)):
-    rng = np.random.default_rng(seed)
-    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
-    labels = rng.integers(0, VOCABULARY, SHAPE).astype(np.int32)
-    labels[rng.random(SHAPE) < masked] = IGNORE
-    return Case(
-        draw(*SHAPE, 4), draw(rows[0], 4), draw(rows[0]),
-        draw(*SHAPE, 6), draw(rows[1], 6), draw(rows[1]),
-        labels,
-    )  # fmt: skip
-
-
-def heads(case, student=None, teacher=None, biased=True, scale=0.7, soft_cap=5.0):
-    weights = (
-        case.student_weight if student is None else student[0],
-        case.teacher_weight if teacher is None else teacher[0],
-    )
-    biases = (
-        case.student_bias if student is None else student[1],
-        case.teacher_bias if teacher is None else teacher[1],
-    )
-    return (
-        Head(weights[0], VOCABULARY, biases[0] if biased else None, scale, soft_cap),
-        Head(weights[1], VOCABULARY + 3, biases[1] if biased else None, 1.0, None),
-    )
-
-
-def head_logits(hidden, head, size):
-    z = (jnp.einsum("btd,vd->btv", hidden, head.weight))[..., :size]
-    if head.bias is not None:
-        z = z + head.bias[None, None, :size]
-    z = z * head.scale
-    return z if head.soft_cap is None else head.soft_cap * jnp.tanh(z / head.soft_cap)
+from tests.distill.vocab_case import (
+    SHAPE,
+    SLOTS,
+    VOCABULARY,
+    a_case,
+    assert_near,
+    head_logits,
+    heads,
+)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -110,23 +68,10 @@ def agree(config, case, ratio, chunk_size=4, biased=True, scale=0.7, soft_cap=5.
     options = (chunk_size, biased, scale, soft_cap)
     chunked = run("chunked", config, options, case, np.float32(ratio), cotangent)
     dense = run("dense", config, options, case, np.float32(ratio), cotangent)
-    for ours, expected in zip(jax.tree.leaves(chunked), jax.tree.leaves(dense), strict=True):
-        expected = np.asarray(expected, np.float64)
-        assert np.isfinite(expected).all()
-        np.testing.assert_allclose(ours, expected, 1e-5, 1e-5 * np.abs(expected).max() + 1e-7)
+    assert_near(chunked, dense)
     return chunked
 
 
-def rules(slot):
-    return [kind() for kind in get_args(get_args(slot)[0])]
-
-
-SLOTS = {
-    "score": rules(settings.Score),
-    "focus": rules(settings.Focus),
-    "temperature": rules(settings.Temperature),
-    "divergence": rules(settings.Divergence),
-}
 EACH = [(slot, rule) for slot, found in SLOTS.items() for rule in found]
 
 

@@ -40,3 +40,4 @@ def test_answers_are_shown_as_they_are_and_not_endless():
     text = printed(answers_table("What [b]?", {"teacher": "[red]plain[/]", "student": "x" * 2000}))
     assert "What [b]?" in text and "[red]plain[/]" in text
     assert text.count("x") == 599 and "…" in text
+    assert "(nothing)" in printed(answers_table("What?", {"student": " \n"}))
