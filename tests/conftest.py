@@ -17,6 +17,7 @@ CHECKED = ("axes", "sharding", "data", "models", "hf", "distill", "training", "e
 install_import_hook([f"adakd_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/adakd_jax/tests"))
@@ -28,3 +29,16 @@ if importlib.util.find_spec("torch") is None:
     collect_ignore_glob.append("*/test_parity_*.py")
 if importlib.util.find_spec("peft") is None:
     collect_ignore_glob.append("*/test_parity_peft.py")
+
+
+@pytest.fixture
+def libtpu(monkeypatch):
+    """Compiles for TPUs that are not there."""
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    # Otherwise two test processes at once are one too many.
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # What is compiled for an absent device cannot be read back from the compilation cache.
+    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
+    yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)

@@ -11,20 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
-
 from adakd_jax.config import RunConfig
 from adakd_jax.config.yaml_file import dump_yaml
 from adakd_jax.hf.export import save_pretrained
 from benchmarks.suite import ROOT
-from tests.hf.tiny import (
-    CHAT_TEMPLATE,
-    SENTENCES,
-    SPECIAL,
-    TINY_LLAMA,
-    make_pretrained,
-    make_tokenizer,
-)
+from tests.hf.tiny import SENTENCES, tiny_teacher
 
 STEPS = 40
 TIMEOUT_SECONDS = 300.0
@@ -104,18 +95,6 @@ class Workplace:
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_suffix(".log").unlink(missing_ok=True)
         return folder
-
-
-def tiny_teacher() -> Any:
-    """Three layers, 320 tokens, random weights."""
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(),
-        bos_token=SPECIAL[1],
-        eos_token=SPECIAL[2],
-        pad_token=SPECIAL[2],
-        chat_template=CHAT_TEMPLATE,
-    )
-    return make_pretrained(TINY_LLAMA | {"max_position_embeddings": 128}, tokenizer)
 
 
 def environment(compilations: Path) -> dict[str, str]:

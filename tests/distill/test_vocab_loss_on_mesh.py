@@ -1,10 +1,6 @@
 """The chunked loss over several devices: the same numbers, and flat memory on a TPU."""
 
-import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.distill import Head, Signals, vocab_distillation_loss
+from tests.own_process import told_by
 
 # Eight devices need a process of their own: the count is fixed when JAX starts.
 ON_EIGHT_DEVICES = """
@@ -107,32 +104,15 @@ print(json.dumps(found))
 
 
 def test_every_sharding_of_the_head_gives_the_loss_of_one_device():
-    done = subprocess.run(
-        [sys.executable, "-c", ON_EIGHT_DEVICES],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    errors = json.loads(done.stdout.splitlines()[-1])
+    errors = told_by("-c", ON_EIGHT_DEVICES)
     assert set(errors) == {"whole", "vocabulary", "embed", "both", "cached teacher"}
     assert max(errors.values()) < 1e-5, errors
 
 
-@pytest.fixture(scope="module")
-def tpu_pod():
+@pytest.fixture
+def tpu_pod(libtpu):
     """Sixteen TPU v5e that are not there: enough to compile for."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("TPU_SKIP_MDS_QUERY", "1")
-    patch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    # What is compiled for an absent device cannot be read back from the compilation cache.
-    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
-    yield topologies.get_topology_desc("v5e:4x4", platform="tpu").devices
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
-    patch.undo()
+    return topologies.get_topology_desc("v5e:4x4", platform="tpu").devices
 
 
 VOCABULARY, STUDENT, TEACHER = 151_936, 1536, 3584

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.write import save_weights
@@ -98,3 +99,15 @@ def tokenizer_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.chat_template": CHAT_TEMPLATE,
     }
+
+
+def tiny_teacher() -> Pretrained:
+    """Three layers, 320 tokens, a chat template, random weights."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=make_tokenizer(),
+        bos_token=SPECIAL[1],
+        eos_token=SPECIAL[2],
+        pad_token=SPECIAL[2],
+        chat_template=CHAT_TEMPLATE,
+    )
+    return make_pretrained(TINY_LLAMA | {"max_position_embeddings": 128}, tokenizer)

@@ -14,16 +14,9 @@ from tests.models.tiny import CONFIGS
 
 
 @pytest.fixture
-def tpu(monkeypatch):
+def tpu(libtpu):
     """The first device of four that are not there."""
-    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
-    # Otherwise two test processes at once are one too many.
-    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    # What is compiled for an absent device cannot be read back from the compilation cache.
-    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
-    yield topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[0]
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+    return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[0]
 
 
 def test_training_with_splash_attention_compiles_for_tpu(tpu):

@@ -1,6 +1,5 @@
 """The settings of a tiny run, and TPUs to compile for that are not there."""
 
-import jax
 import pytest
 
 from adakd_jax.config.plan import PlanConfig
@@ -67,15 +66,3 @@ def planned():
         return PlanConfig.model_validate({**tiny_settings(**changes), "topology": topology})
 
     return make
-
-
-@pytest.fixture
-def tpu(monkeypatch):
-    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
-    # Otherwise two test processes at once are one too many.
-    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    # What is compiled for an absent device cannot be read back from the compilation cache.
-    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
-    yield
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)

@@ -58,7 +58,7 @@ def test_more_cpu_devices_than_there_are():
     assert len(jax.devices("cpu")) == 1
 
 
-@pytest.mark.usefixtures("tpu")
+@pytest.mark.usefixtures("libtpu")
 def test_a_shape_that_no_slice_has_is_refused():
     with pytest.raises(TopologyError, match=r"v5e:3x5: libtpu has none"):
         devices_of(read_topology("v5e:3x5"))

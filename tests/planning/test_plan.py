@@ -48,7 +48,7 @@ def test_cpu_devices_end_to_end(tmp_path):
     assert plan["operations"]["needed"] > 0 and plan["estimate"] is None
 
 
-@pytest.mark.usefixtures("tpu")
+@pytest.mark.usefixtures("libtpu")
 def test_tpus_end_to_end(planned, tmp_path, monkeypatch):
     texts = []
 
@@ -78,7 +78,7 @@ def test_tpus_end_to_end(planned, tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.usefixtures("tpu")
+@pytest.mark.usefixtures("libtpu")
 def test_the_compilers_refusal_is_understood():
     [device] = devices_of(read_topology("v5e-1"))
     size = 7 * GIB

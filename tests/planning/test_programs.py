@@ -218,7 +218,7 @@ def test_a_collective_behind_other_work_counts_once():
     assert bytes_moved(program, 1.0) == (400 + 1600) + (200 + 200) + 400 + 800
 
 
-@pytest.mark.usefixtures("tpu")
+@pytest.mark.usefixtures("libtpu")
 def test_collectives_of_a_compiled_scan():
     topology = read_topology("v5e:2x4")
     devices = np.array(devices_of(topology)).reshape(2, 4)

@@ -50,7 +50,7 @@ def searched(planned, monkeypatch, per_row):
     return search_for(config, read_topology("v5e-16"), Console(file=io.StringIO()))
 
 
-@pytest.mark.usefixtures("tpu")
+@pytest.mark.usefixtures("libtpu")
 def test_the_fastest_that_fits_is_taken_and_filled(planned, monkeypatch):
     config, plan = searched(planned, monkeypatch, 0.5)
     # On one part of the weights nothing fits; over 16, `dots` does: 12 + 4 rows of 0.5.
@@ -59,7 +59,7 @@ def test_the_fastest_that_fits_is_taken_and_filled(planned, monkeypatch):
     assert plan.most_rows == 7
 
 
-@pytest.mark.usefixtures("tpu")
+@pytest.mark.usefixtures("libtpu")
 def test_a_batch_that_does_not_fit_is_split(planned, monkeypatch):
     config, plan = searched(planned, monkeypatch, 4.0)
     # 7 + 4 rows of 4 do not fit, one row does; with `dots`, it would be 12 + 4.

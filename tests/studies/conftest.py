@@ -4,17 +4,9 @@ import json
 
 import pytest
 import yaml
-from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.hf.export import save_pretrained
-from tests.hf.tiny import (
-    CHAT_TEMPLATE,
-    SENTENCES,
-    SPECIAL,
-    TINY_LLAMA,
-    make_pretrained,
-    make_tokenizer,
-)
+from tests.hf.tiny import SENTENCES, tiny_teacher
 from tests.studies.tiny_study import STEPS, make_study
 
 
@@ -22,15 +14,7 @@ from tests.studies.tiny_study import STEPS, make_study
 def base(tmp_path_factory):
     """The YAML of a run on a tiny teacher."""
     folder = tmp_path_factory.mktemp("base")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(),
-        bos_token=SPECIAL[1],
-        eos_token=SPECIAL[2],
-        pad_token=SPECIAL[2],
-        chat_template=CHAT_TEMPLATE,
-    )
-    model = make_pretrained(TINY_LLAMA | {"max_position_embeddings": 128}, tokenizer)
-    teacher = save_pretrained(model, folder / "teacher")
+    teacher = save_pretrained(tiny_teacher(), folder / "teacher")
     for name, count in (("train", 18), ("held_out", 6)):
         rows = [
             {"instruction": f"Say it {n} times.", "output": SENTENCES[n % 3][: 10 + n]}

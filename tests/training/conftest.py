@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import IGNORE, TokenBatch
 from adakd_jax.config import DistillConfig, OptimizerConfig, RunConfig
@@ -21,14 +20,7 @@ from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
 from adakd_jax.training.records import MetricsLog
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts
-from tests.hf.tiny import (
-    CHAT_TEMPLATE,
-    SENTENCES,
-    SPECIAL,
-    TINY_LLAMA,
-    make_pretrained,
-    make_tokenizer,
-)
+from tests.hf.tiny import SENTENCES, tiny_teacher
 from tests.training.tiny_run import STEPS
 
 VOCAB, LENGTH = 61, 24
@@ -121,17 +113,7 @@ def random_batch(seed: int, micro_batches: int = 1, rows: int = 2) -> TokenBatch
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(),
-        bos_token=SPECIAL[1],
-        eos_token=SPECIAL[2],
-        pad_token=SPECIAL[2],
-        chat_template=CHAT_TEMPLATE,
-    )
-    return save_pretrained(
-        make_pretrained(TINY_LLAMA | {"max_position_embeddings": 128}, tokenizer),
-        tmp_path_factory.mktemp("teacher") / "model",
-    )
+    return save_pretrained(tiny_teacher(), tmp_path_factory.mktemp("teacher") / "model")
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,5 @@
 """Any mesh trains as one device does, and what does not divide is refused."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
@@ -13,20 +8,12 @@ from adakd_jax.config import MeshConfig
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.parameter_axes import PARAMETER_AXES
 from adakd_jax.sharding import AXES, MeshError, check_model, make_mesh, parameter_spec, rules_of
+from tests.own_process import told_by
 from tests.training.conftest import tiny_config
 
 
 def test_any_mesh_gives_the_losses_of_one_device():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.on_mesh"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = told_by("-m", "tests.training.on_mesh", timeout=400)
     assert found["adakd"].pop("moved") > 3  # the ratio, which all meshes must agree about
     found["egad with adapters"].pop("moved")
     assert set(found["adakd"]) == {"data", "fsdp", "tensor", "own rules"}
