@@ -1,6 +1,7 @@
 """What devices send each other in one step, read from the compiled program."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from adakd_jax.planning.hlo import KINDS, Instruction, Program, Run, bytes_of, r
 
 # A reduce-scatter may be an all-reduce whose other parts are dropped, fused under this name.
 _FUSED_SCATTER = "all-reduce-scatter"
+# Between slices a collective is a message to the host, which says what it is part of.
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 
 
 class Collective(NamedTuple):
@@ -54,7 +57,10 @@ def collectives_of(
     """
     found: dict[tuple[str, tuple[int, ...]], list[float]] = {}
     for kind, run in _collective_runs(program, unknown_rounds):
-        members = first_group(run.instruction.attributes, mesh.devices.size)
+        if run.instruction.opcode == "send":
+            members = _one_in_each_slice(mesh)
+        else:
+            members = first_group(run.instruction.attributes, mesh.devices.size)
         if len(members) < 2:
             continue
         if kind == "all-reduce" and _scatters(run.computation, program):
@@ -81,11 +87,23 @@ def _collective_runs(program: Program, unknown_rounds: float) -> Iterator[tuple[
         for name in instruction.called("calls")
     }
     for run in runs(program, unknown_rounds, into_fusions=True):
+        between = _BETWEEN_SLICES.search(run.instruction.attributes)
+        if run.instruction.opcode == "send" and between is not None:
+            yield between[1].lower().replace("_", "-"), run
+            continue
         kind = run.instruction.opcode.removesuffix("-start")
         if kind not in KINDS:
             continue
         if id(run.computation) not in fused or not is_handed_on(run.instruction, run.computation):
             yield kind, run
+
+
+def _one_in_each_slice(mesh: Mesh) -> tuple[int, ...]:
+    """Places of the first device of every slice: the same part of the data in each."""
+    first: dict[int, int] = {}
+    for place, device in enumerate(mesh.devices.flat):
+        first.setdefault(getattr(device, "slice_index", 0), place)
+    return tuple(first.values())
 
 
 def _collective(

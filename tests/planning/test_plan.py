@@ -79,6 +79,21 @@ def test_tpus_end_to_end(planned, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("libtpu")
+def test_slices_send_each_other_their_part_of_the_gradients(planned, tmp_path):
+    file = tmp_path / "plan.json"
+    config = planned("v5e:1x1", mesh={"slices": 2}, json=str(file))
+    assert run_plans(config, search=False, console=Console(file=io.StringIO()))
+    [plan] = json.loads(file.read_text())
+    assert plan["mesh"] == {"data": 2, "fsdp": 1, "tensor": 1}
+    [reduced] = [one for one in plan["collectives"] if one["kind"] == "all-reduce"]
+    assert reduced["crosses_slices"] and reduced["group"] == 2
+    # The gradients of all weights, in float32 or less, are as large as these or half of it.
+    student = plan["memory"]["parts"]["student"]
+    assert 0.4 * student < reduced["size"] < 1.5 * student
+    assert plan["estimate"]["parts"]["network"] > 0
+
+
+@pytest.mark.usefixtures("libtpu")
 def test_the_compilers_refusal_is_understood():
     [device] = devices_of(read_topology("v5e-1"))
     size = 7 * GIB
