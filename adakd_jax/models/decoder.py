@@ -14,7 +14,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from adakd_jax.axes import Head, keep_rows_split
 from adakd_jax.models.attention import attention
-from adakd_jax.models.cache import KVCache, Stored, read_layer, write_layer
+from adakd_jax.models.cache import (
+    KEY_SLOTS,
+    VALUE_SLOTS,
+    KVCache,
+    Stored,
+    read_layer,
+    write_layer,
+)
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.layers import Embedding, Layer, Norm
 from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers
@@ -166,10 +173,11 @@ class Decoder(nnx.Module):
         def apply(layer: Layer, carry: DecodeCarry, place: LayerPlace) -> DecodeCarry:
             x, keys, values = carry
             query, key, value = layer.queries_keys_values(x, place.rotary)
-            keys = write_layer(keys, key, place.index, cache.index)
-            values = write_layer(values, value, place.index, cache.index)
-            seen = (read_layer(stored, place.index, query.dtype) for stored in (keys, values))
-            return layer.finish(x, attend(query, *seen, window=place.window)), keys, values
+            keys = write_layer(keys, key, place.index, cache.index, KEY_SLOTS)
+            values = write_layer(values, value, place.index, cache.index, VALUE_SLOTS)
+            key = read_layer(keys, place.index, query.dtype, KEY_SLOTS)
+            value = read_layer(values, place.index, query.dtype, VALUE_SLOTS)
+            return layer.finish(x, attend(query, key, value, window=place.window)), keys, values
 
         carry = (self._embed(tokens, positions), cache.keys, cache.values)
         if views is None:
