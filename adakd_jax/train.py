@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             from adakd_jax.training.run import run_job
 
             join(config.processes)
-            with ending_together(PROG):
+            with ending_together(PROG), user_errors(PROG):
                 run_job(config, [*PROG.split(), *arguments])
 
 

@@ -26,6 +26,8 @@ class Responses(NamedTuple):
 class DatasetResponses:
     """The responses that the data set has: `offline`, and `seqkd`, whose data the teacher wrote."""
 
+    ask_student = False  # whether a step's responses wait for the weights of the step before
+
     def initial(self) -> Replay | None:
         """There is nothing to replay."""
         return None
@@ -45,6 +47,8 @@ class StudentResponses(DatasetResponses):
     """`gkd` and `distillm`: in some steps the student answers the step's own prompts, or earlier
     answers are replayed. Everything follows from seed, step, weights and replay.
     """
+
+    ask_student = True
 
     def __init__(
         self,

@@ -223,6 +223,8 @@ def fit(
             schedule, recorder, display, log, checkpoints, responses, held_out, watch
         )
         for index, batch, info in batches.iterate(start):
+            if responses.ask_student:  # which waits for the step before: not this one's time
+                recorder.flush()
             taken = responses.of_step(state.params, state.replay, index, batch, info)
             without = state._replace(replay=None)
             state, metrics = step_fn(without, teacher_params, place(taken.batch), base)

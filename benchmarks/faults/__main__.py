@@ -18,7 +18,7 @@ from benchmarks.faults import of_checkpoints, of_disks, of_folders, of_inputs
 from benchmarks.faults.kills import killed_run
 from benchmarks.faults.observation import Case, to_json
 from benchmarks.faults.report import hits, kept, table, write_into_readme
-from benchmarks.faults.workplace import Workplace
+from benchmarks.faults.workplace import POLICIES, Workplace
 from benchmarks.suite import ROOT
 
 CASES = (
@@ -115,15 +115,16 @@ def _try_others(
 def _try_kills(
     place: Workplace, arguments: argparse.Namespace, results: dict[str, Any], console: Console
 ) -> None:
-    reference = of_checkpoints.reference(place)
     while len(hits(results)) < arguments.kills:
         index = len(results["runs"])
+        policy = list(POLICIES)[index % len(POLICIES)]
         run = killed_run(
             place,
             f"killed_{index}",
-            reference,
+            of_checkpoints.reference(place, policy),
             random.Random(1000 * arguments.seed + index),
             lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+            policy=policy,
         )
         results["runs"].append(run)
         _write(arguments.results, results)

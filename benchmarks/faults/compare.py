@@ -12,6 +12,8 @@ _TIMED = (
     "response_tokens_per_second",
     "host_peak_gib",
     "device_peak_gib",
+    "generating_seconds",
+    "generating_share",
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.faults.compare import difference
-from benchmarks.faults.workplace import Training, Workplace, recorded, saved_steps
+from benchmarks.faults.workplace import POLICIES, Training, Workplace, recorded, saved_steps
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 # Of each phase, up to how many seconds after its beginning the signal is sent.
@@ -85,6 +85,7 @@ def killed_run(
     rng: random.Random,
     tell: Callable[[str], None],
     kills: int = KILLS_OF_A_RUN,
+    policy: str = "offline",
 ) -> dict[str, Any]:
     """Kills a run again and again, the last time while it exports, then lets it end.
 
@@ -92,7 +93,7 @@ def killed_run(
         its kills and how it differs from the run that was left alone, in JSON values.
     """
     run_dir = place.fresh(name)
-    config = place.settings(run_dir)
+    config = place.settings(run_dir, **POLICIES[policy])
     cold = place.fresh(f"{name}-compilations")
     compilations = None
     done: list[dict[str, Any]] = []
@@ -109,7 +110,7 @@ def killed_run(
     found = difference(reference, run_dir) if last.code == 0 else f"ended with {last.code}"
     shutil.rmtree(cold, ignore_errors=True)
     tell(f"{name}: {'as the run left alone, bit for bit' if found is None else found}")
-    return {"name": name, "kills": done, "difference": found}
+    return {"name": name, "policy": policy, "kills": done, "difference": found}
 
 
 def told(kill: dict[str, Any]) -> str:

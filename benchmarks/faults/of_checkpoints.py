@@ -10,14 +10,14 @@ from etils import epath
 from adakd_jax.training.integrity import damage
 from benchmarks.faults.compare import difference
 from benchmarks.faults.observation import Observation, first_of, line_with, refused
-from benchmarks.faults.workplace import Workplace, recorded, saved_steps
+from benchmarks.faults.workplace import POLICIES, Workplace, recorded, saved_steps
 
 
-def reference(place: Workplace) -> Path:
+def reference(place: Workplace, policy: str = "offline") -> Path:
     """The run that is left alone."""
-    run_dir = place.folder / "reference"
+    run_dir = place.folder / f"reference_{policy}"
     if not (run_dir / "export").exists():
-        training = place.finish(place.settings(run_dir))
+        training = place.finish(place.settings(run_dir, **POLICIES[policy]))
         if training.code != 0:
             raise RuntimeError(
                 f"the run without faults ended with {training.code}:\n{training.shown}"

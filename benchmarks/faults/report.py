@@ -51,10 +51,12 @@ def _kills(results: dict[str, Any]) -> Iterator[str]:
         yield f"| {number.name} | {' | '.join(map(str, row))} | {sum(row)} |"
     yield ""
     slowest = max((k["seconds_to_end"] for k in met if k["signal"] == "SIGTERM"), default=0.0)
+    policies = Counter(run["policy"] for run in runs)
+    told = ", ".join(f"{count} {policy}" for policy, count in policies.items())
     yield (
-        f"{len(met)} kills of {len(runs)} runs; {same} of {len(runs)} ended with all losses, "
-        "held-out measurements and exported weights bit for bit those of the run that was left "
-        f"alone. After SIGTERM a process was gone within {slowest:.1f} s."
+        f"{len(met)} kills of {len(runs)} runs ({told}); {same} of {len(runs)} ended with all "
+        "losses, held-out measurements and exported weights bit for bit those of the run that "
+        f"was left alone. After SIGTERM a process was gone within {slowest:.1f} s."
     )
 
 

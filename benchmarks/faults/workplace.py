@@ -18,6 +18,16 @@ from benchmarks.suite import ROOT
 from tests.hf.tiny import SENTENCES, tiny_teacher
 
 STEPS = 40
+# A few short answers at a time; and held-out NLL often, as distillm uses them when it rises.
+_ANSWERS = {"generation": {"max_new_tokens": 8, "temperature": 1.0, "batch_size": 4}}
+POLICIES: dict[str, dict[str, Any]] = {
+    "offline": {},
+    "gkd": {"policy": {"kind": "gkd", **_ANSWERS}},
+    "distillm": {
+        "policy": {"kind": "distillm", "capacity": 6, "loss_eps": 0.0, "rise": 0.5, **_ANSWERS},
+        "evaluation": {"every_steps": 2},
+    },
+}
 TIMEOUT_SECONDS = 300.0
 POLL_SECONDS = 0.002
 # A shell that may mount disks of its own: nobody else sees them, and they go when it ends.

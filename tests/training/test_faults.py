@@ -20,7 +20,7 @@ from adakd_jax.training.integrity import DamagedCheckpointError, damage, has_che
 from adakd_jax.training.saved_student import load_student
 from benchmarks.faults.kills import killed_run
 from benchmarks.faults.of_checkpoints import flip_a_bit, largest_file
-from benchmarks.faults.workplace import ROOT, Workplace, saved_steps
+from benchmarks.faults.workplace import POLICIES, ROOT, Workplace, saved_steps
 from tests.training.save_without_room import small_state
 from tests.training.tiny_run import run, weights
 
@@ -31,8 +31,10 @@ def test_a_run_killed_three_times_is_the_run_left_alone(tmp_path):
     # The programs are those of the run in this process, which keeps them there.
     place = Workplace(tmp_path, steps=12, compilations=Path(jax.config.jax_compilation_cache_dir))
     reference = place.folder / "reference"
-    run(place.settings(reference))
-    killed = killed_run(place, "killed", reference, random.Random(23), print, kills=3)
+    run(place.settings(reference, **POLICIES["distillm"]))
+    killed = killed_run(
+        place, "killed", reference, random.Random(23), print, kills=3, policy="distillm"
+    )
     assert killed["difference"] is None, killed
     assert all(kill["expected"] for kill in killed["kills"]), killed
     # The last one waits for the export, which is over in an instant.
