@@ -28,7 +28,7 @@ FAULT = {
 
 def results(kills=(KILL,), difference=None, **fault):
     return {
-        "runs": [{"kills": list(kills), "difference": difference}],
+        "runs": [{"policy": "gkd", "kills": list(kills), "difference": difference}],
         "others": [FAULT | fault],
     }
 
@@ -66,7 +66,7 @@ def test_the_table_counts_kills_that_met_a_run_and_names_broken_promises():
     late = KILL | {"hit": False, "seconds_to_end": 60.0}
     text = table(results((KILL, late)))
     assert "| SIGTERM | 0 | 0 | 0 | 1 | 0 | 1 |" in text and "gone within 2.2 s" in text
-    assert "1 kills of 1 runs; 1 of 1 ended" in text
+    assert "1 kills of 1 runs (1 gkd); 1 of 1 ended" in text
     assert "| disk full (tmpfs) | refused | 2 | yes |" in text
     assert len(hits(results((KILL, late)))) == 1
     assert "| no: a traceback |" in table(results(problem="a traceback"))
