@@ -5,6 +5,7 @@ import signal
 import numpy as np
 import pytest
 
+from adakd_jax.policies import StudentResponses
 from adakd_jax.training.records import read_records
 from tests.training.tiny_run import latest, run, weights
 
@@ -65,6 +66,27 @@ def test_a_restart_is_exact(name, settings, stop_after):
     shares = [r["generating_share"] for r in read_records(whole.run_dir) if r["kind"] == "train"]
     assert all(0 <= share <= 1 for share in shares)
     assert [share > 0 for share in shares] == [bool(each) for each in written]
+
+
+def test_time_of_writing_is_that_of_its_own_step(settings, monkeypatch):
+    config = settings(
+        "gkd",
+        policy=POLICIES["gkd"],
+        evaluation=EVALUATION | {"every_steps": None},
+        checkpoint={"every_steps": 100},
+    )
+    of_step, recorded = StudentResponses.of_step, []
+
+    def noted(self, params, replay, step, *rest):
+        recorded.append(step and len(of(config)))  # nothing is there before the first
+        return of_step(self, params, replay, step, *rest)
+
+    monkeypatch.setattr(StudentResponses, "of_step", noted)
+    run(config)
+    assert recorded == list(range(len(recorded))) and len(recorded) > 3
+    records = [r for r in read_records(config.run_dir) if r["kind"] == "train"]
+    assert any(record["generating_share"] > 0 for record in records)
+    assert all(record["generating_seconds"] <= record["seconds"] for record in records)
 
 
 def test_seqkd_learns_what_the_teacher_wrote_and_writes_it_once(settings, tmp_path):
