@@ -53,8 +53,8 @@ def tell(run: Run) -> Story:
         teacher=_teacher_name(run),
         teacher_licence=_teacher_licence(run),
         origin=_origin(run.student, config.student.lora),
-        method=f"{method_text(config.distill)}{_cached(run)} A step has {micro_batches * rows} "
-        f"packed rows of {length} tokens; AdamW, peak learning rate "
+        method=f"{method_text(config.distill)}{_cached(run)} Packed rows a step: "
+        f"{micro_batches * rows}, of {length} tokens; AdamW, peak learning rate "
         f"{config.optimizer.learning_rate:g}, {config.optimizer.schedule} schedule over "
         f"{batches.total_steps} steps.",
         data=f"Rows from {listed}: {report.examples:,} examples of {report.tokens:,} tokens, "
