@@ -61,7 +61,8 @@ def symmetric_kl(student: LogProbs, teacher: LogProbs) -> PerToken:
 
 
 def jsd(student: LogProbs, teacher: LogProbs, lam: float = 0.9) -> PerToken:
-    """(1−λ)·KL(p‖m) + λ·KL(q‖m) with m = (1−λ)p + λq; it vanishes towards λ = 0 and 1.
+    """(1−λ)·KL(p‖m) + λ·KL(q‖m) with m = (1−λ)p + λq; it vanishes towards λ = 0 and 1, as
+    λ·KL(q‖p) and (1−λ)·KL(p‖q) do.
 
     Deviations from the released code: m is not clamped at 1e-8.
     """

@@ -159,6 +159,15 @@ def test_family_members_are_their_relatives(batch):
         np.testing.assert_allclose(one, other, rtol=2e-5)
 
 
+@pytest.mark.parametrize(("lam", "relative"), [(0.999, "forward_kl"), (0.001, "reverse_kl")])
+def test_jsd_at_its_ends_is_a_small_multiple_of_one_kl(batch, lam, relative):
+    student, teacher, _ = batch
+    other = {"forward_kl": "reverse_kl", "reverse_kl": "forward_kl"}[relative]
+    value = divergence("jsd", student, teacher, lam=lam) / min(lam, 1.0 - lam)
+    np.testing.assert_allclose(value, divergence(relative, student, teacher), rtol=0.03)
+    assert np.abs(value / divergence(other, student, teacher) - 1.0).max() > 0.1
+
+
 def test_todi_has_the_value_of_symmetric_kl_and_another_gradient(batch):
     values, gradients = zip(
         *(_value_and_gradient(name, *batch[:2]) for name in ("todi", "symmetric_kl")), strict=True

@@ -17,7 +17,8 @@ from tests.own_process import told_by
 # Eight devices need a process of their own: the count is fixed when JAX starts.
 ON_EIGHT_DEVICES = """
 import json, os
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+from tests.own_process import with_devices
+os.environ["XLA_FLAGS"] = with_devices(8)
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -7,10 +7,10 @@ assertion, or prints `done`.
 import os
 import sys
 
+from tests.own_process import with_devices
+
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = (
-        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    )
+    os.environ["XLA_FLAGS"] = with_devices(8)
 
 from pathlib import Path
 

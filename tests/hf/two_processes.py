@@ -5,9 +5,10 @@
 import os
 import sys
 
-if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+from tests.own_process import with_devices
 
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = with_devices(2)
 
 from adakd_jax.config import MeshConfig
 from adakd_jax.config.processes import ProcessesConfig

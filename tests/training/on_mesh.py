@@ -8,8 +8,10 @@ import dataclasses
 import json
 import os
 
+from tests.own_process import with_devices
+
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    os.environ["XLA_FLAGS"] = with_devices(8)
 
 import jax
 import numpy as np

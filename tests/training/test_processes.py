@@ -15,6 +15,7 @@ import pytest
 
 from adakd_jax.config.yaml_file import dump_yaml
 from adakd_jax.training.records import read_records
+from tests.own_process import with_devices
 
 pytestmark = pytest.mark.xdist_group("processes")  # which share runs of a minute each
 TIMEOUT = 240.0
@@ -57,7 +58,7 @@ class Processes:
                     env=os.environ
                     | {
                         "JAX_PLATFORMS": "cpu",
-                        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count}",
+                        "XLA_FLAGS": with_devices(4 // count),
                     },
                     stdout=shown,
                     stderr=subprocess.STDOUT,
