@@ -1,9 +1,13 @@
 """What was promised of a fault, and what was seen."""
 
+import re
+import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks.faults.workplace import Training, Workplace
+from benchmarks.faults.workplace import ROOT, Training, Workplace
+
+SMALL_DISK = "faults-"  # how the folders begin on which small disks are mounted
 
 
 class Observation(NamedTuple):
@@ -61,5 +65,8 @@ def first_of(*problems: str | None) -> str | None:
 
 
 def to_json(name: str, observation: Observation) -> dict[str, Any]:
-    """For the file of results."""
-    return {"name": name, **observation._asdict()}
+    """For the file of results: without the folders of this machine, a small disk as DISK."""
+    message = observation.message.replace(f"{ROOT}/", "")
+    small = rf"{re.escape(tempfile.gettempdir())}/{SMALL_DISK}\w+"
+    message = re.sub(small, "DISK", message)
+    return {"name": name, **observation._asdict(), "message": message}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.compare import difference, outcome
-from benchmarks.faults.observation import Observation, first_of, refused
+from benchmarks.faults.observation import SMALL_DISK, Observation, first_of, refused
 from benchmarks.faults.of_checkpoints import half_done, newest, reference
 from benchmarks.faults.workplace import (
     ROOT,
@@ -31,7 +31,7 @@ def full_disk(place: Workplace) -> Observation:
     """No room for the third checkpoint; then room again."""
     size = _room_for_two(half_done(place, "measured"))
     out = place.fresh("full_disk")
-    with tempfile.TemporaryDirectory(prefix="faults-") as small:
+    with tempfile.TemporaryDirectory(prefix=SMALL_DISK) as small:
         first, second, left = _on_small_disk(place, Path(small), size, out)
     line, problem = refused(first, "No space left on device", "complete checkpoints: step_")
     return Observation(
@@ -55,7 +55,7 @@ def full_disk_for_records(place: Workplace) -> Observation:
     size = _size(half) + ROOM_FOR_A_START
     out = place.fresh("full_disk_for_records")
     changes = {"checkpoint": {"every_steps": 1000}, "evaluation": {"every_steps": None}}
-    with tempfile.TemporaryDirectory(prefix="faults-") as small:
+    with tempfile.TemporaryDirectory(prefix=SMALL_DISK) as small:
         first, second, _ = _on_small_disk(place, Path(small), size, out, half, **changes)
     line, problem = refused(first, "No space left on device")
     named = any(name in line for name in ("metrics.jsonl", "tensorboard"))
@@ -81,7 +81,7 @@ def full_disk_for_export(place: Workplace) -> Observation:
     shutil.copytree(reference(place), trained, ignore=shutil.ignore_patterns("export"))
     size = _size(trained) + ROOM_FOR_A_START
     out = place.fresh("full_disk_for_export")
-    with tempfile.TemporaryDirectory(prefix="faults-") as small:
+    with tempfile.TemporaryDirectory(prefix=SMALL_DISK) as small:
         first, second, left = _on_small_disk(place, Path(small), size, out, trained)
     line, problem = refused(first, "model.safetensors cannot be written", "No space left on device")
     return Observation(
@@ -170,7 +170,7 @@ def _on_small_disk(
 def read_only(place: Workplace) -> Observation:
     """A folder that cannot be written to, even by root."""
     out = place.fresh("read_only")
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix=SMALL_DISK) as folder:
         arguments = command(place.settings(Path(folder) / "run"))
         file = Path(shutil.move(arguments[-1], out.with_suffix(".yaml")))
         script = 'mount -t tmpfs -o ro tmpfs "$1" || exit 99; shift; exec "$@"'

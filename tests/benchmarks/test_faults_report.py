@@ -3,12 +3,15 @@
 import json
 import random
 import shutil
+import tempfile
 
 import pytest
 
 from benchmarks.faults.compare import difference
 from benchmarks.faults.kills import PHASES, draw
+from benchmarks.faults.observation import SMALL_DISK, Observation, to_json
 from benchmarks.faults.report import MARKS, hits, kept, table, write_into_readme
+from benchmarks.faults.workplace import ROOT
 
 KILL = {
     "phase": "save",
@@ -101,3 +104,12 @@ def test_every_phase_is_drawn_where_it_can_be_met():
     assert {kill.phase for kill in later} == set(PHASES) - {"export"}
     assert all(10 < kill.steps <= 14 and kill.delay <= PHASES[kill.phase] for kill in later)
     assert draw(rng, False, [38], 40).phase == "export"
+
+
+def test_results_name_no_folder_of_the_machine():
+    with tempfile.TemporaryDirectory(prefix=SMALL_DISK) as small:
+        message = f"{ROOT}/runs/faults/a and '{small}/run/b'"
+        told = to_json("x", Observation("f", "", "p", 2, message, None))
+    assert told["message"] == "runs/faults/a and 'DISK/run/b'"
+    shipped = (ROOT / "benchmarks" / "results" / "faults.json").read_text()
+    assert f"{tempfile.gettempdir()}/" not in shipped and str(ROOT) not in shipped
