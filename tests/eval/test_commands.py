@@ -6,12 +6,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.evaluate import main as evaluate
 from adakd_jax.generate import main as generate
 from adakd_jax.hf.export import save_pretrained
-from tests.hf.tiny import SPECIAL, make_pretrained, make_tokenizer
+from tests.hf.tiny import make_pretrained, other_tokenizer
 
 ROWS = [
     {"instruction": "Name a fruit", "output": ["a pear", "an apple"]},
@@ -118,12 +117,10 @@ def test_mistakes_end_the_command_with_a_message(command, flags, message, capsys
 
 @pytest.fixture(scope="module")
 def other_teacher(folder, tiny_pretrained):
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(["Words of another language, otherwise unheard of."]),
-        eos_token=SPECIAL[2],
-    )
     config = tiny_pretrained.source.hf_config
-    return str(save_pretrained(make_pretrained(config, tokenizer), folder / "other_teacher"))
+    return str(
+        save_pretrained(make_pretrained(config, other_tokenizer()), folder / "other_teacher")
+    )
 
 
 @pytest.mark.parametrize(

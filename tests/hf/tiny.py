@@ -60,6 +60,12 @@ def make_tokenizer(sentences: Sequence[str] = SENTENCES) -> Tokenizer:
     return tokenizer
 
 
+def other_tokenizer() -> PreTrainedTokenizerFast:
+    """As large, but learned from other words: most of its tokens are others."""
+    other = make_tokenizer(["Words of another language, otherwise unheard of."])
+    return PreTrainedTokenizerFast(tokenizer_object=other, eos_token=SPECIAL[2])
+
+
 def make_pretrained(hf_config: Mapping[str, Any], tokenizer: Any = None) -> Pretrained:
     """A model of random weights, its norms and biases too."""
     config = decoder_config(hf_config)
