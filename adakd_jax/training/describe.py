@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from adakd_jax.config.data import Source
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.config.models import LoraConfig
 from adakd_jax.config.provenance import read_starts
@@ -47,8 +48,6 @@ def tell(run: Run) -> Story:
     """The story of a run, from its settings and data."""
     config, batches = run.config, run.batches
     report, (micro_batches, rows, length) = batches.examples.report, batches.shape
-    source = config.data.train.model_dump(exclude={"kind"}, exclude_none=True)
-    listed = ", ".join(f"{key} {value}" for key, value in source.items())
     return Story(
         teacher=_teacher_name(run),
         teacher_licence=_teacher_licence(run),
@@ -57,8 +56,8 @@ def tell(run: Run) -> Story:
         f"{micro_batches * rows}, of {length} tokens; AdamW, peak learning rate "
         f"{config.optimizer.learning_rate:g}, {config.optimizer.schedule} schedule over "
         f"{batches.total_steps} steps.",
-        data=f"Rows from {listed}: {report.examples:,} examples of {report.tokens:,} tokens, "
-        f"{report.response_tokens:,} of them response tokens; "
+        data=f"Rows from {_source_text(config.data.train)}: {report.examples:,} examples of "
+        f"{report.tokens:,} tokens, {report.response_tokens:,} of them response tokens; "
         f"prompt format: {config.data.template}.",
         steps_per_epoch=batches.steps_per_epoch,
     )
@@ -74,6 +73,13 @@ def _origin(student: Pretrained, lora: LoraConfig | None) -> str:
         f"{lora.dropout:g}) of {', '.join(each.module for each in targeted)} were trained; its own "
         f"weights, kept in {lora.base_dtype}, were not."
     )
+
+
+def _source_text(source: Source) -> str:
+    """The files or the name of a data set, and how it is read: `my_dataset (split train)`."""
+    where, *how = source.model_dump(exclude={"kind"}, exclude_none=True).items()
+    place = where[1] if isinstance(where[1], str) else ", ".join(where[1])
+    return place + (f" ({', '.join(f'{key} {value}' for key, value in how)})" if how else "")
 
 
 def _teacher_name(run: Run) -> str | None:
