@@ -36,24 +36,34 @@ def common(folder):
     return ["--template", "chat", "--cache_dir", str(folder / "cache"), *GENERATION]
 
 
-def test_generate_answers_a_file_and_continues_it(folder, model, common, capsys):
-    output = folder / "answers.jsonl"
+@pytest.fixture
+def to_file(folder, model, common, tmp_path):
+    """Flags with which ``generate`` answers ROWS into a file of the test's own, and that file."""
+    output = tmp_path / "answers.jsonl"
     flags = ["--model", model, "--prompts", str(folder / "rows.jsonl"), "--output", str(output)]
-    generate([*flags, *common])
+    return [*flags, *common], output
+
+
+def test_generate_answers_a_file_and_continues_it(to_file, capsys):
+    flags, output = to_file
+    generate(flags)
     records = [json.loads(line) for line in output.read_text().splitlines()]
     assert [record["instruction"] for record in records] == ["Name a fruit", "Add"]
     assert records[1]["input"] == "1 and 2" and records[0]["input"] == ""
     assert all(record["output"] for record in records)
     assert "2 answers written" in capsys.readouterr().out
     before = output.read_text()
-    generate([*flags, *common])
+    generate(flags)
     assert output.read_text() == before
     assert "2 were there already" in capsys.readouterr().out
 
 
-def test_generate_answers_one_text(folder, model, common, capsys):
+def test_generate_answers_one_text(model, common, to_file, capsys):
+    flags, output = to_file
+    generate(flags)
+    first = json.loads(output.read_text().splitlines()[0])
+    capsys.readouterr()
     generate(["--model", model, "--text", "Name a fruit", *common])
-    first = json.loads((folder / "answers.jsonl").read_text().splitlines()[0])
     assert capsys.readouterr().out == first["output"] + "\n"
 
 
