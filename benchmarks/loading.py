@@ -11,7 +11,6 @@ import functools
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from adakd_jax.hf.keymap import parameters, tensor_names
 from adakd_jax.hf.safetensors_file import TensorInfo, write_safetensors
 from adakd_jax.hf.shards import row_blocks
 from adakd_jax.models.families import decoder_config
+from benchmarks.memory import status_bytes
 
 MIB = 2**20
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -178,17 +178,11 @@ def _read_and_write(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
 def _start_measuring() -> int:
     """Forget the peak so far; the memory that there is, in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return status_bytes("VmRSS")
 
 
 def _peak() -> int:
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    return status_bytes("VmHWM")
 
 
 def _print(measured: dict[str, dict[str, Any]], largest: int) -> None:

@@ -1,6 +1,7 @@
 """Named suites from local files: the papers' settings, seeds, what is kept, what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -84,8 +85,9 @@ def test_evaluations_of_two_days_are_compared(first, capsys):
     assert stopped.value.code == 2 and "no evaluation at" in capsys.readouterr().err
 
 
-def test_what_was_sampled_is_not_sampled_again(first, flags):
-    output, answers = first
+def test_what_was_sampled_is_not_sampled_again(first, flags, tmp_path):
+    output = shutil.copytree(first[0], tmp_path / "out")
+    answers = {file: file.read_text() for file in output.rglob("seed*.jsonl")}
     file = next(file for file in answers if file.match("dolly/seed10.jsonl"))
     # A mark that sampling would not make; and an interruption inside the second answer.
     marked = answers[file].splitlines()[0].replace('"output": "', '"output": "kept ')
@@ -97,7 +99,6 @@ def test_what_was_sampled_is_not_sampled_again(first, flags):
     _, sets = read_evaluation(str(output))
     assert list(sets["dolly"].scores["rouge_l"]) == ["10", "20", "30"]
     assert sets["dolly"].answers[0]["answer"].startswith("kept ")
-    file.write_text(answers[file])
 
 
 def test_an_interruption_leaves_the_sets_that_were_measured(flags, tmp_path, monkeypatch):
@@ -127,11 +128,15 @@ def test_answers_of_other_settings_are_refused(first, flags, change, message, ca
     assert message in capsys.readouterr().err
 
 
-def test_answers_of_other_weights_are_refused(first, flags, silent_pretrained, folder, capsys):
-    model = folder / "model"
-    save_pretrained(silent_pretrained, model)
-    with pytest.raises(SystemExit):
-        evaluate([*flags, "--seeds", "10", "--output", str(first[0])])
+def test_answers_of_other_weights_are_refused(
+    first, flags, tiny_pretrained, silent_pretrained, folder, capsys
+):
+    save_pretrained(silent_pretrained, folder / "model")
+    try:
+        with pytest.raises(SystemExit):
+            evaluate([*flags, "--seeds", "10", "--output", str(first[0])])
+    finally:
+        save_pretrained(tiny_pretrained, folder / "model")
     assert "weights: " in capsys.readouterr().err
 
 

@@ -21,6 +21,7 @@ from adakd_jax.training.memory import peak_memory
 from adakd_jax.training.token_view import CHUNK, TOP, Viewed, token_view
 from adakd_jax.training.tokens import readable
 from tests.hf.tiny import SENTENCES
+from tests.own_process import told_by
 from tests.training.conftest import random_batch
 from tests.training.tiny_run import STEPS, run
 
@@ -157,9 +158,15 @@ def test_pieces_join_to_the_text(teacher):
     assert shown[spaced] in text
 
 
-def test_peak_memory_is_that_of_the_process():
-    status = Path("/proc/self/status")
-    if not status.exists():
+def test_peak_memory_is_that_of_the_process_not_of_what_started_it():
+    if not Path("/proc/self/status").exists():
         pytest.skip("this system does not tell in /proc")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    assert peak_memory() == {"host_peak_gib": pytest.approx(int(line.split()[1]) / 2**20, rel=0.05)}
+    held = np.ones(2**27)  # 1 GiB
+    child = told_by(
+        "-c",
+        "import json; from adakd_jax.training.memory import peak_memory\n"
+        "import numpy as np; before = peak_memory()['host_peak_gib']; np.ones(2**25)\n"
+        "print(json.dumps([before, peak_memory()['host_peak_gib']]))",
+    )
+    assert 0 < child[0] < 0.9 and child[1] - child[0] == pytest.approx(0.25, abs=0.02)
+    assert peak_memory()["host_peak_gib"] > 1 and held.all()
