@@ -92,6 +92,7 @@ def test_its_distances_at_a_glance_are_the_studies():
     ("title", "study"),
     [
         ("Parts of AdaKD", "ablation"),
+        ("AdaKD's numbers", "sensitivity"),
         ("Divergences, with and without AdaKD, fine-tuning, EGAD", "baselines"),
     ],
 )
