@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from adakd_jax.config import Columns, GenerationConfig
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.config.parse import parse
 from adakd_jax.config.stage import Check, Conflict, Stage
 from adakd_jax.config.suites import SAMPLING, SEEDS, SuiteName
@@ -64,6 +65,10 @@ class EvaluateCommand(Stage):
     )
     template: Literal["alpaca", "chat", "text"] | None = Field(
         default=None, description="prompt format; null: that of the run folder, else alpaca"
+    )
+    chat: ChatConfig | None = Field(
+        default=None,
+        description="how a chat template is used; null: as the run folder says, else by default",
     )
     max_length: PositiveInt | None = Field(
         default=None, description="tokens of a packed row; null: that of the run folder, else 512"
@@ -159,6 +164,7 @@ def _measure(
     from adakd_jax.eval.measured import measure
     from adakd_jax.eval.model import open_model
     from adakd_jax.eval.sampled import claim_folder
+    from adakd_jax.hf.chat_template import with_template
     from adakd_jax.hf.tokenizer import check_same_tokens
 
     model = open_model(name, step=config.step if name == config.model else None)
@@ -167,6 +173,9 @@ def _measure(
     if teacher is not None:
         check_same_tokens(model, teacher)
     prompts = _prompts(config)
+    if prompts.template == "chat":
+        model, _ = with_template(model, prompts.chat)
+    assert model.tokenizer is not None
     for each in sets:
         held_out = _held_out(config, name, each, model.tokenizer, prompts)
         folder = None
@@ -189,7 +198,11 @@ def _prompts(config: EvaluateCommand) -> "PromptSettings":
     from adakd_jax.eval.model import prompt_settings
 
     prompts = prompt_settings(
-        config.model, config.template, config.max_length, config.max_prompt_length
+        config.model,
+        config.template,
+        config.max_length,
+        config.max_prompt_length,
+        config.chat,
     )
     if prompts.max_prompt_length >= prompts.max_length:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from adakd_jax.config import Columns, FileSource, GenerationConfig
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.config.parse import parse
 from adakd_jax.config.stage import Check, Conflict, Stage
 
@@ -52,6 +53,10 @@ class GenerateCommand(Stage):
     text: str | None = Field(default=None, description="one instruction; its answer is printed")
     template: Literal["alpaca", "chat"] | None = Field(
         default=None, description="prompt format; null: that of the run folder, else alpaca"
+    )
+    chat: ChatConfig | None = Field(
+        default=None,
+        description="how a chat template is used; null: as the run folder says, else by default",
     )
     max_prompt_length: PositiveInt | None = Field(
         default=None,
@@ -124,10 +129,14 @@ def _open(config: GenerateCommand) -> "tuple[Pretrained, Encoder]":
     from adakd_jax.data.tokenize import Encoder
     from adakd_jax.eval.command import keep_compilations
     from adakd_jax.eval.model import open_model, prompt_settings
+    from adakd_jax.hf.chat_template import with_template
 
     keep_compilations()
     settings = prompt_settings(
-        config.model, config.template, max_prompt_length=config.max_prompt_length
+        config.model,
+        config.template,
+        max_prompt_length=config.max_prompt_length,
+        chat=config.chat,
     )
     model = open_model(config.model, fallback=config.fallback)
     if model.tokenizer is None:
@@ -135,8 +144,11 @@ def _open(config: GenerateCommand) -> "tuple[Pretrained, Encoder]":
     warning = template_warning(settings.template, model.tokenizer)
     if warning is not None:
         print(f"{PROG}: {warning}", file=sys.stderr)
+    if settings.template == "chat":
+        model, _ = with_template(model, settings.chat)
+    assert model.tokenizer is not None
     limits = settings.max_prompt_length, settings.max_prompt_length + 1
-    return model, Encoder(settings.template, model.tokenizer, *limits)
+    return model, Encoder(settings.template, model.tokenizer, *limits, settings.chat)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,13 @@ def first_says(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.bool_(value)))
 
 
+def first_number(value: int) -> int:
+    """What process 0 counts, from 0 to 2³¹ − 1, on all processes."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
 def wait_for_all(what: str) -> None:
     """Return when every process is here; `what` names the place."""
     if jax.process_count() > 1:

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.config.checks import DATA_CHECKS
 from adakd_jax.config.stage import Check, Stage
 
@@ -59,10 +60,18 @@ class Columns(Stage):
     messages: str = Field(
         default="messages", description="column of a conversation: [{role, content}, …]"
     )
+    tools: str = Field(
+        default="tools", description="column of the tools a conversation may call: JSON schemas"
+    )
+    template_kwargs: str = Field(
+        default="chat_template_kwargs",
+        description="column of what a row tells the chat template, e.g. {enable_thinking: false}",
+    )
     text: str = Field(default="text", description="column of plain text")
     finish: str = Field(
         default="finish",
-        description="column of what ended the answer; one that 'length' ended gets no EOS target",
+        description="column of what ended an answer that a model wrote; one that 'length' ended "
+        "gets no EOS target",
     )
 
 
@@ -81,6 +90,9 @@ class DataConfig(Stage):
         default="alpaca",
         description="prompt format. alpaca: the Alpaca prompt; chat: the tokenizer's own; text: "
         "none, every token is a target",
+    )
+    chat: ChatConfig = Field(
+        default=ChatConfig(), description="how conversations become text under template chat"
     )
     columns: Columns = Field(default=Columns(), description="column names of the rows")
     max_length: Annotated[int, Field(ge=8)] = Field(

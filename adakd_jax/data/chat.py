@@ -1,154 +1,123 @@
-"""The tokenizer's own chat template, with every assistant turn found in what it writes."""
+"""Rows as conversations in the tokenizer's own chat template."""
 
-from collections.abc import Sequence
-from itertools import takewhile
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
-from adakd_jax.data.rows import Message, Row, RowError
+from adakd_jax.config.chat import ChatConfig
+from adakd_jax.data.chat_render import ChatRenderer, TemplateRowError
+from adakd_jax.data.chat_turns import Mark, WrittenTurns, asked_messages, common_length
+from adakd_jax.data.left_out import unwritten_tool
+from adakd_jax.data.messages import Message, is_learned
+from adakd_jax.data.rows import Row, RowError
 from adakd_jax.data.templates import Formatted, Part, Segment
-
-# Stands for a turn's words when asking the template what it writes around them.
-_PROBE = "probe-7f3a"
 
 
 class ChatTemplate:
     """Formats rows with the tokenizer's chat template.
 
-    In a conversation every assistant turn is a target, with the end-of-turn token that a model must
-    write to end it; the last one of a row that was cut has no such end. An instruction with its
-    input becomes one user turn. The targets are found by comparing what the template writes up to
-    each turn with what it writes in all, which works for any template that does not rewrite earlier
-    turns.
+    In a conversation every assistant turn of weight 1 is a target, with the end-of-turn token that
+    a model must write to end it; the last one of a row that was cut has no such end. An instruction
+    with its input becomes one user turn. Targets are what `{% generation %}` marks in a template
+    that has such marks; otherwise they are found by comparing what the template writes up to each
+    turn with what it writes in all. What a template would silently leave out of an answer, or write
+    otherwise than it asks for it, makes a row malformed; see `ChatConfig.left_out`. An answer that
+    a model wrote is learned as it stands, for it wrote it right after what the template asked.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        """Takes the tokenizer whose template it is.
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, chat: ChatConfig | None = None):
+        """Takes the tokenizer whose template it is, and how it is used.
 
         Raises:
-          ValueError: the tokenizer has none.
+          ValueError: the tokenizer has none, or it cannot write a question and its answer.
         """
-        if not tokenizer.chat_template:
-            raise ValueError(
-                "data.template is 'chat', but the tokenizer has no chat template; "
-                "valid: 'alpaca', 'text'"
-            )
         self._tokenizer = tokenizer
-        self._end_of_turn = self._find_end_of_turn()
+        self._renderer = ChatRenderer(tokenizer, chat)
+        self._end_text = self._renderer.ends.text
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        """All that its texts depend on besides the tokenizer, as JSON values."""
+        return self._renderer.key
 
     def example(self, row: Row) -> Formatted:
-        """Formats the whole conversation, up to the end of the last assistant turn."""
+        """Formats the whole conversation, up to the end of the last answer to learn."""
         messages = _conversation(row)
-        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        turns = [index for index, message in enumerate(messages) if is_learned(message)]
         if not turns:
             raise RowError("no answer to learn from")
         messages = messages[: turns[-1] + 1]
-        text = self._render(messages)
-        marks, after, end = [], 0, 0
-        for turn in turns:
-            start = self._start_of_answer(messages, turn, text)
-            end = self._end_of_answer(messages[turn], text, start)
-            marks += self._user_marks(text, row, messages[:turn], after)
-            marks.append((start, end, Part.ANSWER))
-            after = turn + 1
+        way = self._verbatim if row["generated"] else self._written
+        text, marks = way(row, messages, turns)
+        start, end, part = marks[-1]
         if row["cut"]:
-            end -= len(self._end_of_turn)
-            marks[-1] = (start, end, Part.ANSWER)
+            end = start + len(self._renderer.without_end(text[start:end]))
         text = text[:end]
-        if not self._end_of_turn and not row["cut"]:
-            text, marks = self._with_eos(text, marks)
+        if not self._end_text and not row["cut"]:
+            text += str(self._tokenizer.eos_token)
+        marks[-1] = (start, len(text), part)
         return Formatted(_segments(text, marks), bare=False, cut=row["cut"])
 
     def prompt(self, row: Row) -> Formatted:
         """Formats everything before the last assistant turn, and the opening of the next answer."""
-        messages = _asked(_conversation(row))
-        text = self._render(messages, add_generation_prompt=True)
-        return Formatted(_segments(text, self._user_marks(text, row, messages, 0)), bare=False)
+        messages = asked_messages(_conversation(row))
+        text = self._renderer.render(messages, row, add_generation_prompt=True)
+        _check_tools(row, text)
+        turns = WrittenTurns(self._renderer, row, messages, text)
+        return Formatted(_segments(text, turns.user_marks(0, len(messages))), bare=False)
 
     def references(self, row: Row) -> list[str]:
         """The accepted answers, or the last assistant turn of a conversation."""
         if not row["messages"]:
             return row["outputs"]
         last = row["messages"][-1]
-        return [last["content"]] if last["role"] == "assistant" else []
+        return [last["content"]] if last["role"] == "assistant" and last["content"] else []
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    def _written(
+        self, row: Row, messages: list[Message], turns: Sequence[int]
+    ) -> tuple[str, list[Mark]]:
+        """What the template writes of a conversation that ends with an answer."""
+        text = self._renderer.render(messages, row)
+        _check_tools(row, text)
         try:
-            text = self._tokenizer.apply_chat_template(
-                [{"role": message["role"], "content": message["content"]} for message in messages],
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
-        except TemplateError as error:
-            raise RowError(f"the chat template refuses the conversation: {error}") from error
-        return str(text)
+            return text, WrittenTurns(self._renderer, row, messages, text).marks(turns)
+        except TemplateRowError:
+            plain = set(messages[-1]) <= {"role", "content", "weight"}
+            if self._renderer.chat.left_out != "verbatim" or not plain:
+                raise
+        return self._verbatim(row, messages, turns, text)
 
-    def _find_end_of_turn(self) -> str:
-        """What the template writes after an answer, up to and with the first special token."""
-        asked = [Message(role="user", content="question")]
-        text = self._render([*asked, Message(role="assistant", content=_PROBE)])
-        tail = text.rpartition(_PROBE)[2]
-        special = [str(token) for token in self._tokenizer.added_tokens_decoder.values()]
-        ends = [tail.index(token) + len(token) for token in special if token and token in tail]
-        return tail[: min(ends)] if ends else tail.rstrip()
+    def _verbatim(
+        self, row: Row, messages: list[Message], turns: Sequence[int], written: str | None = None
+    ) -> tuple[str, list[Mark]]:
+        """The last answer as it stands, right after what the template writes to ask for it.
 
-    def _start_of_answer(self, messages: Sequence[Message], turn: int, text: str) -> int:
-        """Where a model begins to write: after what the template writes to ask for an answer."""
-        asked = _asked(list(messages[: turn + 1]))
-        asking = self._render(asked, add_generation_prompt=True)
-        if text.startswith(asking):
-            return len(asking)
-        common = _common_length(asking, text)
-        # Some templates open an answer with more than they keep of it (an open thought): then what
-        # comes before the answer must agree.
-        if common < len(self._render(asked)):
-            raise RowError(
-                f"the chat template writes what comes before messages[{turn}] otherwise once more "
-                "follows, so its answer cannot be found; split it into rows of one answer each"
-            )
-        return common
-
-    def _end_of_answer(self, message: Message, text: str, start: int) -> int:
-        ending = self._end_of_turn
-        if ending and ending in message["content"]:
-            raise RowError(f"an assistant turn contains {ending!r}, which ends a turn")
-        words = ending or message["content"].strip()
-        place = text.find(words, start)
-        if place < 0:
-            raise RowError("the chat template changes the text or the end of an assistant turn")
-        return place + len(words)
-
-    def _user_marks(
-        self, text: str, row: Row, messages: Sequence[Message], after: int
-    ) -> list[tuple[int, int, Part]]:
-        """Where `text` holds the words of the user turns from `after` on; these may be cut."""
-        marks = []
-        for index, message in enumerate(messages):
-            if index < after or message["role"] != "user":
-                continue
-            probe = Message(role="user", content=_PROBE)
-            place = self._render([*messages[:index], probe]).rfind(_PROBE)
-            for words in (message["content"], message["content"].strip()):
-                if place >= 0 and words and text.startswith(words, place):
-                    marks += _user_parts(row, words, place)
-                    break
-        return marks
-
-    def _with_eos(
-        self, text: str, marks: list[tuple[int, int, Part]]
-    ) -> tuple[str, list[tuple[int, int, Part]]]:
-        """Ends the last answer with EOS where the template itself ends turns with nothing."""
-        *others, (start, _, part) = marks
-        text += str(self._tokenizer.eos_token)
-        return text, [*others, (start, len(text), part)]
+        `written` is what the template writes in all: what it asks with and does not keep there,
+        such as `<think>`, is not said twice. A model's own answer never says it.
+        """
+        last = turns[-1]
+        asked = asked_messages(messages)
+        asking = self._renderer.render(asked, row, add_generation_prompt=True)
+        _check_tools(row, asking)
+        before = WrittenTurns(self._renderer, row, asked, asking)
+        marks = before.marks(turns[:-1])
+        marks += before.user_marks(turns[-2] + 1 if len(turns) > 1 else 0, last)
+        answer = messages[last]["content"]
+        if written is not None:
+            opened = asking[common_length(asking, written) :]
+            answer = answer.removeprefix(opened).removeprefix(opened.rstrip())
+        text = asking + answer + self._end_text
+        return text, [*marks, (len(asking), len(text), Part.ANSWER)]
 
 
-def _common_length(first: str, second: str) -> int:
-    """How many characters the two texts begin with alike."""
-    pairs = zip(first, second, strict=False)
-    alike = takewhile(lambda pair: pair[0] == pair[1], pairs)
-    return sum(1 for _ in alike)
+def _check_tools(row: Row, text: str) -> None:
+    name = unwritten_tool(row["tools"], text)
+    if name is not None:
+        raise TemplateRowError(
+            f"the chat template does not write the row's tools, {name!r} first; valid: "
+            "data.chat.template with one that does, or rows without tools"
+        )
 
 
 def _conversation(row: Row) -> list[Message]:
@@ -159,29 +128,11 @@ def _conversation(row: Row) -> list[Message]:
             "template 'chat' needs messages or an instruction; for plain text use 'text'"
         )
     asked = "\n\n".join(part for part in (row["instruction"], row["input"]) if part)
-    answer = [Message(role="assistant", content=text) for text in row["outputs"][:1]]
-    return [Message(role="user", content=asked), *answer]
+    answer: list[Message] = [{"role": "assistant", "content": text} for text in row["outputs"][:1]]
+    return [{"role": "user", "content": asked}, *answer]
 
 
-def _asked(messages: list[Message]) -> list[Message]:
-    """The conversation without a last assistant turn: what a model is asked to continue."""
-    asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-    if not asked:
-        raise RowError("the conversation has no turn before the answer")
-    return asked
-
-
-def _user_parts(row: Row, words: str, place: int) -> list[tuple[int, int, Part]]:
-    """Marks a user turn at `place`: an instruction and its input, if the row has them apart."""
-    given = row["input"].strip()
-    if row["messages"] or not given:
-        return [(place, place + len(words), Part.INSTRUCTION)]
-    asked, end = place + words.rindex(given), place + words.rindex(given) + len(given)
-    separator = len("\n\n")
-    return [(place, asked - separator, Part.INSTRUCTION), (asked, end, Part.INPUT)]
-
-
-def _segments(text: str, marks: Sequence[tuple[int, int, Part]]) -> tuple[Segment, ...]:
+def _segments(text: str, marks: Sequence[Mark]) -> tuple[Segment, ...]:
     """Cuts text at the marks; what lies between them is the template's own."""
     segments, place = [], 0
     for start, end, part in marks:

@@ -5,21 +5,25 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 from transformers import PreTrainedTokenizerFast
 
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.data.cache import content_key, local_folder, prepared_folder
+from adakd_jax.data.chat_render import TemplateRowError
 from adakd_jax.data.progress import track
-from adakd_jax.data.row_source import RowSource
+from adakd_jax.data.row_source import RowSource, listing
 from adakd_jax.data.rows import Row, RowError
-from adakd_jax.data.sources import EmptyDataError
+from adakd_jax.data.sources import EmptyDataError, MalformedRowsError
 from adakd_jax.data.templates import TemplateName
 from adakd_jax.data.tokenize import Encoder, Example
 
 # Changes whenever the same rows would give other tokens.
-_FORMAT = 2
+_FORMAT = 3
+_REASONS_KEPT = 100
 _BATCH = 512
 _TOKENS, _TARGETS, _INDEX, _REPORT = "tokens.int32", "targets.bool", "index.npz", "report.json"
 
@@ -28,7 +32,9 @@ _TOKENS, _TARGETS, _INDEX, _REPORT = "tokens.int32", "targets.bool", "index.npz"
 class EncodingReport:
     """What tokenization met: totals, what was cut, and rows dropped by reason.
 
-    Cuts are pairs: the rows that lost something, and the tokens they lost together.
+    Cuts are pairs: the rows that lost something, and the tokens they lost together. `refused`
+    counts the dropped rows that the chat template cannot write as they are to be learned, and
+    `refusals` are the first 100 of them, 'file:line: reason'.
     """
 
     rows: int = 0
@@ -40,6 +46,8 @@ class EncodingReport:
     answer_cuts: tuple[int, int] = (0, 0)
     dropped: dict[str, int] = field(default_factory=dict)
     first_dropped: dict[str, str] = field(default_factory=dict)
+    refused: int = 0
+    refusals: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """A line on examples and tokens; then one on each kind of cut and drop, if any."""
@@ -106,6 +114,8 @@ def encode_rows(
     *,
     max_prompt_length: int,
     max_length: int,
+    chat: ChatConfig | None = None,
+    on_error: Literal["fail", "skip"] = "skip",
     cache_dir: str | Path = "~/.cache/adakd_jax/data",
 ) -> Examples:
     """Tokenizes all rows, or opens what an earlier start wrote.
@@ -116,6 +126,9 @@ def encode_rows(
       tokenizer: the tokenizer of teacher and student.
       max_prompt_length: tokens of a prompt, at most.
       max_length: tokens of an example, at most; the length of a packed row.
+      chat: how a chat template is used; by default as `ChatConfig` says.
+      on_error: whether a row that the chat template cannot write as it is to be learned stops the
+        run ('fail') or is dropped and reported ('skip'). One that is too long is always dropped.
       cache_dir: local folder of prepared data.
 
     Returns:
@@ -123,23 +136,36 @@ def encode_rows(
 
     Raises:
       EmptyDataError: no row gave an example; says why.
+      MalformedRowsError: rows that the template cannot write, under 'fail'; lists them.
     """
+    encoder = Encoder(template, tokenizer, max_prompt_length, max_length, chat)
     key = content_key(
         format=_FORMAT,
         rows=rows.key,
         tokenizer=tokenizer_digest(tokenizer),
-        template=template,
+        template=encoder.template_key,
         lengths=[max_prompt_length, max_length],
     )
 
     def write(folder: Path) -> None:
-        _write(folder, rows, Encoder(template, tokenizer, max_prompt_length, max_length))
+        _write(folder, rows, encoder)
 
-    return _open(prepared_folder(local_folder(cache_dir), f"tokens-{key}", write))
+    examples = _open(prepared_folder(local_folder(cache_dir), f"tokens-{key}", write))
+    report = examples.report
+    if report.refused and on_error == "fail":
+        raise MalformedRowsError(
+            f"the chat template cannot write {report.refused} of {report.rows} rows of "
+            f"{rows.report.name} as they are to be learned:\n"
+            f"{listing(report.refusals, report.refused)}\n"
+            "repair them, or leave them out with data.on_error: skip"
+        )
+    return examples
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Names all that tokens depend on: the model, the special tokens, the chat template."""
+    """Names all of a tokenizer that tokens depend on: its model, its special tokens, its chat
+    template.
+    """
     model = json.loads(tokenizer.backend_tokenizer.to_str())
     model.pop("truncation", None)  # set anew by every call
     model.pop("padding", None)
@@ -157,6 +183,8 @@ class _Totals:
         self.cuts = np.zeros((3, 2), np.int64)
         self.dropped = Counter[str]()
         self.first_dropped: dict[str, str] = {}
+        self.refused = 0
+        self.refusals: list[str] = []
 
     def add(self, index: int, example: Example) -> None:
         self.lengths.append(len(example.tokens))
@@ -168,6 +196,10 @@ class _Totals:
     def drop(self, row: Row, error: RowError) -> None:
         self.dropped[str(error)] += 1
         self.first_dropped.setdefault(str(error), row["origin"])
+        if isinstance(error, TemplateRowError):
+            self.refused += 1
+            if len(self.refusals) < _REASONS_KEPT:
+                self.refusals.append(f"{row['origin']}: {error}")
 
     def report(self, seen: int) -> EncodingReport:
         cuts = [(rows, tokens) for rows, tokens in self.cuts.tolist()]
@@ -181,6 +213,8 @@ class _Totals:
             answer_cuts=cuts[2],
             dropped=dict(self.dropped.most_common()),
             first_dropped=self.first_dropped,
+            refused=self.refused,
+            refusals=tuple(self.refusals),
         )
 
 

@@ -36,9 +36,7 @@ class ReadReport:
 
     def listing(self) -> str:
         """The first skipped rows, one a line."""
-        shown = [f"  {reason}" for reason in self.reasons[:_REASONS_SHOWN]]
-        more = self.skipped - len(shown)
-        return "\n".join(shown + ([f"  … and {more} more"] if more > 0 else []))
+        return listing(self.reasons, self.skipped)
 
     def save(self, folder: Path) -> None:
         """Writes the report beside the rows."""
@@ -49,6 +47,13 @@ class ReadReport:
         """Reads what `save` wrote."""
         stored = json.loads((folder / _REPORT).read_text())
         return cls(**{**stored, "reasons": tuple(stored["reasons"])})
+
+
+def listing(reasons: Sequence[str], count: int) -> str:
+    """The first of `count` reasons, one a line, and how many more there are."""
+    shown = [f"  {reason}" for reason in reasons[:_REASONS_SHOWN]]
+    more = count - len(shown)
+    return "\n".join(shown + ([f"  … and {more} more"] if more > 0 else []))
 
 
 class RowSource(Sequence[Row]):

@@ -4,34 +4,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from adakd_jax.config.data import Columns
-
-ROLES = ("system", "user", "assistant", "tool")
-
-
-class RowError(ValueError):
-    """Why one row cannot be used; the caller adds where it stands."""
-
-
-class Message(TypedDict):
-    """One turn of a conversation; `role` is one of `ROLES`."""
-
-    role: str
-    content: str
+from adakd_jax.data.messages import (
+    Message,
+    RowError,
+    is_learned,
+    kind_of,
+    read_messages,
+    read_template_kwargs,
+    read_tools,
+    unicode_text,
+)
 
 
 class Row(TypedDict):
     """What every source yields; parts that a row does not have are empty.
 
-    `outputs` are the accepted answers, the first of them the one to train on; `cut` says that a
-    limit of length ended the answer (or the last one, or the text); `origin` is 'file:line'.
+    `outputs` are the accepted answers, the first of them the one to train on; `tools` and
+    `template_kwargs` are what the chat template is given besides the messages; `cut` says that a
+    limit of length ended the answer (or the last one, or the text); `generated` that a model wrote
+    it, right after what the template writes to ask for an answer; `origin` is 'file:line'.
     """
 
     instruction: str
     input: str
     outputs: list[str]
     messages: list[Message]
+    tools: list[dict[str, Any]]
+    template_kwargs: dict[str, Any]
     text: str
     cut: bool
+    generated: bool
     origin: str
 
 
@@ -52,14 +54,19 @@ def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bo
       RowError: the row is malformed; says why and what would be valid.
     """
     if not isinstance(raw, Mapping):
-        raise RowError(f"expected an object with named columns, found {_kind(raw)}")
+        raise RowError(f"expected an object with named columns, found {kind_of(raw)}")
     row = Row(
         instruction=_text(raw, columns.instruction),
         input=_text(raw, columns.input),
         outputs=_texts(raw, columns.output),
-        messages=_messages(raw.get(columns.messages), columns.messages),
+        messages=read_messages(raw.get(columns.messages), columns.messages),
+        tools=read_tools(raw.get(columns.tools), columns.tools),
+        template_kwargs=read_template_kwargs(
+            raw.get(columns.template_kwargs), columns.template_kwargs
+        ),
         text=_text(raw, columns.text),
         cut=raw.get(columns.finish) == "length",
+        generated=raw.get(columns.finish) is not None,
         origin=origin,
     )
     if not (row["instruction"] or row["messages"] or row["text"]):
@@ -67,16 +74,12 @@ def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bo
     if row["text"] or not require_output:
         return row
     if row["messages"]:
-        if all(message["role"] != "assistant" for message in row["messages"]):
-            raise RowError(f"column {columns.messages!r} has no assistant turn")
+        if not any(map(is_learned, row["messages"])):
+            raise RowError(f"column {columns.messages!r} has no assistant turn to learn from")
     elif not row["outputs"]:
         state = "is empty" if columns.output in raw else "is missing"
         raise RowError(f"column {columns.output!r} {state}; {_found(raw)}")
     return row
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
 
 
 def _found(raw: Mapping) -> str:
@@ -97,8 +100,8 @@ def _text(raw: Mapping, column: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise RowError(f"column {column!r} must be a text, found {_kind(value)}")
-    return _unicode(value, f"column {column!r}") if value.strip() else ""
+        raise RowError(f"column {column!r} must be a text, found {kind_of(value)}")
+    return unicode_text(value, f"column {column!r}") if value.strip() else ""
 
 
 def _texts(raw: Mapping, column: str) -> list[str]:
@@ -108,35 +111,7 @@ def _texts(raw: Mapping, column: str) -> list[str]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
-        raise RowError(f"column {column!r} must be a text or a list of texts, found {_kind(value)}")
-    return [_unicode(text, f"column {column!r}") for text in value if text.strip()]
-
-
-def _messages(value: Any, column: str) -> list[Message]:
-    if value is None:
-        return []
-    if not isinstance(value, Sequence) or isinstance(value, str):
         raise RowError(
-            f"column {column!r} must be a list of {{role, content}}, found {_kind(value)}"
+            f"column {column!r} must be a text or a list of texts, found {kind_of(value)}"
         )
-    return [_message(message, f"{column}[{index}]") for index, message in enumerate(value)]
-
-
-def _message(value: Any, where: str) -> Message:
-    if not isinstance(value, Mapping):
-        raise RowError(f"{where} must be an object with role and content, found {_kind(value)}")
-    role, content = value.get("role"), value.get("content")
-    if role not in ROLES:
-        raise RowError(f"{where}.role is {role!r}; valid: {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise RowError(f"{where}.content must be a text, found {_kind(content)}")
-    return Message(role=role, content=_unicode(content, f"{where}.content"))
-
-
-def _unicode(text: str, where: str) -> str:
-    """JSON may hold half of a surrogate pair, which no tokenizer and no file takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RowError(f"{where} is not valid Unicode at character {error.start}") from error
-    return text
+    return [unicode_text(text, f"column {column!r}") for text in value if text.strip()]

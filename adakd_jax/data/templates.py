@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from transformers import PreTrainedTokenizerFast
 
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.data.rows import Row, RowError
 
 TemplateName = Literal["alpaca", "chat", "text"]
@@ -118,12 +119,15 @@ class TextTemplate:
         return []
 
 
-def make_template(name: TemplateName, tokenizer: PreTrainedTokenizerFast) -> Template:
+def make_template(
+    name: TemplateName, tokenizer: PreTrainedTokenizerFast, chat: ChatConfig | None = None
+) -> Template:
     """Builds a prompt format.
 
     Args:
       name: 'alpaca', 'chat' (the tokenizer's own template) or 'text'.
       tokenizer: the tokenizer of teacher and student.
+      chat: how its template is used; by default as `ChatConfig` says.
 
     Returns:
       The template.
@@ -134,7 +138,7 @@ def make_template(name: TemplateName, tokenizer: PreTrainedTokenizerFast) -> Tem
     if name == "chat":
         from adakd_jax.data.chat import ChatTemplate
 
-        return ChatTemplate(tokenizer)
+        return ChatTemplate(tokenizer, chat)
     return AlpacaTemplate() if name == "alpaca" else TextTemplate()
 
 

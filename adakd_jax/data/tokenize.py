@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 from transformers import PreTrainedTokenizerFast
 
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.data.pieces import ACROSS, ANSWER, Cuts, Pieces, fit_prompt, join, token_parts
 from adakd_jax.data.rows import Row, RowError
 from adakd_jax.data.templates import Formatted, Part, Segment, Template, TemplateName, make_template
@@ -66,6 +67,7 @@ class Encoder:
         tokenizer: PreTrainedTokenizerFast,
         max_prompt_length: int,
         max_length: int,
+        chat: ChatConfig | None = None,
     ):
         """Prepares for rows of a template.
 
@@ -75,6 +77,7 @@ class Encoder:
             token.
           max_prompt_length: tokens of a prompt, at most; at least 1.
           max_length: tokens of an example, at most; at least 2.
+          chat: how a chat template is used; by default as `ChatConfig` says.
 
         Raises:
           ValueError: the tokenizer lacks one of these, or a chat template that is asked for.
@@ -87,13 +90,18 @@ class Encoder:
                 "the tokenizer has no EOS token, which ends every answer; set eos_token"
             )
         self.template = (
-            make_template(template, tokenizer) if isinstance(template, str) else template
+            make_template(template, tokenizer, chat) if isinstance(template, str) else template
         )
         self.tokenizer = tokenizer
         self.max_prompt_length = max_prompt_length
         self.max_length = max_length
         self._eos = eos
         self._opening = _opening_tokens(tokenizer)
+
+    @property
+    def template_key(self) -> list[Any]:
+        """All that the texts depend on besides rows and tokenizer, as JSON values."""
+        return [type(self.template).__name__, dict(getattr(self.template, "key", {}))]
 
     def example(self, row: Row) -> Example:
         """Tokenizes one row for training.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adakd_jax.config import GenerationConfig
+from adakd_jax.config.data import Columns
 from adakd_jax.data.rows import Row, RowError
 from adakd_jax.data.tokenize import Encoder, Prompt
 from adakd_jax.eval.answer_blocks import answer_blocks
@@ -118,7 +119,9 @@ def answered_record(row: Row, answer: Answer) -> dict[str, Any]:
     """A row of an answer file."""
     if row["messages"]:
         last = {"role": "assistant", "content": answer.text}
-        return {"messages": [*asked_turns(row["messages"]), last], "finish": answer.finish}
+        told = {"tools": row["tools"], Columns().template_kwargs: row["template_kwargs"]}
+        told = {name: value for name, value in told.items() if value}
+        return {"messages": [*asked_turns(row["messages"]), last], **told, "finish": answer.finish}
     asked = {"instruction": row["instruction"], "input": row["input"]}
     return {**asked, "output": answer.text, "finish": answer.finish}
 

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+from transformers import PreTrainedTokenizerFast
+
 from adakd_jax.config import GenerationConfig
+from adakd_jax.data.chat_render import ChatRenderer
 from adakd_jax.eval.generate import GenerationProgress, generate
 from adakd_jax.hf.pretrained import Pretrained
 
@@ -69,9 +72,20 @@ def answer_prompts(
 
 
 def end_tokens(model: Pretrained) -> tuple[int, ...]:
-    """The tokens that end an answer: the tokenizer's EOS and those of the generation config."""
+    """The tokens that end an answer: the tokenizer's EOS, those of the generation config, and those
+    that end an assistant's turn in the chat template.
+    """
     configured = model.source.generation_config.get("eos_token_id")
     ids = list(configured) if isinstance(configured, list | tuple) else [configured]
     if model.tokenizer is not None:
-        ids.append(model.tokenizer.eos_token_id)
+        ids += [model.tokenizer.eos_token_id, *_turn_ends(model.tokenizer)]
     return tuple(sorted({token for token in ids if isinstance(token, int)}))
+
+
+def _turn_ends(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    if not tokenizer.chat_template:
+        return ()
+    try:
+        return ChatRenderer(tokenizer).end_tokens
+    except ValueError:  # a template that cannot be used ends nothing
+        return ()

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from adakd_jax.config import DataConfig, RunConfig
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.config.provenance import CONFIG_FILE
 from adakd_jax.config.yaml_file import read_yaml
 from adakd_jax.data.templates import TemplateName
@@ -77,6 +78,7 @@ class PromptSettings(NamedTuple):
     template: TemplateName
     max_length: int
     max_prompt_length: int
+    chat: ChatConfig
 
 
 def prompt_settings(
@@ -84,6 +86,7 @@ def prompt_settings(
     template: TemplateName | None = None,
     max_length: int | None = None,
     max_prompt_length: int | None = None,
+    chat: ChatConfig | None = None,
 ) -> PromptSettings:
     """What is given; for the rest, that of the run `name` if it is one, else the defaults."""
     config = run_config(name)
@@ -96,4 +99,6 @@ def prompt_settings(
         template=template or default("template"),
         max_length=max_length or default("max_length"),
         max_prompt_length=max_prompt_length or default("max_prompt_length"),
+        # The template that a run chose is that of its student's tokenizer.
+        chat=chat or default("chat").model_copy(update={"template": None}),
     )

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config import GenerationConfig
+from adakd_jax.data.chat_render import ChatRenderer
 from adakd_jax.data.examples import tokenizer_digest
 from adakd_jax.eval.answer_blocks import answer_blocks
 from adakd_jax.eval.answer_file import answered_record
@@ -106,8 +108,17 @@ def _settings(
         "tokenizer": tokenizer_digest(model.tokenizer),
         "template": prompts.template,
         "max_prompt_length": prompts.max_prompt_length,
+        **_chat(prompts, model.tokenizer),
         **sampling,
     }
+
+
+def _chat(prompts: PromptSettings, tokenizer: PreTrainedTokenizerFast) -> Mapping[str, Any]:
+    """How a chat template is used, where one is."""
+    if prompts.template != "chat":
+        return {}
+    key = ChatRenderer(tokenizer, prompts.chat).key
+    return {f"chat.{name}": value for name, value in key.items()}
 
 
 def _record(question: Question, answer: Answer) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config import GenerationConfig
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.data.examples import Examples, encode_rows
 from adakd_jax.data.loader import evaluation_batches
 from adakd_jax.data.progress import track
@@ -113,6 +114,8 @@ def hold_ready(
     batch_rows: int = 4,
     max_examples: int | None = None,
     generate_examples: int | None = 100,
+    chat: ChatConfig | None = None,
+    on_error: Literal["fail", "skip"] = "skip",
     cache_dir: str | Path = "~/.cache/adakd_jax/data",
 ) -> HeldOut:
     """Makes held-out rows ready for any number of evaluations.
@@ -127,10 +130,13 @@ def hold_ready(
       max_examples: use only the first rows; None: all.
       generate_examples: how many of them are questions to answer; None: all. With template 'text'
         there are none.
+      chat: how a chat template is used; by default as `ChatConfig` says.
+      on_error: see `encode_rows`.
       cache_dir: local folder of prepared data.
 
     Raises:
       EmptyDataError: no row gives an example.
+      MalformedRowsError: rows that the chat template cannot write, under 'fail'.
     """
     rows = rows if max_examples is None else rows[:max_examples]
     examples = encode_rows(
@@ -139,11 +145,13 @@ def hold_ready(
         tokenizer,
         max_prompt_length=max_prompt_length,
         max_length=max_length,
+        chat=chat,
+        on_error=on_error,
         cache_dir=cache_dir,
     )
     questions, left_out = (), {}
     if template != "text" and generate_examples != 0:
-        encoder = Encoder(template, tokenizer, max_prompt_length, max_length)
+        encoder = Encoder(template, tokenizer, max_prompt_length, max_length, chat)
         questions, left_out = _questions(rows[:generate_examples], encoder)
     batches = evaluation_batches(examples, max_length, batch_rows)
     return HeldOut(batches, questions, left_out, examples)

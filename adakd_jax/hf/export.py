@@ -10,7 +10,7 @@ from etils import epath
 
 from adakd_jax.hf.folder import MARK, absolute, new_folder
 from adakd_jax.hf.lora import without_adapters
-from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.hf.pretrained import SPECIAL_IDS, Pretrained
 from adakd_jax.hf.tokenizer import save_tokenizer
 from adakd_jax.hf.write import save_weights
 from adakd_jax.models.config import DecoderConfig
@@ -28,7 +28,6 @@ ARCHITECTURES = {
 }
 # Of the file that was loaded, or meant to run code: not of the model that is saved.
 _NOT_EXPORTED = ("_name_or_path", "auto_map", "quantization_config", "transformers_version")
-_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # How a model is computed, and what is beside it, which a config.json does not say.
 _COMPUTATION = ("lora", "compute_dtype", "remat", "attention_implementation")
 
@@ -101,7 +100,7 @@ def export_config(pretrained: Pretrained) -> dict[str, Any]:
     exported["vocab_size"] = config.vocab_size
     exported["tie_word_embeddings"] = config.tied
     generation = _generation_config(pretrained)
-    exported |= {name: generation[name] for name in _SPECIAL_IDS if name in generation}
+    exported |= {name: generation[name] for name in SPECIAL_IDS if name in generation}
     exported[MARK] = version("adakd_jax")
     _check_description(exported, pretrained.config)
     return exported
@@ -140,7 +139,7 @@ def _generation_config(pretrained: Pretrained) -> dict[str, Any]:
     generation = {
         k: v for k, v in pretrained.source.generation_config.items() if k not in _NOT_EXPORTED
     }
-    for name in _SPECIAL_IDS:
+    for name in SPECIAL_IDS:
         from_tokenizer = getattr(pretrained.tokenizer, name, None)
         if generation.get(name) is None and from_tokenizer is not None:
             generation[name] = from_tokenizer

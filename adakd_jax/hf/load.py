@@ -13,8 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from transformers import PreTrainedTokenizerFast
 
-from adakd_jax.hf.locate import MODEL_FILES, locate
-from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.hf.locate import MODEL_FILES, TOKENIZER_FILES, locate
+from adakd_jax.hf.pretrained import SPECIAL_IDS, ModelSource, Pretrained
 from adakd_jax.hf.safetensors_file import open_safetensors
 from adakd_jax.hf.tokenizer import load_tokenizer
 from adakd_jax.hf.weights import Place, params_from_tensors
@@ -106,10 +106,29 @@ def _load_folder(
         name=name,
         hf_config=hf_config,
         licence=_licence(folder / MODEL_CARD),
-        generation_config=_read_json(folder / "generation_config.json") or {},
+        generation_config=_generation_config(folder, hf_config),
         chat_template=_chat_template(tokenizer),
     )
     return Pretrained(config, graphdef, params, tokenizer, source)
+
+
+def read_tokenizer(
+    path_or_repo: epath.PathLike, revision: str | None = None
+) -> PreTrainedTokenizerFast:
+    """The tokenizer of anything `locate` finds, a GGUF file included, without its weights.
+
+    Raises:
+      ModelNotFoundError, ValueError: as `load_tokenizer`.
+    """
+    path = locate(path_or_repo, revision, files=TOKENIZER_FILES)
+    if path.suffix != ".gguf":
+        return load_tokenizer(path)
+    # Only who has a GGUF file needs that library.
+    from adakd_jax.hf.gguf import open_gguf
+    from adakd_jax.hf.gguf_tokenizer import gguf_tokenizer
+
+    with open_gguf(path) as file:
+        return gguf_tokenizer(file.metadata)
 
 
 def safetensors_files(folder: Path) -> list[Path]:
@@ -161,6 +180,16 @@ def _chat_template(tokenizer: PreTrainedTokenizerFast | None) -> str | None:
     """The template, the one called `default` where there are several."""
     template = None if tokenizer is None else tokenizer.chat_template
     return template.get("default") if isinstance(template, dict) else template
+
+
+def _generation_config(folder: Path, hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What generation_config.json says; without that file, the special tokens of config.json, as in
+    transformers.
+    """
+    written = _read_json(folder / "generation_config.json")
+    if written is not None:
+        return written
+    return {name: hf_config[name] for name in SPECIAL_IDS if hf_config.get(name) is not None}
 
 
 def _licence(card: Path) -> str | None:

@@ -21,6 +21,8 @@ from huggingface_hub.errors import (
 
 CONFIG_FILES = ("config.json",)
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
+# Where transformers keeps the chat templates of a tokenizer that has several.
+NAMED_TEMPLATES = "additional_chat_templates/*.jinja"
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 # Sub-folders hold other formats; `consolidated` is Mistral's second copy of the weights.
 _NOT_NEEDED = ("*/*", "consolidated*")
@@ -106,6 +108,8 @@ def _fetch_from_hub(repo: str, revision: str | None, files: Sequence[str]) -> Pa
         folder = snapshot_download(
             repo, revision=revision, allow_patterns=list(files), ignore_patterns=list(_NOT_NEEDED)
         )
+        if "*.jinja" in files:
+            snapshot_download(repo, revision=revision, allow_patterns=NAMED_TEMPLATES)
     except GatedRepoError as error:
         raise ModelNotFoundError(
             f"hub model {where} is gated: accept its terms on its page, then run `hf auth login`"
@@ -130,8 +134,11 @@ def _fetch_remote(url: str, files: Sequence[str]) -> Path:
     """Copies the matching files into a cache folder named by their sizes and times."""
     source = epath.Path(url)
     try:
-        found = sorted({file for pattern in files for file in source.glob(pattern)})
-        listing = [(file.name, file.stat().length, file.stat().mtime) for file in found]
+        patterns = (*files, NAMED_TEMPLATES) if "*.jinja" in files else files
+        found = sorted({file for pattern in patterns for file in source.glob(pattern)})
+        listing = [
+            (str(file.relative_to(source)), file.stat().length, file.stat().mtime) for file in found
+        ]
     except (ImportError, OSError) as error:
         raise ModelNotFoundError(f"{url!r} cannot be read: {error}") from error
     if not found:
@@ -144,6 +151,8 @@ def _fetch_remote(url: str, files: Sequence[str]) -> Path:
             partial = Path(scratch) / target.name
             partial.mkdir()
             for file in found:
-                file.copy(partial / file.name)
+                copy = partial / file.relative_to(source)
+                copy.parent.mkdir(exist_ok=True)
+                file.copy(copy)
             partial.rename(target)
     return target

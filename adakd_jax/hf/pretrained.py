@@ -9,6 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.models.config import DecoderConfig
 
+# The keys of config.json and generation_config.json that name special tokens.
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
 
 @dataclass(frozen=True)
 class ModelSource:

@@ -57,7 +57,8 @@ def save_tokenizer(
     folder: epath.PathLike,
     hf_config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja.
+    """Writes tokenizer.json, tokenizer_config.json and, if there is one, chat_template.jinja;
+    several templates stand in tokenizer_config.json, where all versions read them.
 
     `transformers` 5 names its general tokenizer class, and lists further special tokens, in a way
     that version 4 and the servers built on it cannot read. Both read the older spelling, which is
@@ -81,7 +82,7 @@ def save_tokenizer(
 
 
 def _save_locally(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    tokenizer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder, save_jinja_files=isinstance(tokenizer.chat_template, str))
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("tokenizer_class") == "TokenizersBackend":

@@ -44,18 +44,20 @@ def teacher_written(
     """
     assert teacher.tokenizer is not None
     settings = policy.generation
+    encoder = Encoder(
+        data.template, teacher.tokenizer, data.max_prompt_length, data.max_length, data.chat
+    )
     key = content_key(
         rows=rows.key,
         teacher=[teacher.source.name, dict(teacher.source.hf_config), _fingerprint(teacher.params)],
         tokenizer=tokenizer_digest(teacher.tokenizer),
-        prompts=[data.template, data.max_prompt_length],
+        prompts=[encoder.template_key, data.max_prompt_length],
         generation=settings.model_dump(),
         seed=seed,
     )
     # Processes of one machine do not write into each other's file.
     part = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
     file = local_folder(data.cache_dir) / f"seqkd-{key}{part}" / FILE
-    encoder = Encoder(data.template, teacher.tokenizer, data.max_prompt_length, data.max_length)
     report = answer_file(teacher, encoder, rows, Path(file), settings, seed=seed)
     console.print(f"seqkd    {report.summary()}", soft_wrap=True)
     return open_rows(

@@ -12,6 +12,7 @@ from adakd_jax.config import RunConfig, StudentRandom
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.eval.suite import Evaluation, evaluate
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.training.chat import with_chat_template, writes_date
 from adakd_jax.training.data import read_data
 from adakd_jax.training.loop import CompiledSteps
 from adakd_jax.training.measure import held_out_of
@@ -41,6 +42,7 @@ class Shared:
         assert config.teacher is not None  # a plan without a teacher is refused
         console.print(f"loading  {config.teacher.path}", soft_wrap=True)
         self.teacher = load_teacher(config.teacher)
+        self._console = console
         self._students: dict[str, Pretrained] = {}
         self._steps: dict[str, CompiledSteps] = {}
         student = self.student(config)
@@ -66,8 +68,18 @@ class Shared:
         if isinstance(config.student, StudentRandom):
             key += f" seed {config.seed}"
         if key not in self._students:
-            self._students[key] = load_student(config, self.teacher)
+            self._students[key] = self._load(config)
         return self._students[key]
+
+    def _load(self, config: RunConfig) -> Pretrained:
+        student = load_student(config, self.teacher)
+        student = with_chat_template(config.data, student, self.teacher.tokenizer, self._console)
+        if writes_date(student, config.data):
+            raise ValueError(
+                "the chat template writes the date of the day, so that the runs of a study would "
+                "have other prompts on other days; valid: data.chat.date, e.g. 2026-01-31"
+            )
+        return student
 
     def run(self, config: RunConfig) -> Run:
         """All that a run reads; its student's weights are the shared ones."""

@@ -9,7 +9,7 @@ from adakd_jax.data.shuffle import permutation
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.sharding import entered, make_mesh, rules_of
 from adakd_jax.teacher_cache.agreement import Teach, agreement, answers, check_same_teacher
-from adakd_jax.teacher_cache.manifest import Manifest, data_settings, local_cache
+from adakd_jax.teacher_cache.manifest import Manifest, data_settings, date_of, local_cache
 from adakd_jax.teacher_cache.reading import TeacherCache
 from adakd_jax.teacher_cache.records import Form
 from adakd_jax.teacher_cache.served import ServedTeacher
@@ -17,6 +17,7 @@ from adakd_jax.teacher_cache.tables import tables
 from adakd_jax.teacher_cache.verify import what_is_lost
 from adakd_jax.teacher_cache.weights import LoadedTeacher
 from adakd_jax.teacher_cache.writing import write_cache
+from adakd_jax.training.chat import with_chat_template, with_date
 from adakd_jax.training.data import read_data
 from adakd_jax.training.models import describe, load_student, load_teacher
 
@@ -30,6 +31,7 @@ def cache_teacher(config: CacheCommand, console: Console) -> None:
         TeacherCacheError, EndpointError, ValueError: what is wrong, and what would be valid.
     """
     assert config.teacher is not None and config.teacher.cache is not None  # checks of the settings
+    folder = local_cache(config.teacher.cache)
     mesh = make_mesh(config.mesh)
     teacher = None
     if config.endpoint is None or config.student.kind != "checkpoint":
@@ -37,6 +39,9 @@ def cache_teacher(config: CacheCommand, console: Console) -> None:
         teacher = load_teacher(config.teacher, mesh, rules_of(config.mesh, "teacher"))
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
     student = load_student(config, teacher, mesh)
+    own = None if teacher is None else teacher.tokenizer
+    student = with_chat_template(config.data, student, own, console)
+    config = with_date(config, student, date_of(folder))
     examples, _ = read_data(config.data, student, config.seed, console)
     if config.endpoint is not None:
         teacher = None  # it was there for what the student takes of it
@@ -52,7 +57,6 @@ def cache_teacher(config: CacheCommand, console: Console) -> None:
             batch_rows=config.batch_rows,
             mesh=mesh,
         )
-    folder = local_cache(config.teacher.cache)
     write_cache(folder, examples, manifest, teach, console)
     cache = TeacherCache(folder)
     console.print(f"cache    {folder}: {manifest.summary()}; {_size(cache)}", soft_wrap=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from adakd_jax.config import RunConfig
+from adakd_jax.config import Columns, RunConfig
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.config.provenance import config_differences
 from adakd_jax.data.cache import local_folder
 from adakd_jax.data.examples import Examples
@@ -24,6 +25,7 @@ _DATA = (
     "validation",
     "validation_fraction",
     "template",
+    "chat",
     "columns",
     "max_length",
     "max_prompt_length",
@@ -110,7 +112,22 @@ def read_manifest(path: str | Path) -> Manifest:
             f"teacher.cache: {folder} has format {version}, this version reads {FORMAT}; make it "
             f"again with {COMMAND}"
         )
+    stored["data"] = _with_defaults(stored["data"])
     return Manifest(**{**stored, "form": Form(**stored["form"])})
+
+
+def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings that came after a cache was written have their defaults."""
+    columns = Columns.model_validate(data.get("columns", {}))
+    chat = ChatConfig.model_validate(data.get("chat", {}))
+    return data | {"columns": columns.model_dump(mode="json"), "chat": chat.model_dump(mode="json")}
+
+
+def date_of(path: str | Path) -> str | None:
+    """The date in the prompts of a cache that was begun before; None: there is none."""
+    if not (local_cache(path) / MANIFEST).is_file():
+        return None
+    return read_manifest(path).data["chat"]["date"]
 
 
 def missing_shards(folder: Path, manifest: Manifest) -> list[int]:

@@ -9,7 +9,6 @@ from adakd_jax.data.examples import Examples, encode_rows
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.data.sources import open_rows
 from adakd_jax.data.split import hold_out
-from adakd_jax.data.templates import template_warning
 from adakd_jax.hf.pretrained import Pretrained
 
 
@@ -25,8 +24,6 @@ def read_data(
     """
     if student.tokenizer is None:
         raise ValueError(f"{student.source.name} has no tokenizer; add its tokenizer.json")
-    if warning := template_warning(config.template, student.tokenizer):
-        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
     options = {
         "columns": config.columns,
         "on_error": config.on_error,
@@ -46,6 +43,8 @@ def read_data(
         student.tokenizer,
         max_prompt_length=config.max_prompt_length,
         max_length=config.max_length,
+        chat=config.chat,
+        on_error=config.on_error,
         cache_dir=config.cache_dir,
     )
     console.print(

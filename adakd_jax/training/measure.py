@@ -34,6 +34,8 @@ def held_out_of(run: Run) -> HeldOut | None:
         batch_rows=-(-evaluation.batch_rows // shards) * shards,
         max_examples=evaluation.max_examples,
         generate_examples=evaluation.generate_examples,
+        chat=data.chat,
+        on_error=data.on_error,
         cache_dir=data.cache_dir,
     )
 

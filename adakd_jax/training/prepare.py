@@ -9,12 +9,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 from rich.console import Console
+from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import BATCH_AXES
 from adakd_jax.config import RunConfig, SeqKd, StudentCheckpoint
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.distill import mapped_layers
+from adakd_jax.hf.load import read_tokenizer
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.models.config import DecoderConfig
@@ -29,10 +31,11 @@ from adakd_jax.sharding import (
     rules_of,
     shardings_like,
 )
-from adakd_jax.teacher_cache.manifest import data_settings
+from adakd_jax.teacher_cache.manifest import data_settings, date_of
 from adakd_jax.teacher_cache.reading import Taught, TeacherCache
 from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.cached import open_cache, told_of
+from adakd_jax.training.chat import asking_alike, with_chat_template, with_date
 from adakd_jax.training.data import read_data
 from adakd_jax.training.finite import check_finite
 from adakd_jax.training.learned import build_learner, initial_learned
@@ -161,6 +164,9 @@ def prepare(config: RunConfig, console: Console) -> Run:
         teacher = load_teacher(config.teacher, mesh, rules_of(config.mesh, "teacher"))
         check_finite(teacher, "teacher")
     student = load_student(config, teacher, mesh)
+    own = _teacher_tokenizer(config, teacher)
+    student = with_chat_template(config.data, student, own, console)
+    config = with_date(config, student, None if cache is None else date_of(cache.path))
     if isinstance(config.student, StudentCheckpoint):
         check_finite(student, "student")
     if cache is not None:
@@ -171,7 +177,8 @@ def prepare(config: RunConfig, console: Console) -> Run:
     console.print(f"student  {describe(student)}", soft_wrap=True)
     if teacher is not None and (note := vocabulary_note(student, teacher)):
         console.print(note, soft_wrap=True)
-    rewrite = functools.partial(_rewritten, config, teacher, mesh, console)
+    writer = None if teacher is None else asking_alike(teacher, student, config.data)
+    rewrite = functools.partial(_rewritten, config, writer, mesh, console)
     examples, held_out = read_data(config.data, student, config.seed, console, rewrite)
     batches = TrainingBatches(
         examples,
@@ -184,6 +191,18 @@ def prepare(config: RunConfig, console: Console) -> Run:
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
     return Run(config, teacher, student, batches, held_out, mesh, cache)
+
+
+def _teacher_tokenizer(
+    config: RunConfig, teacher: Pretrained | None
+) -> PreTrainedTokenizerFast | None:
+    """The teacher's; of a teacher that only its cache stands for, if it can be reached."""
+    if teacher is not None or config.teacher is None:
+        return None if teacher is None else teacher.tokenizer
+    try:
+        return read_tokenizer(config.teacher.path, config.teacher.revision)
+    except (OSError, ValueError):
+        return None
 
 
 def _check_models(config: RunConfig, mesh: Mesh | None) -> None:

@@ -22,6 +22,7 @@ from adakd_jax.policies import DatasetResponses, StudentResponses
 from adakd_jax.processes import any_of, is_first, wait_for_all
 from adakd_jax.sharding import entered, place_batch
 from adakd_jax.training.base import base_checksum
+from adakd_jax.training.chat import with_earlier_date
 from adakd_jax.training.checkpoint import Checkpoints, checkpoints_folder
 from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.export import export_student
@@ -64,6 +65,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
         TrainingDivergedError: too many non-finite updates in a row.
     """
     console = console or default_console()
+    config = with_earlier_date(config)
     for remark in remarks(config):
         console.print(f"note     {remark}", soft_wrap=True)
     check_same_run(config.run_dir, config)
@@ -74,7 +76,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     checksum = base_checksum(run.base)
     if is_first():
         describe_student(config.run_dir, run.student, checksum)
-        write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
+        write_provenance(config.run_dir, run.config, argv, map(str, jax.devices()))
         write_story(config.run_dir, tell(run))
     held_out = held_out_of(run)
     with entered(run.mesh):

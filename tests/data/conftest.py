@@ -55,14 +55,30 @@ def chat_tokenizer():
     return make_tokenizer(CHATML)
 
 
-def row(instruction="", input="", outputs=(), messages=(), text="", cut=False):
+def row(
+    instruction="",
+    input="",
+    outputs=(),
+    messages=(),
+    text="",
+    cut=False,
+    tools=(),
+    template_kwargs=None,
+    generated=False,
+):
     return Row(
         instruction=instruction,
         input=input,
         outputs=list(outputs),
-        messages=[{"role": role, "content": content} for role, content in messages],
+        messages=[
+            turn if isinstance(turn, dict) else {"role": turn[0], "content": turn[1]}
+            for turn in messages
+        ],
+        tools=list(tools),
+        template_kwargs=template_kwargs or {},
         text=text,
         cut=cut,
+        generated=generated,
         origin="rows.jsonl:1",
     )
 

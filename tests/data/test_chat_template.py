@@ -1,5 +1,7 @@
 import pytest
 
+from adakd_jax.config.chat import ChatConfig
+from adakd_jax.data.chat_render import TemplateRowError
 from adakd_jax.data.rows import RowError
 from adakd_jax.data.templates import Part, make_template
 
@@ -103,9 +105,12 @@ def test_a_template_that_drops_earlier_thoughts(template_of, make_row):
     assert answers(formatted) == ["Hello.<|stop|>", "(thought)No.<|stop|>"]
 
 
-def test_a_template_that_opens_a_thought_when_asking(template_of, make_row):
-    formatted = template_of(OPEN_THOUGHT).example(make_row(messages=TALK))
-    assert answers(formatted) == ["Hello.<|stop|>", "No.<|stop|>"]
+def test_a_template_that_opens_a_thought_when_asking(tokenizer_with, make_row):
+    tokenizer, row = tokenizer_with(OPEN_THOUGHT), make_row(messages=TALK)
+    with pytest.raises(TemplateRowError, match=r"asks for messages\[2\] with '\(think\)', but"):
+        make_template("chat", tokenizer).example(row)
+    ignoring = make_template("chat", tokenizer, ChatConfig(left_out="ignore"))
+    assert answers(ignoring.example(row)) == ["Hello.<|stop|>", "No.<|stop|>"]
 
 
 def test_a_template_without_an_end_of_turn_gets_eos_at_the_last(template_of, make_row):
@@ -115,7 +120,7 @@ def test_a_template_without_an_end_of_turn_gets_eos_at_the_last(template_of, mak
 
 @pytest.mark.parametrize(
     ("source", "first"),
-    [(TRIMMING, "Hello.<|stop|>"), (OPEN_THOUGHT, "Hello.<|stop|>"), (NO_END, "Hello.")],
+    [(TRIMMING, "Hello.<|stop|>"), (NO_END, "Hello.")],
 )
 def test_a_cut_conversation_ends_with_the_words_of_its_last_answer(
     template_of, make_row, source, first

@@ -19,15 +19,6 @@ def test_columns_have_the_names_that_are_given():
     assert (row["instruction"], row["input"], row["outputs"]) == ("q", "", ["r"])
 
 
-def test_a_conversation_keeps_role_and_content_only():
-    messages = [{"role": "user", "content": "q", "id": 1}, {"role": "assistant", "content": "a"}]
-    row = normalize({"messages": messages})
-    assert row["messages"] == [
-        {"role": "user", "content": "q"},
-        {"role": "assistant", "content": "a"},
-    ]
-
-
 @pytest.mark.parametrize(
     ("finish", "cut"),
     [
@@ -59,7 +50,8 @@ def test_an_answer_that_length_ended_is_cut(finish, cut):
             {"instruction": "q\ud800", "output": "a"},
             "'instruction' is not valid Unicode at character 1",
         ),
-        ({"messages": "hello"}, "'messages' must be a list of {role, content}, found str"),
+        ({"messages": "hello"}, "column 'messages' is a text, but not of JSON"),
+        ({"messages": 5}, "'messages' must be a list of {role, content}, found int"),
         ({"messages": ["hello"]}, r"messages\[0\] must be an object"),
         ({"messages": [{"role": "bot", "content": "x"}]}, r"messages\[0\].role is 'bot'; valid"),
         ({"messages": [{"role": "user", "content": None}]}, r"\[0\].content must be a text"),

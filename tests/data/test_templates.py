@@ -72,5 +72,5 @@ def test_an_instruct_teacher_is_warned_about_another_format(tokenizer, chat_toke
 
 
 def test_chat_needs_a_chat_template(tokenizer):
-    with pytest.raises(ValueError, match="the tokenizer has no chat template; valid: 'alpaca'"):
+    with pytest.raises(ValueError, match="the tokenizer has no chat template; valid: data"):
         make_template("chat", tokenizer)

@@ -15,6 +15,7 @@ from adakd_jax.config import (
     TeacherConfig,
     TrainingConfig,
 )
+from adakd_jax.config.chat import ChatConfig
 from adakd_jax.config.provenance import write_provenance
 from adakd_jax.eval.model import open_model, prompt_settings
 from adakd_jax.export import main as export
@@ -81,9 +82,9 @@ def test_a_card_tells_results_of_the_exported_weights_only(run_dir, tmp_path):
 
 
 def test_a_run_folder_is_a_model_with_its_own_settings(run_dir, tiny_pretrained):
-    assert prompt_settings(run_dir) == ("chat", 300, 256)
-    assert prompt_settings(run_dir, "alpaca", max_prompt_length=32) == ("alpaca", 300, 32)
-    assert prompt_settings("acme/other") == ("alpaca", 512, 256)
+    assert prompt_settings(run_dir)[:3] == ("chat", 300, 256)
+    assert prompt_settings(run_dir, "alpaca", max_prompt_length=32)[:3] == ("alpaca", 300, 32)
+    assert prompt_settings("acme/other") == ("alpaca", 512, 256, ChatConfig())
     best = open_model(run_dir, step="best")
     np.testing.assert_array_equal(
         best.params["embed"]["embedding"], tiny_pretrained.params["embed"]["embedding"]

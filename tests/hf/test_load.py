@@ -206,6 +206,19 @@ def test_the_source_travels_along(tmp_path):
     assert source.hf_config["model_type"] == "llama" and source.chat_template is None
 
 
+def test_without_a_generation_config_its_ids_are_those_of_the_config(tmp_path):
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"eos_token_id": [2, 7], "bos_token_id": 1, "pad_token_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_pretrained(tmp_path).source.generation_config == {
+        "bos_token_id": 1,
+        "eos_token_id": [2, 7],
+    }
+    (tmp_path / "generation_config.json").write_text("{}")
+    assert load_pretrained(tmp_path).source.generation_config == {}
+
+
 def test_saving_refuses_params_of_another_model(tmp_path):
     params, _ = saved(tmp_path)
     config = decoder_config(TIED)

@@ -193,6 +193,19 @@ def test_saved_folder_reads_back_and_suits_older_readers(tokenizer, tmp_path):
     assert loaded.pad_token_id == loaded.eos_token_id == 2 and len(loaded) == 320
 
 
+def test_several_chat_templates_are_written_and_read_back(tokenizer, tmp_path):
+    named = {"default": CHAT_TEMPLATE, "tool_use": "{{ tools }}" + CHAT_TEMPLATE}
+    tokenizer = type(tokenizer)(
+        tokenizer_object=tokenizer.backend_tokenizer, eos_token=SPECIAL[2], chat_template=named
+    )
+    tokenizer.save_pretrained(tmp_path / "given")  # transformers: a folder of templates
+    loaded = load_tokenizer(tmp_path / "given")
+    assert loaded.chat_template == named
+    save_tokenizer(loaded, tmp_path / "written")
+    assert load_tokenizer(tmp_path / "written").chat_template == named
+    assert all(file.is_file() for file in (tmp_path / "written").iterdir())
+
+
 def test_tokenizer_that_would_be_read_as_another_is_warned_about(tokenizer, tmp_path):
     with pytest.warns(UserWarning, match="as a Qwen2Tokenizer, which cuts text differently"):
         save_tokenizer(tokenizer, tmp_path, {"model_type": "qwen2"})
