@@ -118,7 +118,9 @@ def read_manifest(path: str | Path) -> Manifest:
 
 def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
     """Settings that came after a cache was written have their defaults."""
-    columns = Columns.model_validate(data.get("columns", {}))
+    if "columns" not in data:
+        return data
+    columns = Columns.model_validate(data["columns"])
     chat = ChatConfig.model_validate(data.get("chat", {}))
     return data | {"columns": columns.model_dump(mode="json"), "chat": chat.model_dump(mode="json")}
 
@@ -127,7 +129,7 @@ def date_of(path: str | Path) -> str | None:
     """The date in the prompts of a cache that was begun before; None: there is none."""
     if not (local_cache(path) / MANIFEST).is_file():
         return None
-    return read_manifest(path).data["chat"]["date"]
+    return read_manifest(path).data.get("chat", {}).get("date")
 
 
 def missing_shards(folder: Path, manifest: Manifest) -> list[int]:
