@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config.chat import ChatConfig
+from adakd_jax.data.chat_ends import turn_ends
 from adakd_jax.data.chat_render import ChatRenderer, TemplateRowError
 from adakd_jax.data.chat_turns import Mark, WrittenTurns, asked_messages, common_length
 from adakd_jax.data.left_out import unwritten_tool
@@ -34,7 +35,7 @@ class ChatTemplate:
         """
         self._tokenizer = tokenizer
         self._renderer = ChatRenderer(tokenizer, chat)
-        self._end_text = self._renderer.ends.text
+        self._ends = turn_ends(self._renderer)
 
     @property
     def key(self) -> Mapping[str, Any]:
@@ -52,9 +53,9 @@ class ChatTemplate:
         text, marks = way(row, messages, turns)
         start, end, part = marks[-1]
         if row["cut"]:
-            end = start + len(self._renderer.without_end(text[start:end]))
+            end = start + len(self._ends.without_end(text[start:end]))
         text = text[:end]
-        if not self._end_text and not row["cut"]:
+        if not self._ends.text and not row["cut"]:
             text += str(self._tokenizer.eos_token)
         marks[-1] = (start, len(text), part)
         return Formatted(_segments(text, marks), bare=False, cut=row["cut"])
@@ -64,7 +65,7 @@ class ChatTemplate:
         messages = asked_messages(_conversation(row))
         text = self._renderer.render(messages, row, add_generation_prompt=True)
         _check_tools(row, text)
-        turns = WrittenTurns(self._renderer, row, messages, text)
+        turns = self._turns(row, messages, text)
         return Formatted(_segments(text, turns.user_marks(0, len(messages))), bare=False)
 
     def references(self, row: Row) -> list[str]:
@@ -74,6 +75,9 @@ class ChatTemplate:
         last = row["messages"][-1]
         return [last["content"]] if last["role"] == "assistant" and last["content"] else []
 
+    def _turns(self, row: Row, messages: Sequence[Message], text: str) -> WrittenTurns:
+        return WrittenTurns(self._renderer, self._ends, row, messages, text)
+
     def _written(
         self, row: Row, messages: list[Message], turns: Sequence[int]
     ) -> tuple[str, list[Mark]]:
@@ -81,7 +85,7 @@ class ChatTemplate:
         text = self._renderer.render(messages, row)
         _check_tools(row, text)
         try:
-            return text, WrittenTurns(self._renderer, row, messages, text).marks(turns)
+            return text, self._turns(row, messages, text).marks(turns)
         except TemplateRowError:
             plain = set(messages[-1]) <= {"role", "content", "weight"}
             if self._renderer.chat.left_out != "verbatim" or not plain:
@@ -100,14 +104,14 @@ class ChatTemplate:
         asked = asked_messages(messages)
         asking = self._renderer.render(asked, row, add_generation_prompt=True)
         _check_tools(row, asking)
-        before = WrittenTurns(self._renderer, row, asked, asking)
+        before = self._turns(row, asked, asking)
         marks = before.marks(turns[:-1])
         marks += before.user_marks(turns[-2] + 1 if len(turns) > 1 else 0, last)
         answer = messages[last]["content"]
         if written is not None:
             opened = asking[common_length(asking, written) :]
             answer = answer.removeprefix(opened).removeprefix(opened.rstrip())
-        text = asking + answer + self._end_text
+        text = asking + answer + self._ends.text
         return text, [*marks, (len(asking), len(text), Part.ANSWER)]
 
 

@@ -1,11 +1,11 @@
-"""What a tokenizer's chat template writes, and with which tokens it ends an assistant's turn."""
+"""What a tokenizer's chat template writes."""
 
 import datetime
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
@@ -18,16 +18,7 @@ Result = TypeVar("Result")
 # Stands for a turn's words when asking the template what it writes around them. Private characters:
 # no template trims or splits them, and no text begins or ends with them.
 PROBE = "\ue000probe\ue000"
-_QUESTION = {"role": "user", "content": "question"}
-_CALL = {"name": "probe", "arguments": {"probe": PROBE}}
-_TOOL = {
-    "type": "function",
-    "function": {
-        "name": "probe",
-        "description": "probe",
-        "parameters": {"type": "object", "properties": {"probe": {"type": "string"}}},
-    },
-}
+QUESTION = {"role": "user", "content": "question"}
 _NOW = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(["'])(.*?)\1\s*\)""")
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -36,19 +27,6 @@ class TemplateRowError(RowError):
     """The template cannot write a row as it is to be learned; unlike a row that is merely too long,
     such a row is malformed.
     """
-
-
-class TurnEnds(NamedTuple):
-    """What the template writes after the words of an assistant.
-
-    `text` is all of it up to and with the first special token, "" if nothing is written. `last` are
-    the texts that end a last turn, an answer or a call of a tool; `middle` those of earlier turns
-    besides.
-    """
-
-    text: str
-    last: tuple[str, ...]
-    middle: tuple[str, ...]
 
 
 class ChatRenderer:
@@ -96,6 +74,21 @@ class ChatRenderer:
         Raises:
           TemplateRowError: the template refuses it, or fails.
         """
+        try:
+            return self._rendered(messages, row, add_generation_prompt)
+        except TemplateRowError:
+            # Some templates join the arguments of calls as text, others write objects as JSON.
+            as_text = [_with_arguments_as_text(message) for message in messages]
+            if as_text == list(messages):
+                raise
+            return self._rendered(as_text, row, add_generation_prompt)
+
+    def _rendered(
+        self,
+        messages: Sequence[Message],
+        row: Mapping[str, Any] | None,
+        add_generation_prompt: bool,
+    ) -> str:
         source, tools, kwargs = self._call(row)
         return _attempt(
             lambda: str(
@@ -145,64 +138,13 @@ class ChatRenderer:
     def sample(self) -> str:
         """A short conversation and the opening of the next answer."""
         answer: Message = {"role": "assistant", "content": PROBE}
-        return self.render([_QUESTION, answer, _QUESTION], add_generation_prompt=True)
+        return self.render([QUESTION, answer, QUESTION], add_generation_prompt=True)
 
     @cached_property
     def opening(self) -> str:
         """What the template writes to ask for an answer."""
-        asking = self.render([_QUESTION], add_generation_prompt=True)
-        return asking.removeprefix(self.render([_QUESTION]))
-
-    @cached_property
-    def ends(self) -> TurnEnds:
-        """What ends an assistant's turn.
-
-        Raises:
-          ValueError: the template cannot write a question and its answer.
-        """
-        answer: Message = {"role": "assistant", "content": PROBE}
-        try:
-            tail = _tail(self.render([_QUESTION, answer]))
-        except RowError as error:
-            raise ValueError(f"a question and its answer: {error}") from error
-        first = self._special(tail)
-        if first is None:
-            text = (tail or "").rstrip()
-            return TurnEnds(text, (text,) if text else (), ())
-        call = self._tail_of([_QUESTION, _called()], {"tools": [_TOOL], "template_kwargs": {}})
-        middle = self._tail_of([_QUESTION, answer, _QUESTION])
-        last = [first, self._special(call)]
-        text = (tail or "")[: (tail or "").index(first) + len(first)]
-        return TurnEnds(text, _distinct(last), _distinct([self._special(middle)]))
-
-    @property
-    def end_tokens(self) -> tuple[int, ...]:
-        """Ids of the tokens that end an answer or a call; none where the template ends turns with
-        words, or with nothing.
-        """
-        ids = [self.tokenizer.convert_tokens_to_ids(end) for end in self.ends.last]
-        known = self.tokenizer.added_tokens_decoder
-        return tuple(number for number in ids if isinstance(number, int) and number in known)
-
-    def without_end(self, answer: str) -> str:
-        """An answer without what ends its turn."""
-        for end in (self.ends.text, *self.ends.last, *self.ends.middle):
-            if end and answer.endswith(end):
-                return answer.removesuffix(end)
-        return answer
-
-    def _tail_of(self, messages: list[Message], row: Mapping[str, Any] | None = None) -> str | None:
-        try:
-            return _tail(self.render(messages, row))
-        except RowError:  # a template need not know calls of tools
-            return None
-
-    def _special(self, tail: str | None) -> str | None:
-        """The first special token of a text."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        special = [str(token) for token in added if token.special] or [str(t) for t in added]
-        places = [(tail.index(s), -len(s), s) for s in special if s and s in tail] if tail else []
-        return min(places)[2] if places else None
+        asking = self.render([QUESTION], add_generation_prompt=True)
+        return asking.removeprefix(self.render([QUESTION]))
 
 
 def template_sources(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
@@ -242,18 +184,20 @@ def _pinned(source: str, chat: ChatConfig) -> str:
     return pinned
 
 
-def _called() -> Message:
-    call = {"id": "call00000", "type": "function", "function": _CALL}
-    return {"role": "assistant", "content": "", "tool_calls": [call]}
-
-
-def _tail(text: str) -> str | None:
-    """What follows the probe."""
-    return text.rpartition(PROBE)[2] if PROBE in text else None
-
-
-def _distinct(texts: Sequence[str | None]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for text in texts if text is not None))
+def _with_arguments_as_text(message: Message) -> Message:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    functions = [call.get("function", call) for call in calls]
+    texts = [
+        json.dumps(function.get("arguments", {}), ensure_ascii=False) for function in functions
+    ]
+    functions = [{**f, "arguments": text} for f, text in zip(functions, texts, strict=True)]
+    written = [
+        {**call, "function": function} if "function" in call else function
+        for call, function in zip(calls, functions, strict=True)
+    ]
+    return {**message, "tool_calls": written}
 
 
 def _attempt(render: Callable[[], Result]) -> Result:

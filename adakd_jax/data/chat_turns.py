@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import takewhile
 
+from adakd_jax.data.chat_ends import TurnEnds
 from adakd_jax.data.chat_render import PROBE, ChatRenderer, TemplateRowError
 from adakd_jax.data.left_out import left_out
 from adakd_jax.data.messages import Message
@@ -13,19 +14,27 @@ from adakd_jax.data.templates import Part
 Mark = tuple[int, int, Part]
 _WAYS_OUT = (
     "valid: data.chat.template with a .jinja file that writes it; data.chat.left_out verbatim (a "
-    "last answer is learned as it stands) or ignore (what the template writes is learned); or "
-    "weight 0 in that message, which is then context only"
+    "last answer is learned as it stands) or ignore (what the template writes is learned); "
 )
+_CONTEXT = "or weight 0 in that message, which is then context only"
+_THOUGHT = "a thought within the content, as <think>…</think>, if the template knows that; "
+_SWITCH = "data.chat.kwargs, if the template has a switch such as enable_thinking; "
 
 
 class WrittenTurns:
     """The turns of a conversation in a text of its template."""
 
     def __init__(
-        self, renderer: ChatRenderer, row: Row, messages: Sequence[Message], text: str
+        self,
+        renderer: ChatRenderer,
+        ends: TurnEnds,
+        row: Row,
+        messages: Sequence[Message],
+        text: str,
     ) -> None:
         """Takes what was rendered, and the text: of these messages, or of more that follow."""
-        self._renderer, self._row, self._messages, self._text = renderer, row, messages, text
+        self._renderer, self._ends = renderer, ends
+        self._row, self._messages, self._text = row, messages, text
         self._strict = renderer.chat.left_out != "ignore"
 
     def marks(self, turns: Sequence[int]) -> list[Mark]:
@@ -36,9 +45,9 @@ class WrittenTurns:
         """
         marks, after = [], 0
         for turn in turns:
-            start, end = self._answer(turn)
+            places = self._answer(turn)
             marks += self.user_marks(after, turn)
-            marks.append((start, end, Part.ANSWER))
+            marks += [(start, end, Part.ANSWER) for start, end in places]
             after = turn + 1
         return marks
 
@@ -65,41 +74,60 @@ class WrittenTurns:
         )
 
     @cached_property
-    def _marked(self) -> dict[int, tuple[int, int]] | None:
+    def _marked(self) -> dict[int, list[tuple[int, int]]] | None:
         """What the template itself marks of each assistant turn, if it has such marks."""
         found = self._renderer.marked(self._messages, self._row)
         if found is None:
             return None
         roles = enumerate(message["role"] for message in self._messages)
-        assistants = [index for index, role in roles if role == "assistant"]
-        if len(found) != len(assistants):
-            raise TemplateRowError(
-                f"the chat template marks {len(found)} parts with generation in a conversation of "
-                f"{len(assistants)} assistant turns; valid: one for each"
-            )
-        return dict(zip(assistants, found, strict=True))
+        turns = [index for index, role in roles if role == "assistant"]
+        if len(found) == len(turns):
+            return {turn: [place] for turn, place in zip(turns, found, strict=True)}
+        # Several parts of a turn: it reaches to where the text of the next one differs.
+        begins = [self._common(self._messages[:turn]) for turn in turns]
+        bounds = zip(turns, begins, [*begins[1:], len(self._text)], strict=True)
+        return {
+            turn: [(start, end) for start, end in found if first <= start < last]
+            for turn, first, last in bounds
+        }
 
-    def _answer(self, turn: int) -> tuple[int, int]:
-        """Where an answer begins and ends."""
+    def _common(self, messages: Sequence[Message]) -> int:
+        return common_length(self._render(messages), self._text)
+
+    def _answer(self, turn: int) -> list[tuple[int, int]]:
+        """Where an answer begins and ends; several parts of it, if the template marks them so."""
         where = f"messages[{turn}]" if self._row["messages"] else "the answer"
         start, unkept = self._start(turn, where)
-        if self._marked is None:
-            end = self._end(turn, start)
-        else:
-            first, end = self._marked[turn]
-            start = min(max(start, first), end)
-        before = max(0, start - len(self._renderer.opening))
-        lacking = left_out(self._messages[turn], self._text[before:end])
-        if self._strict and lacking is not None:
+        places = [(start, self._end(turn, start))] if self._marked is None else []
+        for first, last in () if self._marked is None else self._marked[turn]:
+            if last > start:
+                places.append((max(first, start), last))
+        if self._strict:
+            self._check(turn, where, places, unkept)
+        if not places:
+            raise TemplateRowError(f"the chat template marks nothing of {where} to learn")
+        return places
+
+    def _check(self, turn: int, where: str, places: Sequence[tuple[int, int]], unkept: str) -> None:
+        """Refuses an answer that is not all there, or that stands elsewhere than it is asked for.
+
+        Earlier turns are history too: their thoughts may be asked for and not be kept.
+        """
+        opening = self._renderer.opening
+        before = max(0, min((start for start, _ in places), default=0) - len(opening))
+        written = self._text[before : max((end for _, end in places), default=0)]
+        lacking = left_out(self._messages[turn], written)
+        if lacking is not None:
+            thought = "" if lacking in ("content", "tool_calls") else _THOUGHT
             raise TemplateRowError(
-                f"the chat template leaves out {lacking!r} of {where}, or part of it; {_WAYS_OUT}"
+                f"the chat template leaves out {lacking!r} of {where}, or part of it; "
+                f"{_WAYS_OUT}{thought}{_CONTEXT}"
             )
-        if self._strict and unkept:
+        if unkept and turn == len(self._messages) - 1:
             raise TemplateRowError(
-                f"the chat template asks for {where} with {unkept!r}, but writes the answer "
-                f"without it: a model would be asked otherwise than it is taught; {_WAYS_OUT}"
+                f"the chat template asks for {where} with {opening!r}, but does not write it so: a "
+                f"model would be asked otherwise than it is taught; {_WAYS_OUT}{_SWITCH}{_CONTEXT}"
             )
-        return start, end
 
     def _start(self, turn: int, where: str) -> tuple[int, str]:
         """Where a model begins to write, after what the template writes to ask for an answer; and
@@ -113,7 +141,7 @@ class WrittenTurns:
         if common >= len(self._render(asked)):
             return common, asking[common:]
         if self._marked is not None:
-            return self._marked[turn][0], ""
+            return 0, ""
         raise TemplateRowError(
             f"the chat template writes what comes before {where} otherwise once more follows, so "
             "its answer cannot be found; split it into rows of one answer each, or use a template "
@@ -123,20 +151,20 @@ class WrittenTurns:
     def _end(self, turn: int, start: int) -> int:
         is_last = turn == len(self._messages) - 1
         through = self._text if is_last else self._render(self._messages[: turn + 1])
-        if not self._renderer.ends.text:
+        if not self._ends.text:
             return self._end_of_words(turn, start, through)
         if self._text.startswith(through):
-            ends = self._renderer.ends.last
+            ends = self._ends.last
             place = max((_after_last(end, through, start) for end in ends), default=-1)
         else:
-            ends = (*self._renderer.ends.last, *self._renderer.ends.middle)
+            ends = (*self._ends.last, *self._ends.middle)
             places = (self._text.find(end, start) + len(end) for end in ends)
             place = min((p for p in places if p > start), default=-1)
         if place < 0:
             raise TemplateRowError("the chat template changes the end of an assistant turn")
-        words = self._renderer.without_end(self._text[start:place])
-        if any(end in words for end in self._renderer.ends.last):
-            held = next(end for end in self._renderer.ends.last if end in words)
+        words = self._ends.without_end(self._text[start:place])
+        if any(end in words for end in self._ends.last):
+            held = next(end for end in self._ends.last if end in words)
             raise TemplateRowError(f"an assistant turn contains {held!r}, which ends a turn")
         return place
 

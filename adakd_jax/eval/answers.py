@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config import GenerationConfig
+from adakd_jax.data.chat_ends import turn_ends
 from adakd_jax.data.chat_render import ChatRenderer
 from adakd_jax.eval.generate import GenerationProgress, generate
 from adakd_jax.hf.pretrained import Pretrained
@@ -86,6 +87,6 @@ def _turn_ends(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     if not tokenizer.chat_template:
         return ()
     try:
-        return ChatRenderer(tokenizer).end_tokens
+        return turn_ends(ChatRenderer(tokenizer)).tokens
     except ValueError:  # a template that cannot be used ends nothing
         return ()

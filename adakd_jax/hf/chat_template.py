@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config.chat import ChatConfig
+from adakd_jax.data.chat_ends import turn_ends
 from adakd_jax.data.chat_render import ChatRenderer, TemplateRowError
 from adakd_jax.hf.pretrained import Pretrained
 
@@ -48,7 +49,7 @@ def ending_turns(model: Pretrained, chat: ChatConfig) -> Pretrained:
     something else; the generation config names both.
     """
     assert model.tokenizer is not None
-    ends = ChatRenderer(model.tokenizer, chat).end_tokens
+    ends = turn_ends(ChatRenderer(model.tokenizer, chat)).tokens
     if not ends:
         return model
     generation = dict(model.source.generation_config)

@@ -3,6 +3,7 @@
 import pytest
 
 from adakd_jax.config.chat import ChatConfig
+from adakd_jax.data.chat_ends import turn_ends
 from adakd_jax.data.chat_render import ChatRenderer, TemplateRowError
 from adakd_jax.data.rows import RowError
 from adakd_jax.data.templates import Part, make_template
@@ -184,12 +185,76 @@ def test_with_marks_a_template_may_rewrite_earlier_text(template_of, make_row):
     assert answers(formatted) == [f"<|start|>assistant\n{n}<|stop|>" for n in (41, 42)]
 
 
-def test_marks_that_are_not_one_a_turn_are_refused(template_of, make_row):
+def test_several_marks_of_a_turn_are_all_learned(template_of, make_row):
     source = MARKED.replace(
-        "{% generation %}", "{% generation %}{% endgeneration %}{% generation %}"
+        "{{ m['content'] }}<|stop|>{% endgeneration %}",
+        "{{ m['content'] }}{% endgeneration %} (said) {% generation %}<|stop|>{% endgeneration %}",
     )
-    with pytest.raises(TemplateRowError, match=r"marks 2 parts with generation .* of 1 assistant"):
-        template_of(source).example(make_row("q", outputs=["a"]))
+    talk = [
+        ASK,
+        {"role": "assistant", "content": "41"},
+        ASK,
+        {"role": "assistant", "content": "42"},
+    ]
+    formatted = template_of(source).example(make_row(messages=talk))
+    assert answers(formatted) == ["41", "<|stop|>", "42", "<|stop|>"]
+
+
+def test_a_turn_without_marks_is_refused(template_of, make_row):
+    source = MARKED.replace("{% generation %}", "{% if loop.last %}{% generation %}").replace(
+        "{% endgeneration %}", "{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}"
+    )
+    talk = [
+        ASK,
+        {"role": "assistant", "content": "41"},
+        ASK,
+        {"role": "assistant", "content": "42"},
+    ]
+    with pytest.raises(TemplateRowError, match="leaves out 'content' of messages"):
+        template_of(source).example(make_row(messages=talk))
+
+
+def test_earlier_turns_need_not_keep_what_they_are_asked_with(template_of, make_row):
+    source = AGENT.replace("<think></think>{% endif %}", "{% endif %}").replace(
+        "<|start|>assistant\n{% if", "<|start|>assistant\n<think>{% if"
+    )
+    talk = [
+        ASK,
+        {"role": "assistant", "content": "41"},
+        ASK,
+        {"role": "assistant", "content": "42"},
+    ]
+    formatted = template_of(source).example(make_row(messages=talk))
+    assert answers(formatted) == ["41<|stop|>", "</think>42<|stop|>"]
+
+
+def test_special_tokens_that_follow_each_other_end_a_turn_together(tokenizer_with, make_row):
+    source = HEAD + "{{ m['content'] }}<|end|>" + FOOT
+    tokenizer = tokenizer_with(source)
+    talk = [
+        ASK,
+        {"role": "assistant", "content": "41"},
+        ASK,
+        {"role": "assistant", "content": "42"},
+    ]
+    formatted = make_template("chat", tokenizer).example(make_row(messages=talk))
+    assert answers(formatted) == ["41<|end|><|stop|>", "42<|end|><|stop|>"]
+    ends = turn_ends(ChatRenderer(tokenizer)).tokens
+    assert tokenizer.convert_ids_to_tokens(list(ends)) == ["<|stop|>"]
+
+
+def test_a_template_may_take_arguments_as_text(template_of, make_row):
+    source = HEAD + "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name + ' ' + "
+    template = template_of(source + "c.function.arguments }}{% endfor %}" + FOOT)
+    row = make_row(messages=[ASK, {"role": "assistant", "content": "", "tool_calls": [CALL]}])
+    assert answers(template.example(row)) == ['weather {"town": "Oslo é"}<|stop|>']
+
+
+def test_a_cut_answer_loses_its_end_though_the_template_marks_more(template_of, make_row):
+    source = MARKED.replace("<|stop|>{% endgeneration %}", "<|stop|>\n{% endgeneration %}")
+    row = make_row(messages=[ASK, {"role": "assistant", "content": "42"}])
+    assert answers(template_of(source).example(row)) == ["42<|stop|>\n"]
+    assert answers(template_of(source).example({**row, "cut": True})) == ["42"]
 
 
 def test_the_date_in_prompts_is_the_one_that_is_given(template_of, make_row):
@@ -237,7 +302,7 @@ THREE_ENDS = (
 
 def test_what_ends_a_last_turn_and_a_call_ends_answers(tokenizer_with, make_row):
     tokenizer = tokenizer_with(THREE_ENDS)
-    ends = ChatRenderer(tokenizer).end_tokens
+    ends = turn_ends(ChatRenderer(tokenizer)).tokens
     assert tokenizer.convert_ids_to_tokens(list(ends)) == ["<|end|>", "<|begin|>"]
     call = {"role": "assistant", "content": "", "tool_calls": [CALL]}
     talk = [ASK, {"role": "assistant", "content": "hm"}, ASK, call]
@@ -248,7 +313,7 @@ def test_what_ends_a_last_turn_and_a_call_ends_answers(tokenizer_with, make_row)
 
 def test_a_template_without_an_end_has_no_end_tokens(tokenizer_with):
     source = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    assert ChatRenderer(tokenizer_with(source)).end_tokens == ()
+    assert turn_ends(ChatRenderer(tokenizer_with(source))).tokens == ()
 
 
 def test_of_several_templates_the_default_and_that_of_tools(tokenizer_with, make_row):
