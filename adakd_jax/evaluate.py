@@ -231,8 +231,12 @@ def _held_out(
         cache_dir=config.cache_dir,
     )
     print(f"{model} on {each.title}: {len(held_out.questions)} questions", file=sys.stderr)
-    for reason, count in held_out.left_out.items():
-        print(f"{PROG}: {count} rows are not answered: {reason}", file=sys.stderr)
+    unused = [("answered", held_out.left_out)]
+    if held_out.examples is not None:
+        unused.append(("measured", held_out.examples.report.dropped))
+    for what, reasons in unused:
+        for reason, count in reasons.items():
+            print(f"{PROG}: {count} rows are not {what}: {reason}", file=sys.stderr)
     return held_out
 
 

@@ -83,6 +83,10 @@ def test_hub_ids_fetch_weights_and_tokenizer_of_the_revision(hub, tmp_path):
     assert not any(
         pattern.endswith((".bin", ".pt", ".py")) for pattern in options["allow_patterns"]
     )
+    # A tokenizer with several chat templates keeps them in a folder.
+    assert calls[1][1] == {"revision": "v2", "allow_patterns": "additional_chat_templates/*.jinja"}
+    locate("owner/model", files=("config.json",))
+    assert len(calls) == 3
 
 
 def refused(kind: type[errors.HfHubHTTPError]) -> errors.HfHubHTTPError:
@@ -125,6 +129,8 @@ def test_remote_folders_are_copied_once_per_version(tmp_path, monkeypatch):
     remote.mkdir(parents=True)
     (remote / "config.json").write_text("{}")
     (remote / "notes.pdf").write_text("not needed")
+    (remote / "additional_chat_templates").mkdir()
+    (remote / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
     path_class = locate_module.epath.Path
     prefix = "gs://bucket/"
     monkeypatch.setattr(
@@ -134,7 +140,11 @@ def test_remote_folders_are_copied_once_per_version(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(locate_module, "_REMOTE_CACHE", cache)
     first = locate(prefix + "model")
-    assert [file.name for file in first.iterdir()] == ["config.json"]
+    assert sorted(file.name for file in first.iterdir()) == [
+        "additional_chat_templates",
+        "config.json",
+    ]
+    assert (first / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ tools }}"
     assert locate(prefix + "model") == first
     (remote / "config.json").write_text('{"changed": true}')
     second = locate(prefix + "model")
