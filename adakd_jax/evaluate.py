@@ -261,14 +261,14 @@ def _show(
     results: "Mapping[str, Mapping[str, Measured]]",
     compared: "Sequence[Compared]",
 ) -> None:
-    from rich.console import Console
-
+    from adakd_jax.console import Console
     from adakd_jax.eval.table import answers_table, compared_table, metrics_table
 
     console = Console()
     for each in sets:
         shown = {model: measured[each.name].shown() for model, measured in results.items()}
-        console.print(metrics_table(shown, title=each.title))
+        console.print(each.title)
+        console.print(metrics_table(shown))
         # With another tokenizer, other rows may be left out: one prompt, not one index, goes
         # together.
         answers = {

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
 from adakd_jax.config import GenerationConfig
+from adakd_jax.console import Console
 from adakd_jax.data.cache import content_key
 from adakd_jax.eval.answers import Answer
 from adakd_jax.eval.asked import asked_key

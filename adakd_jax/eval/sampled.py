@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from adakd_jax.config import GenerationConfig
+from adakd_jax.console import Console
 from adakd_jax.data.examples import tokenizer_digest
 from adakd_jax.eval.answer_blocks import answer_blocks
 from adakd_jax.eval.answer_file import answered_record

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config import GenerationConfig
+from adakd_jax.console import Console
 from adakd_jax.data.examples import Examples, encode_rows
 from adakd_jax.data.loader import evaluation_batches
 from adakd_jax.data.progress import track

@@ -6,7 +6,6 @@ An evaluation is what `Evaluation.to_dict` gives, so that one read back from a f
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from adakd_jax.eval.comparison import Compared
@@ -38,7 +37,7 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]], title: str | None = 
     table = Table(title=title, title_justify="left", caption=_caption(results))
     table.add_column("")
     for name in results:
-        table.add_column(escape(name), justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for label, cells in metric_cells(results).items():
         table.add_row(label, *cells)
     return table
@@ -70,7 +69,7 @@ def compared_table(compared: Iterable[Compared]) -> Table:
         title_justify="left",
         caption="95% interval and two-sided p of a paired bootstrap over examples",
     )
-    table.add_column("set")
+    table.add_column("set", overflow="fold")
     table.add_column("metric")
     for name in ("first", "second", "difference", "95% interval", "p"):
         table.add_column(name, justify="right")
@@ -100,10 +99,10 @@ def answers_table(prompt: str, answers: Mapping[str, str]) -> Table:
       prompt: what was asked.
       answers: column title → answer, e.g. of the teacher, and of the student before and after.
     """
-    table = Table(title=escape(_short(prompt)), title_justify="left", expand=True)
+    table = Table(title=_short(prompt), title_justify="left", expand=True)
     for name in answers:
-        table.add_column(escape(name), ratio=1, overflow="fold")
-    table.add_row(*(escape(_short(answer) or "(nothing)") for answer in answers.values()))
+        table.add_column(name, ratio=1, overflow="fold")
+    table.add_row(*(_short(answer) or "(nothing)" for answer in answers.values()))
     return table
 
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from etils import epath
-from rich.console import Console
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config.provenance import OtherRunError, write_provenance
 from adakd_jax.config.study import StudyConfig
+from adakd_jax.console import Console
 from adakd_jax.studies.overhead_report import Overheads, write_overhead_report
 from adakd_jax.studies.plan import PlannedRun
 from adakd_jax.studies.results import check_settings

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from rich.console import Console
+from rich.text import Text
 
 from adakd_jax.config import DataConfig
+from adakd_jax.console import Console
 from adakd_jax.data.examples import Examples, encode_rows
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.data.sources import open_rows
@@ -26,7 +27,7 @@ def read_data(
     if student.tokenizer is None:
         raise ValueError(f"{student.source.name} has no tokenizer; add its tokenizer.json")
     if warning := template_warning(config.template, student.tokenizer):
-        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+        console.print(Text("warning:", "yellow"), warning)
     options = {
         "columns": config.columns,
         "on_error": config.on_error,

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from etils import epath
-from rich.console import Console
 
+from adakd_jax.console import Console
 from adakd_jax.eval.answers import answer_prompts
 from adakd_jax.eval.suite import HeldOut, evaluate, hold_ready
 from adakd_jax.eval.table import answers_table
