@@ -12,6 +12,7 @@ from adakd_jax.config import Columns, GenerationConfig
 from adakd_jax.config.parse import parse
 from adakd_jax.config.stage import Check, Conflict, Stage
 from adakd_jax.config.suites import SAMPLING, SEEDS, SuiteName
+from adakd_jax.user_path import local_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -171,7 +172,7 @@ def _measure(
         held_out = _held_out(config, name, each, model.tokenizer, prompts)
         folder = None
         if config.output is not None and held_out.questions:
-            folder = Path(config.output).expanduser() / "answers" / _label(name) / each.name
+            folder = local_path(config.output, "output") / "answers" / _label(name) / each.name
             claim_folder(folder, model, prompts, config.sampling())
         measured = measure(
             model,
@@ -247,7 +248,7 @@ def _write(
 
     if config.output is None:
         return []
-    return write_evaluation(Path(config.output).expanduser(), config.told(), results, compared)
+    return write_evaluation(local_path(config.output, "output"), config.told(), results, compared)
 
 
 def _label(model: str) -> str:

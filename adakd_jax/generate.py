@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -10,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from adakd_jax.config import Columns, FileSource, GenerationConfig
 from adakd_jax.config.parse import parse
 from adakd_jax.config.stage import Check, Conflict, Stage
+from adakd_jax.user_path import local_path
 
 if TYPE_CHECKING:
     from adakd_jax.data.tokenize import Encoder
@@ -114,7 +114,7 @@ def _answer_file(config: GenerateCommand, prompts: str, output: str) -> None:
         )
         model, encoder = _open(config)
         report = answer_file(
-            model, encoder, rows, Path(output), config.generation, seed=config.seed
+            model, encoder, rows, local_path(output, "output"), config.generation, seed=config.seed
         )
     print(f"{output}: {report.summary()}")
 

@@ -15,6 +15,7 @@ from adakd_jax.config.data import TfdsSource
 from adakd_jax.data.files import DataNotFoundError
 from adakd_jax.data.readers import RawRow
 from adakd_jax.data.rows import Row
+from adakd_jax.user_path import user_path
 
 _SPLIT = "rows"
 
@@ -77,7 +78,9 @@ def open_tfds(source: TfdsSource) -> tuple[dict[str, Any], Callable[[], Iterator
     tfds.display_progress_bar(True)
     try:
         builder: Any = tfds.builder(
-            source.name, data_dir=source.data_dir, file_format="array_record"
+            source.name,
+            data_dir=source.data_dir and user_path(source.data_dir),
+            file_format="array_record",
         )
     except DatasetNotFoundError as error:
         raise DataNotFoundError(

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 
 from adakd_jax.config.data import FileSource, HubSource
 from adakd_jax.data.readers import SUFFIXES
+from adakd_jax.user_path import user_path
 
 _VALID_SUFFIXES = f"valid files: {', '.join('*' + suffix for suffix in SUFFIXES)}"
 # Files that describe a hub data set and are none of its rows.
@@ -54,7 +55,7 @@ def source_files(source: FileSource | HubSource) -> list[epath.Path]:
 
 
 def _matching(pattern: str) -> list[epath.Path]:
-    path = epath.Path(pattern).expanduser()
+    path = user_path(pattern)
     try:
         if not glob.has_magic(pattern):
             files = [path] if path.is_file() else []

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from etils import epath
-
 from adakd_jax.config import Columns, FileSource, HubSource, Source
 from adakd_jax.config.suites import SUITES, SuiteName
 from adakd_jax.data.readers import SUFFIXES
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.data.sources import open_rows
+from adakd_jax.user_path import user_path
 
 _HUB = "hub:"
 
@@ -71,7 +70,7 @@ def _suite_source(name: SuiteName, data: str | None, count: int) -> Source:
                 f"suite {name} is published nowhere as one file; valid: --data with your own copy"
             )
         return hub
-    folder = epath.Path(data).expanduser()
+    folder = user_path(data)
     if not data.startswith(_HUB) and folder.is_dir():
         files = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
         found = [file for file in files if file.is_file()]

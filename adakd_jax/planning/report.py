@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epath
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from adakd_jax.planning.advice import advice
 from adakd_jax.planning.compile import Plan
 from adakd_jax.planning.memory import gib
 from adakd_jax.planning.roofline import Speed, speed
+from adakd_jax.user_path import user_path
 
 MIB = 2**20
 
@@ -233,6 +233,6 @@ def as_json(config: PlanConfig, plan: Plan) -> dict[str, Any]:
 
 def write_json(found: Sequence[tuple[PlanConfig, Plan]], file: str) -> None:
     """Write plans and what they were made for to a file, local or gs://."""
-    path = epath.Path(file).expanduser()
+    path = user_path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([as_json(*one) for one in found], indent=1) + "\n")

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 
 import jax
-from etils import epath
 from rich.text import Text
 
 from adakd_jax.config.provenance import OtherRunError, check_same_run, write_provenance
@@ -30,6 +29,7 @@ from adakd_jax.training.interrupt import terminated
 from adakd_jax.training.loop import TrainingDivergedError
 from adakd_jax.training.run import train
 from adakd_jax.training.saved_student import describe_student
+from adakd_jax.user_path import user_path
 
 UNTRAINED = "untrained student"
 _UNTRAINED_FILE = "untrained.json"
@@ -146,7 +146,7 @@ def _finish(
     result = result_of(planned, evaluation, shared.data, time.perf_counter() - began)
     write_result(config.run_dir, result)
     if not study.keep_checkpoints:
-        (epath.Path(config.run_dir).expanduser() / FOLDER).rmtree()
+        (user_path(config.run_dir) / FOLDER).rmtree()
     return result
 
 
