@@ -57,7 +57,7 @@ def locate(
       ValueError: a revision is given for something that has none.
     """
     name = os.fspath(path_or_repo)
-    local = Path(user_path(name))
+    local = Path(name if is_remote(name) else user_path(name))
     is_hub_id = not local.exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is not None
     if revision is not None and not is_hub_id:
         raise ValueError(
