@@ -136,8 +136,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     results: dict[str, dict[str, Measured]] = {}
     with user_errors(PROG):
         sets = open_sets(
-            config.suite, config.data, columns=config.columns, cache_dir=config.cache_dir
+            config.suite,
+            config.data,
+            columns=config.columns,
+            cache_dir=config.cache_dir,
+            require_output=_prompts(config).template != "text",
         )
+        for each in sets:
+            print(f"{PROG}: {each.rows.report.summary()}", file=sys.stderr)
         teacher = None if config.teacher is None else open_model(config.teacher)
         for name in filter(None, (config.model, config.compare)):
             results[name] = {}

@@ -100,7 +100,7 @@ def _answer_text(config: GenerateCommand, text: str) -> None:
 
 
 def _answer_file(config: GenerateCommand, prompts: str, output: str) -> None:
-    from adakd_jax.data.sources import open_rows
+    from adakd_jax.data.sources import OWN_ROWS, open_rows
     from adakd_jax.eval.answer_file import answer_file
     from adakd_jax.eval.command import user_errors
 
@@ -111,7 +111,9 @@ def _answer_file(config: GenerateCommand, prompts: str, output: str) -> None:
             cache_dir=config.cache_dir,
             max_rows=config.max_rows,
             require_output=False,
+            flags=OWN_ROWS,
         )
+        print(f"{PROG}: {rows.report.summary()}", file=sys.stderr)
         model, encoder = _open(config)
         report = answer_file(
             model, encoder, rows, local_path(output, "output"), config.generation, seed=config.seed

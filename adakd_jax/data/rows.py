@@ -4,12 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from adakd_jax.config.data import Columns
+from adakd_jax.data.shapes import recognise
 
+_NAME_SHOWN, _NAMES_SHOWN = 60, 30
 ROLES = ("system", "user", "assistant", "tool")
 
 
 class RowError(ValueError):
-    """Why one row cannot be used; the caller adds where it stands."""
+    """Why one row cannot be used; the caller adds where it stands.
+
+    `part` is the field of `data.columns` that could say where the row keeps what it seems to lack.
+    """
+
+    def __init__(self, reason: str, part: str | None = None):
+        """Takes the reason, in words that name the column."""
+        super().__init__(reason)
+        self.part = part
 
 
 class Message(TypedDict):
@@ -38,6 +48,9 @@ class Row(TypedDict):
 def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bool = True) -> Row:
     """Brings one parsed row into the common schema.
 
+    Its parts are found by `recognise`. A row with an instruction or messages needs an answer there,
+    even where it has a text too; plain text is what has neither.
+
     Args:
       raw: what the file holds: a mapping from column to value.
       columns: the names under which the row keeps its parts.
@@ -53,6 +66,7 @@ def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bo
     """
     if not isinstance(raw, Mapping):
         raise RowError(f"expected an object with named columns, found {_kind(raw)}")
+    raw, columns, _, answered = recognise(raw, columns)
     row = Row(
         instruction=_text(raw, columns.instruction),
         input=_text(raw, columns.input),
@@ -63,15 +77,18 @@ def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bo
         origin=origin,
     )
     if not (row["instruction"] or row["messages"] or row["text"]):
-        raise RowError(_nothing_to_use(raw, columns))
-    if row["text"] or not require_output:
+        raise RowError(*_nothing_to_use(raw, columns))
+    if not require_output:
         return row
+    if not answered:
+        raise RowError("the answer is empty: 'completion' has no message")
     if row["messages"]:
         if all(message["role"] != "assistant" for message in row["messages"]):
             raise RowError(f"column {columns.messages!r} has no assistant turn")
-    elif not row["outputs"]:
-        state = "is empty" if columns.output in raw else "is missing"
-        raise RowError(f"column {columns.output!r} {state}; {_found(raw)}")
+    elif row["instruction"] and not row["outputs"]:
+        if columns.output in raw:
+            raise RowError(f"column {columns.output!r} is empty; {_found(raw)}")
+        raise RowError(f"column {columns.output!r} is missing; {_found(raw)}", "output")
     return row
 
 
@@ -80,16 +97,19 @@ def _kind(value: Any) -> str:
 
 
 def _found(raw: Mapping) -> str:
-    return f"columns found: {', '.join(map(repr, raw)) or 'none'}"
+    names = [repr(name) for name in raw]
+    shown = [name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}…" for name in names]
+    more = f" and {len(shown) - _NAMES_SHOWN} more" if len(shown) > _NAMES_SHOWN else ""
+    return f"columns found: {', '.join(shown[:_NAMES_SHOWN]) or 'none'}{more}"
 
 
-def _nothing_to_use(raw: Mapping, columns: Columns) -> str:
+def _nothing_to_use(raw: Mapping, columns: Columns) -> tuple[str, str | None]:
     wanted = (columns.instruction, columns.messages, columns.text)
     empty = [name for name in wanted if name in raw]
     if empty:
-        return f"column {empty[0]!r} is empty"
+        return f"column {empty[0]!r} is empty", None
     names = ", ".join(map(repr, wanted))
-    return f"has none of the columns {names}; {_found(raw)}; name them in data.columns"
+    return f"has none of the columns {names}; {_found(raw)}", "instruction"
 
 
 def _text(raw: Mapping, column: str) -> str:

@@ -32,6 +32,7 @@ def read_data(
         "columns": config.columns,
         "on_error": config.on_error,
         "cache_dir": config.cache_dir,
+        "require_output": config.template != "text",  # of which the text is all there is
     }
     rows = open_rows(config.train, max_rows=config.max_rows, **options)
     held_out = None
