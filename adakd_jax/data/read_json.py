@@ -43,7 +43,7 @@ def read_json(opened: Opened, name: str) -> Iterator[RawRow]:
     with opened() as file:
         for number, line in enumerate(file, start=1):
             if text := _bare(line):
-                yield _line(text, f"{name}:{number}")
+                yield from _line(text, f"{name}:{number}")
 
 
 def _bare(text: bytes) -> bytes:
@@ -96,17 +96,20 @@ class _Decoder(json.JSONDecoder):
         return None, end, f"key {self._twice!r} stands twice in one object"
 
 
-def _line(line: bytes, origin: str) -> RawRow:
+def _line(line: bytes, origin: str) -> Iterator[RawRow]:
+    """The row that a line holds, or the rows of a list that it holds."""
     try:
         text = line.decode()
-        content, end, error = _Decoder().read(text, 0)
+        content, end, wrong = _Decoder().read(text, 0)
         if end < len(text):
             raise json.JSONDecodeError("Extra data", text, end)
     except UnicodeDecodeError as error:
-        return RawRow(origin, None, f"not valid UTF-8 at byte {error.start}")
+        yield RawRow(origin, None, f"not valid UTF-8 at byte {error.start}")
     except _NOT_JSON as error:
-        return RawRow(origin, None, _reason(error))
-    return RawRow(origin, content, error)
+        yield RawRow(origin, None, _reason(error))
+    else:
+        listed = isinstance(content, list) and all(isinstance(each, dict) for each in content)
+        yield from (RawRow(origin, each, wrong) for each in (content if listed else [content]))
 
 
 def _reason(error: Exception) -> str:

@@ -81,7 +81,7 @@ def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bo
     if not require_output:
         return row
     if not answered:
-        raise RowError("the answer is empty: 'completion' has no message")
+        raise RowError("column 'completion' has no assistant turn")
     if row["messages"]:
         if all(message["role"] != "assistant" for message in row["messages"]):
             raise RowError(f"column {columns.messages!r} has no assistant turn")

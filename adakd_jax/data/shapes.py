@@ -112,7 +112,7 @@ def _question(row: Mapping[str, Any], columns: Columns, prompt: str) -> Shape:
     elif columns.input == "input" and "input" not in row and _is_text(row.get("context")):
         found["input"] = "context"
     if columns.output == _DEFAULT.output:
-        usual = _ANSWERS.get(prompt, _ANSWERS["instruction"])
+        usual = (*_ANSWERS.get(prompt, ()), *_ANSWERS["instruction"])
         found["output"] = next((name for name in usual if name in row), columns.output)
     now = columns.model_copy(update=found)
     if prompt == "prompt" and now.output == "completion" and not row.get(columns.text):
@@ -138,7 +138,7 @@ def _prompt_and_completion(row: Mapping[str, Any], columns: Columns) -> Shape:
         {**row, name: [*given, *completion]},
         columns.model_copy(update={"messages": name}),
         "messages from 'prompt' and 'completion', the completion is learned",
-        answered=bool(completion),
+        answered=any(turn["role"] == "assistant" for turn in completion),
     )
 
 
