@@ -84,10 +84,13 @@ class DataConfig(Stage):
     )
     columns: Columns = Field(default=Columns(), description="column names of the rows")
     max_length: Annotated[int, Field(ge=8)] = Field(
-        default=512, description="tokens of a packed row"
+        default=512,
+        description="tokens of a packed row; an example that is longer loses the end of its answer",
     )
     max_prompt_length: Annotated[int, Field(ge=4)] = Field(
-        default=256, description="tokens of a prompt; the middle of a longer one's input is cut"
+        default=256,
+        description="tokens of a prompt; a longer one loses the middle of its input, then that "
+        "of its instruction, in training as in generation",
     )
     max_rows: PositiveInt | None = Field(
         default=None, description="use only the first rows of the source"

@@ -101,8 +101,12 @@ def open_tfds(source: TfdsSource) -> tuple[dict[str, Any], Callable[[], Iterator
     def rows() -> Iterator[RawRow]:
         for index in range(len(records)):
             origin = f"{source.name}/{source.split}:{index + 1}"
-            row = {name: _plain(value) for name, value in records[index].items()}
-            yield RawRow(origin, row)
+            try:
+                row = {name: _plain(value) for name, value in records[index].items()}
+            except UnicodeDecodeError as error:
+                yield RawRow(origin, None, f"not valid UTF-8 at byte {error.start} of a value")
+            else:
+                yield RawRow(origin, row)
 
     return identity, rows
 
