@@ -21,7 +21,7 @@ from adakd_jax.data.tokenize import Encoder
 from adakd_jax.eval.answers import Answer, answer_prompts
 from adakd_jax.eval.likelihood import DocumentSums, Likelihood, document_sums
 from adakd_jax.eval.progress import shown_generation
-from adakd_jax.eval.rouge import RougeL, rouge_l
+from adakd_jax.eval.rouge import ANY_SCRIPT, RougeL, rouge_l
 from adakd_jax.hf.pretrained import Pretrained
 
 
@@ -78,6 +78,8 @@ class Evaluation:
         if self.rouge is not None:
             values["rouge_l"] = self.rouge.mean
             values["rouge_l_low"], values["rouge_l_high"] = self.rouge.low, self.rouge.high
+            if self.rouge.any_script:
+                values[ANY_SCRIPT] = self.rouge.any_script
         return values
 
     def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:

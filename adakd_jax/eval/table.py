@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from adakd_jax.eval.comparison import Compared
+from adakd_jax.eval.rouge import ANY_SCRIPT
 from adakd_jax.hf.card import MetricTable
 
 _ROWS = {
@@ -46,8 +47,8 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]], title: str | None = 
 def metric_cells(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """One label and one cell per evaluation for every metric that any of them has."""
     return {
-        label: [_cell(key, result) for result in results.values()]
-        for key, label in _ROWS.items()
+        _label(key, results): [_cell(key, result) for result in results.values()]
+        for key in _ROWS
         if any(key in result for result in results.values())
     }
 
@@ -55,8 +56,8 @@ def metric_cells(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str
 def card_metrics(results: Mapping[str, Mapping[str, Any]]) -> MetricTable:
     """The same numbers for a model card."""
     rows = {
-        label: [result.get(key) for result in results.values()]
-        for key, label in _ROWS.items()
+        _label(key, results): [result.get(key) for result in results.values()]
+        for key in _ROWS
         if any(key in result for result in results.values())
     }
     return MetricTable(tuple(results), rows)
@@ -106,6 +107,13 @@ def answers_table(prompt: str, answers: Mapping[str, str]) -> Table:
     return table
 
 
+def _label(key: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The metric's name, and by which words, where these are not those of English."""
+    if key != "rouge_l" or not any(ANY_SCRIPT in result for result in results.values()):
+        return _ROWS[key]
+    return f"{_ROWS[key]}, words of any script"
+
+
 def _cell(key: str, result: Mapping[str, Any]) -> str:
     if key not in result:
         return "–"
@@ -126,6 +134,9 @@ def _caption(results: Mapping[str, Mapping[str, Any]]) -> str:
     caption = f"nats per token over {tokens} response tokens"
     if answers:
         caption += f"; ROUGE-L × 100 of {_counts(answers)} answers, 95% bootstrap interval"
+    others = [result[ANY_SCRIPT] for result in results.values() if ANY_SCRIPT in result]
+    if others:
+        caption += f"; by words of any script where references are not Latin, {_counts(others)}"
     if any(f"{key}_sd" in result for key in _ROWS for result in results.values()):
         caption += "; mean ± standard deviation over seeds"
     return caption
