@@ -48,7 +48,7 @@ class EvaluateCommand(Stage):
     )
     data: str | None = Field(
         default=None,
-        description="JSONL, JSON or Parquet file(s), glob patterns allowed, or "
+        description="JSON, JSON lines, CSV or Parquet file(s), glob patterns allowed, or "
         "'hub:OWNER/NAME:FILES'; for several suites a folder with dolly.jsonl and so on; "
         "null: each suite from the hub",
     )

@@ -44,7 +44,8 @@ class GenerateCommand(Stage):
     )
     fallback: str | None = Field(default=None, description="used when `model` cannot be reached")
     prompts: str | None = Field(
-        default=None, description="JSONL, JSON or Parquet file(s) of rows; glob patterns allowed"
+        default=None,
+        description="JSON, JSON lines, CSV or Parquet file(s) of rows; glob patterns allowed",
     )
     output: str | None = Field(
         default=None, description="local JSONL file to append to; rows that it has are skipped"
@@ -55,7 +56,7 @@ class GenerateCommand(Stage):
     )
     max_prompt_length: PositiveInt | None = Field(
         default=None,
-        description="tokens of a prompt; the middle of a longer one's input is cut; "
+        description="tokens of a prompt; a longer one loses the middle of its input; "
         "null: that of the run folder, else 256",
     )
     max_rows: PositiveInt | None = Field(default=None, description="use only the first rows")

@@ -18,7 +18,8 @@ class FileSource(Stage):
 
     kind: Literal["file"] = "file"
     path: Annotated[str | tuple[str, ...], AfterValidator(_alone)] = Field(
-        description="JSONL, JSON or Parquet file(s); glob patterns allowed"
+        description="JSON, JSON lines, CSV or Parquet file(s), text also as .gz or .zst; what is no "
+        "file may be a glob pattern"
     )
 
 
@@ -40,7 +41,8 @@ class HubSource(Stage):
     kind: Literal["hub"] = "hub"
     name: str = Field(description="data set repository, e.g. 'databricks/databricks-dolly-15k'")
     files: str = Field(
-        default="*", description="glob over the repository's JSONL, JSON or Parquet files"
+        default="*",
+        description="file of the repository, or glob over its JSON, CSV and Parquet files",
     )
     revision: str | None = Field(default=None, description="branch, tag or commit; null: main")
 
@@ -49,17 +51,29 @@ Source = Annotated[FileSource | TfdsSource | HubSource, Field(discriminator="kin
 
 
 class Columns(Stage):
-    """The names under which rows keep their parts."""
+    """The names under which rows keep their parts.
 
-    instruction: str = Field(default="instruction", description="column of the instruction")
+    A dotted name leads inside a value: `instances.0.output`. Rows that have none of the default
+    columns are recognised by shape; a column that is named here comes before that.
+    """
+
+    instruction: str = Field(
+        default="instruction",
+        description="column of the instruction; a row that has one needs an answer, whatever else "
+        "it has",
+    )
     input: str = Field(default="input", description="column of the optional input")
     output: str = Field(
         default="output", description="column of the answer: a text or a list of texts"
     )
     messages: str = Field(
-        default="messages", description="column of a conversation: [{role, content}, …]"
+        default="messages",
+        description="column of a conversation: [{role, content}, …], or the JSON text of it; comes "
+        "before the instruction",
     )
-    text: str = Field(default="text", description="column of plain text")
+    text: str = Field(
+        default="text", description="column of plain text, read by template text alone"
+    )
     finish: str = Field(
         default="finish",
         description="column of what ended the answer; one that 'length' ended gets no EOS target",

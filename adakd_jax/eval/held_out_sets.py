@@ -34,8 +34,8 @@ def open_sets(
 
     Args:
       suites: names, e.g. ('dolly', 'vicuna'); none: `data` is a set of its own.
-      data: JSONL, JSON or Parquet file(s), or 'hub:OWNER/NAME' with ':FILES' after it where the hub
-        set has more than one file; for several suites a folder that has one file of the name of
+      data: file(s) of rows, or 'hub:OWNER/NAME' with ':FILES' after it where the hub set has more
+        than one file; for several suites a folder that has one file of the name of
         each, e.g. dolly.jsonl; None: each suite from where it is published.
       columns: the names under which rows keep their parts.
       cache_dir: local folder of prepared data.
@@ -83,7 +83,7 @@ def _suite_source(name: SuiteName, data: str | None, count: int) -> Source:
         files = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
         found = [file for file in files if file.is_file()]
         if not found:
-            raise ValueError(f"suite {name}: {data} has no file {name}.jsonl; valid ends: {KINDS}")
+            raise ValueError(f"suite {name}: {data} has no {name}.jsonl; valid too: {KINDS}")
         return FileSource(path=str(found[0]))
     if count > 1:
         raise ValueError(

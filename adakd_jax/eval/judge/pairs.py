@@ -32,7 +32,7 @@ def read_pairs(file_a: str, file_b: str, columns: Columns | None = None) -> Pair
     """Matches the answers of two files by what was asked; a repeated request in order.
 
     Args:
-      file_a: JSONL, JSON or Parquet as `adakd_jax.generate` and `adakd_jax.evaluate` write it:
+      file_a: a file of rows as `adakd_jax.generate` and `adakd_jax.evaluate` write it:
         instruction and input with the answer as output, or messages that end with the answer.
       file_b: of the other model.
       columns: the names under which rows keep their parts.
