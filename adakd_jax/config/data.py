@@ -18,8 +18,8 @@ class FileSource(Stage):
 
     kind: Literal["file"] = "file"
     path: Annotated[str | tuple[str, ...], AfterValidator(_alone)] = Field(
-        description="JSON, JSON lines, CSV or Parquet file(s), text also as .gz or .zst; what is no "
-        "file may be a glob pattern"
+        description="JSON, JSON lines, CSV or Parquet file(s), text also as .gz or .zst; what is "
+        "no file may be a glob pattern"
     )
 
 

@@ -6,11 +6,15 @@ REST_LOST = "; the rest of the file is not read"
 
 
 class RawRow(NamedTuple):
-    """A parsed row, or why it could not be parsed; `origin` is 'file:line', from line 1."""
+    """A parsed row, or why it could not be parsed; `origin` is 'file:line', from line 1.
+
+    `lost` is the number of rows that an error costs, as far as that is known.
+    """
 
     origin: str
     content: Any
     error: str | None = None
+    lost: int = 1
 
 
 def not_utf8(data: bytes, error: UnicodeDecodeError, name: str) -> RawRow:

@@ -55,7 +55,7 @@ def _read_group(
             f"row group {group + 1} of {file.num_row_groups} is broken, its rows {number} to "
             f"{rows.stop - 1} are not read: {_first_line(error)}"
         )
-        yield RawRow(f"{name}:{number}", None, reason)
+        yield RawRow(f"{name}:{number}", None, reason, lost=rows.stop - number)
 
 
 def _raise_if_unreachable(error: Exception) -> None:

@@ -20,7 +20,8 @@ _REPORT = "report.json"
 class ReadReport:
     """What reading a source met: usable rows, skipped ones, and why.
 
-    `reasons` read 'file:line: reason' and are the first 100. `shapes` counts the usable rows whose
+    `errors` skipped the rows, one each or, in a broken file, several; `reasons` read
+    'file:line: reason' and are the first 100. `shapes` counts the usable rows whose
     parts were found under other names than the settings say, by what was found. `missing` are the
     fields of `data.columns` whose columns skipped rows seem to lack.
     """
@@ -28,6 +29,7 @@ class ReadReport:
     name: str
     rows: int
     skipped: int
+    errors: int
     reasons: tuple[str, ...]
     shapes: dict[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
@@ -47,9 +49,9 @@ class ReadReport:
         return f" ({'; '.join(counts)})"
 
     def listing(self) -> str:
-        """The first skipped rows, one a line."""
+        """What skipped the first rows, one a line."""
         shown = [f"  {reason}" for reason in self.reasons[:_REASONS_SHOWN]]
-        more = self.skipped - len(shown)
+        more = self.errors - len(shown)
         return "\n".join(shown + ([f"  … and {more} more"] if more > 0 else []))
 
     def save(self, folder: Path) -> None:

@@ -144,18 +144,18 @@ def _prepare(
     """Writes usable rows; reads on after a malformed row, so that all are named."""
     from adakd_jax.data import builder
 
-    usable, skipped, reasons = 0, 0, []
+    usable, skipped, errors, reasons = 0, 0, 0, []
     shapes, missing = Counter[str](), dict[str, None]()
 
     def rows() -> Iterator[Row]:
-        nonlocal usable, skipped, missing
+        nonlocal usable, skipped, errors, missing
         for raw in track(origin.read(), f"reading {origin.name}"):
             if usable == max_rows:
                 return
             try:
                 row = _checked(raw, columns, require_output)
             except RowError as error:
-                skipped += 1
+                skipped, errors = skipped + raw.lost, errors + 1
                 missing |= {} if error.part is None else {error.part: None}
                 if len(reasons) < _REASONS_KEPT:
                     reasons.append(f"{raw.origin}: {error}")
@@ -170,7 +170,13 @@ def _prepare(
     if first is not None:
         builder.write_rows(folder, lambda: chain([first], generated))
     return ReadReport(
-        origin.name, usable, skipped, tuple(reasons), dict(shapes.most_common()), tuple(missing)
+        name=origin.name,
+        rows=usable,
+        skipped=skipped,
+        errors=errors,
+        reasons=tuple(reasons),
+        shapes=dict(shapes.most_common()),
+        missing=tuple(missing),
     )
 
 

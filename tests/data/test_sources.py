@@ -123,6 +123,27 @@ def test_what_is_not_parquet_is_named(tmp_path, open_file):
         open_file(tmp_path / "rows.parquet")
 
 
+def test_all_rows_of_a_broken_row_group_are_counted(tmp_path, open_file):
+    table = pyarrow.table({"instruction": ["q" * 60] * 90, "output": ["a" * 60] * 90})
+    path = tmp_path / "rows.parquet"
+    options = {"row_group_size": 30, "use_dictionary": False, "write_page_checksum": True}
+    pyarrow.parquet.write_table(table, path, **options)
+    start = pyarrow.parquet.read_metadata(path).row_group(1).column(1).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start + 20 : start + 60] = bytes(40)
+    path.write_bytes(content)
+    rows = open_file(path, on_error="skip")
+    assert (len(rows), rows.report.skipped) == (60, 30)
+    assert rows.report.summary().startswith(
+        "rows.parquet: 60 rows, 30 skipped\n  rows.parquet:31: "
+    )
+    assert "more" not in rows.report.summary()
+    with pytest.raises(
+        MalformedRowsError, match=r"30 of 90 rows .*\n  rows\.parquet:31: row group 2"
+    ):
+        open_file(path)
+
+
 def test_an_empty_source_is_an_error(write_lines, open_file):
     with pytest.raises(EmptyDataError, match=r"rows\.jsonl is empty"):
         open_file(write_lines())
