@@ -12,6 +12,8 @@ from adakd_jax.eval.exact_match import exact_match
 from adakd_jax.eval.rouge import rouge_l
 from adakd_jax.eval.table import metric_cells
 from adakd_jax.eval.words import AnyScript, needs_any_script
+from adakd_jax.reports.gather import RunRecord
+from adakd_jax.reports.tables import evaluation_table, headline
 
 TEXTS = {
     "Chinese": "今天天气很好，我们去公园。",
@@ -91,3 +93,7 @@ def test_the_table_says_which_words():
     assert list(metric_cells({"model": result})) == ["ROUGE-L"]
     other = {**result, "rouge_l_any_script": 3}
     assert list(metric_cells({"model": result, "b": other})) == ["ROUGE-L, words of any script"]
+    for values, title in ((result, "ROUGE-L × 100"), (other, "ROUGE-L × 100, words of any script")):
+        run = RunRecord("run", {}, evaluations={"after": {**values, "tokens": 9}})
+        assert evaluation_table([run]).titles == [title]
+        assert [name for name, *_ in headline(run)] == [title]
