@@ -1,11 +1,11 @@
 """Keeps a teacher on disk for training without it: `python -m adakd_jax.cache_teacher`."""
 
-import os
 import sys
 from collections.abc import Sequence
 
 from adakd_jax.config.parse import parse
 from adakd_jax.config.teacher_cache import CacheCommand
+from adakd_jax.user_path import user_path
 
 PROG = "python -m adakd_jax.cache_teacher"
 DESCRIPTION = """\
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Imported late: help and mistakes in flags do not wait for JAX.
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(COMPILATION_CACHE))
+    jax.config.update("jax_compilation_cache_dir", str(user_path(COMPILATION_CACHE)))
     from adakd_jax.eval.command import user_errors
     from adakd_jax.teacher_cache.command import cache_teacher
     from adakd_jax.training.run import default_console

@@ -30,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         requires_config=False,
     )
     # Imported late: help and mistakes in flags do not wait for JAX.
-    from rich.console import Console
-
+    from adakd_jax.console import Console
     from adakd_jax.eval.command import user_errors
     from adakd_jax.eval.comparison import compare
     from adakd_jax.eval.evaluation_file import read_evaluation

@@ -13,6 +13,7 @@ from adakd_jax.config.chat import ChatConfig
 from adakd_jax.config.parse import parse
 from adakd_jax.config.stage import Check, Conflict, Stage
 from adakd_jax.config.suites import SAMPLING, SEEDS, SuiteName
+from adakd_jax.user_path import local_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -48,7 +49,7 @@ class EvaluateCommand(Stage):
     )
     data: str | None = Field(
         default=None,
-        description="JSONL, JSON or Parquet file(s), glob patterns allowed, or "
+        description="JSON, JSON lines, CSV or Parquet file(s), glob patterns allowed, or "
         "'hub:OWNER/NAME:FILES'; for several suites a folder with dolly.jsonl and so on; "
         "null: each suite from the hub",
     )
@@ -140,8 +141,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     results: dict[str, dict[str, Measured]] = {}
     with user_errors(PROG):
         sets = open_sets(
-            config.suite, config.data, columns=config.columns, cache_dir=config.cache_dir
+            config.suite,
+            config.data,
+            columns=config.columns,
+            cache_dir=config.cache_dir,
+            require_output=_prompts(config).template != "text",
         )
+        for each in sets:
+            print(f"{PROG}: {each.rows.report.summary()}", file=sys.stderr)
         teacher = None if config.teacher is None else open_model(config.teacher)
         for name in filter(None, (config.model, config.compare)):
             results[name] = {}
@@ -180,7 +187,7 @@ def _measure(
         held_out = _held_out(config, name, each, model.tokenizer, prompts)
         folder = None
         if config.output is not None and held_out.questions:
-            folder = Path(config.output).expanduser() / "answers" / _label(name) / each.name
+            folder = local_path(config.output, "output") / "answers" / _label(name) / each.name
             claim_folder(folder, model, prompts, config.sampling())
         measured = measure(
             model,
@@ -264,7 +271,7 @@ def _write(
 
     if config.output is None:
         return []
-    return write_evaluation(Path(config.output).expanduser(), config.told(), results, compared)
+    return write_evaluation(local_path(config.output, "output"), config.told(), results, compared)
 
 
 def _label(model: str) -> str:
@@ -278,14 +285,14 @@ def _show(
     results: "Mapping[str, Mapping[str, Measured]]",
     compared: "Sequence[Compared]",
 ) -> None:
-    from rich.console import Console
-
+    from adakd_jax.console import Console
     from adakd_jax.eval.table import answers_table, compared_table, metrics_table
 
     console = Console()
     for each in sets:
         shown = {model: measured[each.name].shown() for model, measured in results.items()}
-        console.print(metrics_table(shown, title=each.title))
+        console.print(each.title)
+        console.print(metrics_table(shown))
         # With another tokenizer, other rows may be left out: one prompt, not one index, goes
         # together.
         answers = {

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from adakd_jax.config.parse import parse
 from adakd_jax.config.stage import Stage
+from adakd_jax.user_path import user_path
 
 PROG = "python -m adakd_jax.export"
 
@@ -68,10 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _results(config: ExportCommand) -> dict[str, dict[str, Any]]:
     """What the run measured; of the trained student only if it is the one exported."""
-    from etils import epath
-
     names = ("before", "after") if config.step in (None, "latest") else ("before",)
-    folder = epath.Path(config.run).expanduser() / "evaluation"
+    folder = user_path(config.run) / "evaluation"
     files = {name: folder / f"{name}.json" for name in names}
     return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -11,6 +10,7 @@ from adakd_jax.config import Columns, FileSource, GenerationConfig
 from adakd_jax.config.chat import ChatConfig
 from adakd_jax.config.parse import parse
 from adakd_jax.config.stage import Check, Conflict, Stage
+from adakd_jax.user_path import local_path
 
 if TYPE_CHECKING:
     from adakd_jax.data.tokenize import Encoder
@@ -45,7 +45,8 @@ class GenerateCommand(Stage):
     )
     fallback: str | None = Field(default=None, description="used when `model` cannot be reached")
     prompts: str | None = Field(
-        default=None, description="JSONL, JSON or Parquet file(s) of rows; glob patterns allowed"
+        default=None,
+        description="JSON, JSON lines, CSV or Parquet file(s) of rows; glob patterns allowed",
     )
     output: str | None = Field(
         default=None, description="local JSONL file to append to; rows that it has are skipped"
@@ -60,7 +61,7 @@ class GenerateCommand(Stage):
     )
     max_prompt_length: PositiveInt | None = Field(
         default=None,
-        description="tokens of a prompt; the middle of a longer one's input is cut; "
+        description="tokens of a prompt; a longer one loses the middle of its input; "
         "null: that of the run folder, else 256",
     )
     max_rows: PositiveInt | None = Field(default=None, description="use only the first rows")
@@ -105,7 +106,7 @@ def _answer_text(config: GenerateCommand, text: str) -> None:
 
 
 def _answer_file(config: GenerateCommand, prompts: str, output: str) -> None:
-    from adakd_jax.data.sources import open_rows
+    from adakd_jax.data.sources import OWN_ROWS, open_rows
     from adakd_jax.eval.answer_file import answer_file
     from adakd_jax.eval.command import user_errors
 
@@ -116,10 +117,12 @@ def _answer_file(config: GenerateCommand, prompts: str, output: str) -> None:
             cache_dir=config.cache_dir,
             max_rows=config.max_rows,
             require_output=False,
+            flags=OWN_ROWS,
         )
+        print(f"{PROG}: {rows.report.summary()}", file=sys.stderr)
         model, encoder = _open(config)
         report = answer_file(
-            model, encoder, rows, Path(output), config.generation, seed=config.seed
+            model, encoder, rows, local_path(output, "output"), config.generation, seed=config.seed
         )
     print(f"{output}: {report.summary()}")
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -10,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from adakd_jax.config import Columns
 from adakd_jax.config.parse import parse
 from adakd_jax.config.stage import NonNegative, Stage
+from adakd_jax.user_path import local_path
 
 if TYPE_CHECKING:
     from adakd_jax.eval.judge.pairs import Pair, Pairs
@@ -110,7 +110,7 @@ def _judge(config: JudgeCommand, *, yes: bool, dry_run: bool) -> None:
         for number, pair in enumerate(pairs)
         if pair.answer_a != pair.answer_b
     }
-    file = VerdictFile(Path(config.output).expanduser() / "replies.jsonl")
+    file = VerdictFile(local_path(config.output, "output") / "replies.jsonl")
     questions = [question for orders in both.values() for question in orders]
     waiting = file.missing(questions)
     _tell(config, found, pairs, len(questions) - len(waiting), waiting)
@@ -174,7 +174,7 @@ def _report(
 
     result = collect(pairs, both, file)
     print(_summary(config, result))
-    output = Path(config.output).expanduser() / "result.json"
+    output = local_path(config.output, "output") / "result.json"
     write_result(output, config.model_dump(mode="json"), result)
     print(f"written: {output}")
     if result.without_reply:

@@ -28,15 +28,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(render(PROG, problems), file=sys.stderr)
         raise SystemExit(2)
     # Imported late: help and mistakes in settings do not wait for JAX.
-    from rich.console import Console
-
+    from adakd_jax.console import Console
     from adakd_jax.eval.command import keep_compilations, user_errors
     from adakd_jax.studies.overhead import run_overhead
     from adakd_jax.studies.quality import run_quality
-    from adakd_jax.training.run import LINE_WIDTH
 
     keep_compilations()
-    console = Console(width=None if sys.stdout.isatty() else LINE_WIDTH)
+    console = Console()
     measure = run_overhead if study.measure == "overhead" else run_quality
     with user_errors(PROG):
         try:

@@ -15,8 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
+from adakd_jax.console import Console
 from benchmarks.cases import save_batches
 from benchmarks.generation import GENERATION, GENERATORS, export_teacher
 from benchmarks.report import write_report
@@ -121,8 +120,6 @@ def _measure(
     console.print(
         f"{case.name:14} {contender.title:42} round {number + 1}: {median:7.3f} s a step, "
         f"{record['peak_gib']:5.2f} GiB ({time.perf_counter() - began:.0f} s in all)",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

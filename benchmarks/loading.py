@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from adakd_jax.console import Console
 from adakd_jax.hf.keymap import parameters, tensor_names
 from adakd_jax.hf.safetensors_file import TensorInfo, write_safetensors
 from adakd_jax.hf.shards import row_blocks

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from adakd_jax.console import Console
 from adakd_jax.eval.likelihood import likelihood
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.pretrained import Pretrained

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from rich.console import Console
 from rich.table import Table
 
 from adakd_jax.config import StudentLayers
+from adakd_jax.console import Console
 from adakd_jax.distill import idts_temperature, latf, token_scores
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.pretrained import Pretrained

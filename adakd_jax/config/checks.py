@@ -8,6 +8,7 @@ import os
 
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.config.stage import Check, Conflict, stages_in
+from adakd_jax.user_path import is_remote, user_path
 
 _RANKED = ("top_ratio", "latf")
 _OF_LOGITS = ("dtkd", "logit_standardization")
@@ -224,14 +225,14 @@ def _adapter_of_a_base(form: str, lora: object, student: str) -> Conflict | None
 
 
 def _normalised(path: str) -> str:
-    if "://" in path:
+    if is_remote(path):
         return path.rstrip("/")
-    return os.path.abspath(os.path.expanduser(path))
+    return os.path.abspath(user_path(path))
 
 
 def _revision_of_a_hub_id(revision: str | None, path: str) -> Conflict | None:
     is_file = path.startswith(("package:", "/", "./", "../", "~")) or path.endswith(".gguf")
-    if revision is None or not (is_file or "://" in path):
+    if revision is None or not (is_file or is_remote(path)):
         return None
     return Conflict("only hub models have revisions", "revision null, or path a hub id OWNER/NAME")
 

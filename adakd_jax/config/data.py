@@ -19,7 +19,8 @@ class FileSource(Stage):
 
     kind: Literal["file"] = "file"
     path: Annotated[str | tuple[str, ...], AfterValidator(_alone)] = Field(
-        description="JSONL, JSON or Parquet file(s); glob patterns allowed"
+        description="JSON, JSON lines, CSV or Parquet file(s), text also as .gz or .zst; what is "
+        "no file may be a glob pattern"
     )
 
 
@@ -41,7 +42,8 @@ class HubSource(Stage):
     kind: Literal["hub"] = "hub"
     name: str = Field(description="data set repository, e.g. 'databricks/databricks-dolly-15k'")
     files: str = Field(
-        default="*", description="glob over the repository's JSONL, JSON or Parquet files"
+        default="*",
+        description="file of the repository, or glob over its JSON, CSV and Parquet files",
     )
     revision: str | None = Field(default=None, description="branch, tag or commit; null: main")
 
@@ -50,15 +52,28 @@ Source = Annotated[FileSource | TfdsSource | HubSource, Field(discriminator="kin
 
 
 class Columns(Stage):
-    """The names under which rows keep their parts."""
+    """The names under which rows keep their parts.
 
-    instruction: str = Field(default="instruction", description="column of the instruction")
+    A dotted name leads inside a value: `instances.0.output`. Rows that have none of the default
+    columns are recognised by shape; a column that is named here comes before that.
+    """
+
+    instruction: str = Field(
+        default="instruction",
+        description="column of the instruction; a row that has one needs an answer, whatever else "
+        "it has",
+    )
     input: str = Field(default="input", description="column of the optional input")
     output: str = Field(
         default="output", description="column of the answer: a text or a list of texts"
     )
     messages: str = Field(
-        default="messages", description="column of a conversation: [{role, content}, …]"
+        default="messages",
+        description="column of a conversation: [{role, content}, …], or the JSON text of it; comes "
+        "before the instruction",
+    )
+    text: str = Field(
+        default="text", description="column of plain text, read by template text alone"
     )
     tools: str = Field(
         default="tools", description="column of the tools a conversation may call: JSON schemas"
@@ -67,7 +82,6 @@ class Columns(Stage):
         default="chat_template_kwargs",
         description="column of what a row tells the chat template, e.g. {enable_thinking: false}",
     )
-    text: str = Field(default="text", description="column of plain text")
     finish: str = Field(
         default="finish",
         description="column of what ended an answer that a model wrote; one that 'length' ended "
@@ -96,10 +110,13 @@ class DataConfig(Stage):
     )
     columns: Columns = Field(default=Columns(), description="column names of the rows")
     max_length: Annotated[int, Field(ge=8)] = Field(
-        default=512, description="tokens of a packed row"
+        default=512,
+        description="tokens of a packed row; an example that is longer loses the end of its answer",
     )
     max_prompt_length: Annotated[int, Field(ge=4)] = Field(
-        default=256, description="tokens of a prompt; the middle of a longer one's input is cut"
+        default=256,
+        description="tokens of a prompt; a longer one loses the middle of its input, then that "
+        "of its instruction, in training as in generation",
     )
     max_rows: PositiveInt | None = Field(
         default=None, description="use only the first rows of the source"

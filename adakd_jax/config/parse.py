@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import NamedTuple, NoReturn, TypeVar
 
 from pydantic import ValidationError
-from rich.console import Console
 from rich.text import Text
 
 from adakd_jax.config.flags import Arguments, read_flags
@@ -15,6 +14,7 @@ from adakd_jax.config.overlay import overlay, with_default_kinds
 from adakd_jax.config.report import Path, Problem, problems_in, render
 from adakd_jax.config.stage import Stage
 from adakd_jax.config.yaml_file import dump_yaml, read_yaml
+from adakd_jax.console import Console
 
 Config = TypeVar("Config", bound=Stage)
 _PRINT = "print_config"
@@ -110,7 +110,7 @@ def _show(page: str) -> None:
     text.highlight_regex(r"(?m)^[A-Z]+$", "bold")
     text.highlight_regex(r"--[a-z][\w.]*", "cyan")
     text.highlight_regex(r"\[[^\[\]]*(required|default [^\]]*)\]", "dim")
-    Console(soft_wrap=True).print(text)
+    Console().print(text)
 
 
 def _fail(report: str) -> NoReturn:

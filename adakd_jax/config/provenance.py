@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from adakd_jax.config.schema import written
 from adakd_jax.config.stage import Stage
 from adakd_jax.config.yaml_file import dump_yaml, read_yaml
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 CONFIG_FILE = "config.yaml"
@@ -85,7 +86,7 @@ def write_provenance(
 
     Scope: one process of a run calls this.
     """
-    folder = epath.Path(run_dir).expanduser()
+    folder = user_path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     starts = read_starts(run_dir)
     starts.append(
@@ -110,7 +111,7 @@ def read_starts(run_dir: str) -> list[dict[str, Any]]:
     Raises:
       ValueError: the file is not JSON, for example edited by hand.
     """
-    file = epath.Path(run_dir).expanduser() / RUN_FILE
+    file = user_path(run_dir) / RUN_FILE
     if not file.exists():
         return []
     try:
@@ -140,7 +141,7 @@ def check_same_run(run_dir: str, config: Stage) -> None:
     Raises:
       OtherRunError: a setting differs that shapes the student; all differences are listed.
     """
-    file = epath.Path(run_dir).expanduser() / CONFIG_FILE
+    file = user_path(run_dir) / CONFIG_FILE
     if not file.exists():
         return
     differences = config_differences(_stored_config(file, type(config)), config)
@@ -159,7 +160,7 @@ def check_writable(run_dir: str) -> None:
     Raises:
       OSError: it cannot be made or written to; says which folder and why.
     """
-    folder = epath.Path(run_dir).expanduser()
+    folder = user_path(run_dir)
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)

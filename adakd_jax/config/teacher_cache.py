@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from adakd_jax.config.checks import RUN_CHECKS
 from adakd_jax.config.run import RunConfig
 from adakd_jax.config.stage import Check, Conflict, Stage
+from adakd_jax.user_path import is_remote
 
 
 class EndpointConfig(Stage):
@@ -35,7 +36,7 @@ def _a_teacher(teacher: object) -> Conflict | None:
 
 
 def _a_folder(cache: str | None) -> Conflict | None:
-    if cache is not None and "://" not in cache:
+    if cache is not None and not is_remote(cache):
         return None
     return Conflict("say where the cache goes: a folder of this machine", "--teacher.cache FOLDER")
 

@@ -12,6 +12,7 @@ from etils import epath
 from adakd_jax.config.report import Given, Path, Problem, dotted
 from adakd_jax.config.schema import closest
 from adakd_jax.config.stage import Stage
+from adakd_jax.user_path import user_path
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = (
@@ -65,7 +66,7 @@ def read_yaml(path: str) -> YamlFile:
     lines: dict[Path, int] = {}
     problems: list[Problem] = []
     try:
-        text = epath.Path(path).expanduser().read_text(encoding="utf-8")
+        text = user_path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ImportError) as error:
         return YamlFile({}, {}, [_unreadable(path, error)])
     try:
@@ -138,7 +139,7 @@ def _syntax_problem(path: str, error: yaml.YAMLError) -> Problem:
 
 def _unreadable(path: str, error: Exception) -> Problem:
     if isinstance(error, FileNotFoundError):
-        folder = epath.Path(path).expanduser().parent
+        folder = user_path(path).parent
         near = closest(path.rsplit("/", 1)[-1], _yaml_names(folder))
         hint = f"did you mean {folder / near}?" if near else "an existing YAML file"
         return Problem(f"--config {path}", "no such file", (), hint)

@@ -15,6 +15,7 @@ from adakd_jax.config.data import TfdsSource
 from adakd_jax.data.files import DataNotFoundError
 from adakd_jax.data.readers import RawRow
 from adakd_jax.data.rows import Row
+from adakd_jax.user_path import user_path
 
 _SPLIT = "rows"
 
@@ -77,7 +78,9 @@ def open_tfds(source: TfdsSource) -> tuple[dict[str, Any], Callable[[], Iterator
     tfds.display_progress_bar(True)
     try:
         builder: Any = tfds.builder(
-            source.name, data_dir=source.data_dir, file_format="array_record"
+            source.name,
+            data_dir=source.data_dir and user_path(source.data_dir),
+            file_format="array_record",
         )
     except DatasetNotFoundError as error:
         raise DataNotFoundError(
@@ -98,8 +101,12 @@ def open_tfds(source: TfdsSource) -> tuple[dict[str, Any], Callable[[], Iterator
     def rows() -> Iterator[RawRow]:
         for index in range(len(records)):
             origin = f"{source.name}/{source.split}:{index + 1}"
-            row = {name: _plain(value) for name, value in records[index].items()}
-            yield RawRow(origin, row)
+            try:
+                row = {name: _plain(value) for name, value in records[index].items()}
+            except UnicodeDecodeError as error:
+                yield RawRow(origin, None, f"not valid UTF-8 at byte {error.start} of a value")
+            else:
+                yield RawRow(origin, row)
 
     return identity, rows
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from etils import epath
 
+from adakd_jax.user_path import is_remote, user_path
+
 _PARTIAL = ".partial-"
 _ABANDONED_SECONDS = 7 * 24 * 3600
 # Hashing this much takes about as long as looking its digest up is worth.
@@ -39,12 +41,12 @@ def local_folder(cache_dir: str | Path) -> Path:
     Raises:
       ValueError: a remote folder.
     """
-    if "://" in str(cache_dir):
+    if is_remote(cache_dir):
         raise ValueError(
             f"data.cache_dir: {str(cache_dir)!r} is remote; prepared data is memory-mapped, "
             "so give a folder of this machine"
         )
-    return Path(cache_dir).expanduser()
+    return Path(user_path(cache_dir))
 
 
 def file_digest(path: epath.Path, cache_dir: Path) -> str:

@@ -18,9 +18,11 @@ from huggingface_hub.errors import (
 )
 
 from adakd_jax.config.data import FileSource, HubSource
-from adakd_jax.data.readers import SUFFIXES
+from adakd_jax.data.readers import KINDS, SUFFIXES, suffix
+from adakd_jax.user_path import is_remote, user_path
 
-_VALID_SUFFIXES = f"valid files: {', '.join('*' + suffix for suffix in SUFFIXES)}"
+_VALID_SUFFIXES = f"valid files: {KINDS}"
+_ROWS_FIRST = (".jsonl", ".json", ".parquet")
 # Files that describe a hub data set and are none of its rows.
 _HUB_METADATA = ("dataset_infos.json", "dataset_dict.json", "dataset_info.json", "state.json")
 _HELD_OUT = re.compile(r"(^|[^a-z])(test|valid|validation|dev|eval)([^a-z]|$)")
@@ -32,6 +34,9 @@ class DataNotFoundError(FileNotFoundError):
 
 def source_files(source: FileSource | HubSource) -> list[epath.Path]:
     """Lists a source's files, downloading those of a hub data set.
+
+    A path is first what it says, and only then a pattern: `exp [v1]/rows.jsonl` is that file if it
+    is there, and so is the folder of `exp [v1]/*.jsonl`.
 
     Args:
       source: where the rows are.
@@ -47,19 +52,17 @@ def source_files(source: FileSource | HubSource) -> list[epath.Path]:
         return _hub_files(source)
     patterns = (source.path,) if isinstance(source.path, str) else source.path
     files = [file for pattern in patterns for file in _matching(pattern)]
-    wrong = [str(file) for file in files if file.suffix not in SUFFIXES]
+    wrong = [str(file) for file in files if suffix(file.name) is None]
     if wrong:
         raise ValueError(f"cannot read {wrong[0]!r}: {_VALID_SUFFIXES}")
     return files
 
 
 def _matching(pattern: str) -> list[epath.Path]:
-    path = epath.Path(pattern).expanduser()
+    path = user_path(pattern)
     try:
-        if not glob.has_magic(pattern):
-            files = [path] if path.is_file() else []
-        else:
-            files = sorted(file for file in _expand(path) if file.is_file())
+        found = (sorted(filter(_is_file, _expand(reading))) for reading in _readings(str(path)))
+        files = next(filter(None, found), [])
     except ImportError as error:
         raise DataNotFoundError(f"{pattern!r} needs a file system package: {error}") from error
     if not files:
@@ -68,32 +71,56 @@ def _matching(pattern: str) -> list[epath.Path]:
     return files
 
 
-def _expand(pattern: epath.Path) -> Iterator[epath.Path]:
-    if "://" not in str(pattern):
-        return map(epath.Path, glob.iglob(str(pattern), recursive=True))
-    parts = pattern.parts
+def _readings(pattern: str) -> list[str]:
+    """What a path can mean, as patterns: first all of it literally, last none of it."""
+    parts = pattern.split("/")
+    readings = ["/".join([*map(glob.escape, parts[:n]), *parts[n:]]) for n in range(len(parts) + 1)]
+    return list(dict.fromkeys(reversed(readings)))
+
+
+def _is_file(path: epath.Path) -> bool:
+    return path.is_file()
+
+
+def _expand(pattern: str) -> Iterator[epath.Path]:
+    if not is_remote(pattern):
+        return map(epath.Path, glob.iglob(pattern, recursive=True))
+    literal = glob.escape(_unescaped(pattern)) == pattern
+    if literal:
+        return iter([epath.Path(_unescaped(pattern))])
+    parts = epath.Path(pattern).parts
     first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     return epath.Path(*parts[:first]).glob("/".join(parts[first:]))
 
 
+def _unescaped(pattern: str) -> str:
+    """The opposite of `glob.escape`."""
+    return re.sub(r"\[([?*[])\]", r"\1", pattern)
+
+
 def _hub_files(source: HubSource) -> list[epath.Path]:
     pattern = source.files
-    exact = pattern.endswith(SUFFIXES)
-    patterns = [pattern] if exact else [pattern + suffix for suffix in SUFFIXES]
-    folder = _download(source, patterns)
-    files = sorted(
-        epath.Path(file)
-        for file in folder.rglob("*")
-        if any(fnmatch(str(file.relative_to(folder)), pattern) for pattern in patterns)
-        and file.name not in _HUB_METADATA
+    # Where no kind is named, tables count only if there are no rows in another form.
+    kinds = [("",)] if suffix(pattern) is not None else [_ROWS_FIRST, SUFFIXES]
+    tries = [[reading + end for end in ends] for ends in kinds for reading in _readings(pattern)]
+    folder = _download(source, [each for patterns in tries for each in patterns])
+    present = {
+        str(file.relative_to(folder)): epath.Path(file)
+        for file in sorted(folder.rglob("*"))
+        if file.name not in _HUB_METADATA
+    }
+    found = (
+        [file for name, file in present.items() if any(fnmatch(name, one) for one in patterns)]
+        for patterns in tries
     )
+    files = next(filter(None, found), [])
     if not files:
         raise DataNotFoundError(
             f"hub data set {source.name!r} has no file that matches {pattern!r}; {_VALID_SUFFIXES}"
         )
     names = [str(Path(file).relative_to(folder)) for file in files]
     held_out = [_HELD_OUT.search(name.lower()) is not None for name in names]
-    if len({file.suffix for file in files}) > 1 or len(set(held_out)) > 1:
+    if len({suffix(file.name) for file in files}) > 1 or len(set(held_out)) > 1:
         raise ValueError(
             f"files: {pattern!r} matches files of several kinds or splits in hub data set "
             f"{source.name!r}: {', '.join(names[:10])}; "

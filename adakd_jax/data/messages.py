@@ -6,7 +6,15 @@ from typing import Any
 
 
 class RowError(ValueError):
-    """Why one row cannot be used; the caller adds where it stands."""
+    """Why one row cannot be used; the caller adds where it stands.
+
+    `part` is the field of `data.columns` that could say where the row keeps what it seems to lack.
+    """
+
+    def __init__(self, reason: str, part: str | None = None):
+        """Takes the reason, in words that name the column."""
+        super().__init__(reason)
+        self.part = part
 
 
 # What the templates of published models know; which of them one takes, it says itself.

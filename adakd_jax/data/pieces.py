@@ -1,8 +1,9 @@
 """Tokens that know their part of the row: what an over-long row loses, and what it keeps.
 
-An over-long row loses the middle of its input, then the end of its answer (and with it the EOS
-target), never a word of the template. Only a prompt that is then still longer than prompts may be
-also loses the middle of its instruction.
+A prompt that is longer than prompts may be loses the middle of its input, then that of its
+instruction, never a word of the template. What it loses does not depend on the answer, so that it
+is the same in training and in generation. A row that is then still too long loses the end of its
+answer, and with it the EOS target.
 """
 
 from collections.abc import Sequence
@@ -71,13 +72,12 @@ def token_parts(
     return parts.astype(np.int8)
 
 
-def fit_prompt(pieces: Pieces, max_prompt_length: int, max_length: int) -> tuple[Pieces, Cuts]:
+def fit_prompt(pieces: Pieces, max_prompt_length: int) -> tuple[Pieces, Cuts]:
     """Cuts the middle of the input, then that of the instruction of a prompt that is too long.
 
     Args:
       pieces: a row; its prompt is all that stands before the first answer.
       max_prompt_length: tokens of the prompt, at most.
-      max_length: tokens of prompt and answer that the input gives way to.
 
     Returns:
       The row with a prompt that fits, and what it lost.
@@ -85,7 +85,7 @@ def fit_prompt(pieces: Pieces, max_prompt_length: int, max_length: int) -> tuple
     Raises:
       RowError: the prompt is too long without all that may be cut.
     """
-    excess = max(_prompt_length(pieces) - max_prompt_length, len(pieces.tokens) - max_length)
+    excess = _prompt_length(pieces) - max_prompt_length
     if excess <= 0:
         return pieces, Cuts()
     shorter = _cut_middle(pieces, Part.INPUT, excess)

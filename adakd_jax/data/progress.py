@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from adakd_jax.console import Console, progress_text
 
 Item = TypeVar("Item")
 
@@ -54,7 +55,7 @@ def _bar(
     source: Iterator[Item], what: str, done: int, total: int | None, console: Console
 ) -> Iterator[Item]:
     columns = (
-        TextColumn("{task.description}"),
+        progress_text("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

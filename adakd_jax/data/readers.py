@@ -1,116 +1,76 @@
-"""Files to raw rows: JSON lines, a JSON list, Parquet. Every row carries its file and line."""
+"""Files to raw rows, by the ends of their names: JSON, CSV, Parquet, and compressed text."""
 
-import json
+import gzip
+import io
+import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import BinaryIO, cast
 
 import pyarrow
-import pyarrow.parquet
 from etils import epath
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
-_UTF8_MARK = b"\xef\xbb\xbf"
+from adakd_jax.data.raw_row import REST_LOST, RawRow
+from adakd_jax.data.read_csv import read_csv
+from adakd_jax.data.read_json import read_json
+from adakd_jax.data.read_parquet import read_parquet
+
+_TEXT = (".jsonl", ".json", ".csv", ".tsv")
+_COMPRESSED = (".gz", ".zst")
+SUFFIXES = (*_TEXT, ".parquet", *(text + packed for text in _TEXT for packed in _COMPRESSED))
+KINDS = "*.jsonl, *.json, *.csv, *.tsv (each also .gz or .zst), *.parquet"
 
 
-class RawRow(NamedTuple):
-    """A parsed row, or why it could not be parsed; `origin` is 'file:line', from line 1."""
-
-    origin: str
-    content: Any
-    error: str | None = None
+def suffix(name: str) -> str | None:
+    """The end of a file's name that says how it is read, one of `SUFFIXES`; None for no other."""
+    return next((end for end in SUFFIXES if name.lower().endswith(end)), None)
 
 
 def read_rows(path: epath.Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow]:
     """Reads a file row by row; what cannot be parsed is yielded as an error, not raised.
 
     Args:
-      path: a .jsonl, .json (a list of objects, or JSON lines) or .parquet file, local or remote.
+      path: a file, local or remote, whose name ends with one of `SUFFIXES`.
       name: how origins call the file.
       columns: the only columns that are wanted; others are not read from Parquet.
 
     Returns:
       Iterator over the file's rows in order.
     """
-    if path.suffix == ".parquet":
-        yield from _read_parquet(path, name, columns)
-    elif path.suffix == ".json" and _starts_with_bracket(path):
-        yield from _read_json_list(path, name)
-    else:
-        yield from _read_json_lines(path, name)
-
-
-def _starts_with_bracket(path: epath.Path) -> bool:
-    with path.open("rb") as file:
-        for line in file:
-            if text := line.removeprefix(_UTF8_MARK).strip():
-                return text.startswith(b"[")
-    return False
-
-
-def _not_json(error: ValueError | RecursionError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON: {error.msg} at column {error.colno}"
-    return f"not valid JSON: {error}"  # a number of too many digits, or too many brackets
-
-
-def _read_json_lines(path: epath.Path, name: str) -> Iterator[RawRow]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            line = line.removeprefix(_UTF8_MARK) if number == 1 else line
-            if not line.strip():
-                continue
-            origin = f"{name}:{number}"
-            try:
-                yield RawRow(origin, json.loads(line.decode().strip()))
-            except UnicodeDecodeError as error:
-                yield RawRow(origin, None, f"not valid UTF-8 at byte {error.start}")
-            except (ValueError, RecursionError) as error:
-                yield RawRow(origin, None, _not_json(error))
-
-
-def _read_json_list(path: epath.Path, name: str) -> Iterator[RawRow]:
-    """Parses one element at a time, so that each is known by its line."""
-    try:
-        text = path.read_bytes().removeprefix(_UTF8_MARK).decode()
-    except UnicodeDecodeError as error:
-        yield RawRow(f"{name}:1", None, f"not valid UTF-8 at byte {error.start}")
+    kind = suffix(path.name)
+    if kind == ".parquet":
+        yield from read_parquet(path, name, columns)
         return
-    decoder = json.JSONDecoder()
-    place = _skip_blank(text, text.index("[") + 1)
-    line, counted = 1, 0
-    while text[place : place + 1] != "]":
-        line, counted = line + text.count("\n", counted, place), place
-        try:
-            content, place = decoder.raw_decode(text, place)
-            after = _skip_blank(text, place)
-            if text[after : after + 1] not in (",", "]"):
-                raise json.JSONDecodeError("Expecting ',' or ']'", text, after)
-        except (ValueError, RecursionError) as error:
-            reason = f"{_not_json(error)}; the rest of the file is not read"
-            place = error.lineno if isinstance(error, json.JSONDecodeError) else line
-            yield RawRow(f"{name}:{place}", None, reason)
-            return
-        yield RawRow(f"{name}:{line}", content)
-        place = _skip_blank(text, after + 1) if text[after] == "," else after
+    line = 0
+    try:
+        for row in _read_text(path, kind or "", name):
+            line = int(row.origin.rpartition(":")[2])
+            yield row
+    except (OSError, EOFError, zlib.error) as error:
+        # An error of the file system has a number; one of what is in the file has none.
+        if getattr(error, "errno", None) is not None:
+            raise
+        reason = f"cannot be decompressed: {error}{REST_LOST}"
+        yield RawRow(f"{name}:{line + 1}", None, reason)
 
 
-def _skip_blank(text: str, place: int) -> int:
-    while place < len(text) and text[place].isspace():
-        place += 1
-    return place
+def _read_text(path: epath.Path, kind: str, name: str) -> Iterator[RawRow]:
+    if kind.startswith((".csv", ".tsv")):
+        with _open(path, kind) as file:
+            data = file.read()
+        yield from read_csv(data, name, "\t" if kind.startswith(".tsv") else None)
+    else:
+        yield from read_json(lambda: _open(path, kind), name)
 
 
-def _read_parquet(path: epath.Path, name: str, columns: tuple[str, ...]) -> Iterator[RawRow]:
-    with path.open("rb") as opened:
-        try:
-            file = pyarrow.parquet.ParquetFile(opened)
-        except pyarrow.ArrowInvalid as error:
-            yield RawRow(f"{name}:1", None, f"not a Parquet file: {error}")
-            return
-        present = file.schema_arrow.names
-        wanted = [column for column in present if column in columns] or present
-        number = 0
-        for batch in file.iter_batches(batch_size=1024, columns=wanted):
-            for content in batch.to_pylist():
-                number += 1
-                yield RawRow(f"{name}:{number}", content)
+@contextmanager
+def _open(path: epath.Path, kind: str) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        if kind.endswith(".gz"):
+            with gzip.open(file) as unpacked:
+                yield cast(BinaryIO, unpacked)
+        elif kind.endswith(".zst"):
+            with pyarrow.CompressedInputStream(pyarrow.PythonFile(file), "zstd") as unpacked:
+                yield io.BufferedReader(unpacked)
+        else:
+            yield cast(BinaryIO, file)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -20,23 +20,37 @@ _REPORT = "report.json"
 class ReadReport:
     """What reading a source met: usable rows, skipped ones, and why.
 
-    `reasons` read 'file:line: reason' and are the first 100.
+    `errors` skipped the rows, one each or, in a broken file, several; `reasons` read
+    'file:line: reason' and are the first 100. `shapes` counts the usable rows whose
+    parts were found under other names than the settings say, by what was found. `missing` are the
+    fields of `data.columns` whose columns skipped rows seem to lack.
     """
 
     name: str
     rows: int
     skipped: int
+    errors: int
     reasons: tuple[str, ...]
+    shapes: dict[str, int] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line, and one for each of the first skipped rows."""
-        if not self.skipped:
-            return f"{self.name}: {self.rows} rows"
-        return f"{self.name}: {self.rows} rows, {self.skipped} skipped\n{self.listing()}"
+        line = f"{self.name}: {self.rows} rows{self.recognised()}"
+        return f"{line}, {self.skipped} skipped\n{self.listing()}" if self.skipped else line
+
+    def recognised(self) -> str:
+        """Where parts were found that have other names than the settings say; empty if none was."""
+        if not self.shapes:
+            return ""
+        if list(self.shapes.values()) == [self.rows]:
+            return f" ({next(iter(self.shapes))})"
+        counts = (f"{rows}: {what}" for what, rows in self.shapes.items())
+        return f" ({'; '.join(counts)})"
 
     def listing(self) -> str:
-        """The first skipped rows, one a line."""
-        return listing(self.reasons, self.skipped)
+        """What skipped the first rows, one a line."""
+        return listing(self.reasons, self.errors)
 
     def save(self, folder: Path) -> None:
         """Writes the report beside the rows."""
@@ -46,7 +60,8 @@ class ReadReport:
     def load(cls, folder: Path) -> "ReadReport":
         """Reads what `save` wrote."""
         stored = json.loads((folder / _REPORT).read_text())
-        return cls(**{**stored, "reasons": tuple(stored["reasons"])})
+        tuples = {name: tuple(stored[name]) for name in ("reasons", "missing")}
+        return cls(**{**stored, **tuples})
 
 
 def listing(reasons: Sequence[str], count: int) -> str:

@@ -14,6 +14,9 @@ from adakd_jax.data.messages import (
     read_tools,
     unicode_text,
 )
+from adakd_jax.data.shapes import recognise
+
+_NAME_SHOWN, _NAMES_SHOWN = 60, 30
 
 
 class Row(TypedDict):
@@ -40,6 +43,9 @@ class Row(TypedDict):
 def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bool = True) -> Row:
     """Brings one parsed row into the common schema.
 
+    Its parts are found by `recognise`. A row with an instruction or messages needs an answer there,
+    even where it has a text too; plain text is what has neither.
+
     Args:
       raw: what the file holds: a mapping from column to value.
       columns: the names under which the row keeps its parts.
@@ -55,6 +61,7 @@ def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bo
     """
     if not isinstance(raw, Mapping):
         raise RowError(f"expected an object with named columns, found {kind_of(raw)}")
+    raw, columns, _, answered = recognise(raw, columns)
     row = Row(
         instruction=_text(raw, columns.instruction),
         input=_text(raw, columns.input),
@@ -70,29 +77,35 @@ def normalize_row(raw: Any, columns: Columns, *, origin: str, require_output: bo
         origin=origin,
     )
     if not (row["instruction"] or row["messages"] or row["text"]):
-        raise RowError(_nothing_to_use(raw, columns))
-    if row["text"] or not require_output:
+        raise RowError(*_nothing_to_use(raw, columns))
+    if not require_output:
         return row
+    if not answered:
+        raise RowError("column 'completion' has no assistant turn")
     if row["messages"]:
         if not any(map(is_learned, row["messages"])):
             raise RowError(f"column {columns.messages!r} has no assistant turn to learn from")
-    elif not row["outputs"]:
-        state = "is empty" if columns.output in raw else "is missing"
-        raise RowError(f"column {columns.output!r} {state}; {_found(raw)}")
+    elif row["instruction"] and not row["outputs"]:
+        if columns.output in raw:
+            raise RowError(f"column {columns.output!r} is empty; {_found(raw)}")
+        raise RowError(f"column {columns.output!r} is missing; {_found(raw)}", "output")
     return row
 
 
 def _found(raw: Mapping) -> str:
-    return f"columns found: {', '.join(map(repr, raw)) or 'none'}"
+    names = [repr(name) for name in raw]
+    shown = [name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}…" for name in names]
+    more = f" and {len(shown) - _NAMES_SHOWN} more" if len(shown) > _NAMES_SHOWN else ""
+    return f"columns found: {', '.join(shown[:_NAMES_SHOWN]) or 'none'}{more}"
 
 
-def _nothing_to_use(raw: Mapping, columns: Columns) -> str:
+def _nothing_to_use(raw: Mapping, columns: Columns) -> tuple[str, str | None]:
     wanted = (columns.instruction, columns.messages, columns.text)
     empty = [name for name in wanted if name in raw]
     if empty:
-        return f"column {empty[0]!r} is empty"
+        return f"column {empty[0]!r} is empty", None
     names = ", ".join(map(repr, wanted))
-    return f"has none of the columns {names}; {_found(raw)}; name them in data.columns"
+    return f"has none of the columns {names}; {_found(raw)}", "instruction"
 
 
 def _text(raw: Mapping, column: str) -> str:

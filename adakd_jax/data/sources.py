@@ -1,10 +1,11 @@
 """Rows from files, TFDS or the hub: read and checked once, kept as ArrayRecord."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from adakd_jax.config.data import Columns, HubSource, Source, TfdsSource
 from adakd_jax.data.cache import content_key, file_digest, local_folder, prepared_folder
@@ -13,9 +14,10 @@ from adakd_jax.data.progress import track
 from adakd_jax.data.readers import RawRow, read_rows
 from adakd_jax.data.row_source import ReadReport, RowSource
 from adakd_jax.data.rows import Row, RowError, normalize_row
+from adakd_jax.data.shapes import columns_read, recognise
 
 # Changes whenever the same files would give other rows.
-_FORMAT = 2
+_FORMAT = 3
 _REASONS_KEPT = 100
 
 
@@ -27,6 +29,17 @@ class EmptyDataError(ValueError):
     """A source without a single usable row."""
 
 
+class Flags(NamedTuple):
+    """How the command that reads rows calls the settings that errors speak of."""
+
+    columns: str = "--data.columns"
+    skip: str | None = "data.on_error: skip"
+
+
+OF_A_RUN = Flags()
+OWN_ROWS = Flags("--columns", None)
+
+
 def open_rows(
     source: Source,
     *,
@@ -35,6 +48,7 @@ def open_rows(
     cache_dir: str | Path = "~/.cache/adakd_jax/data",
     max_rows: int | None = None,
     require_output: bool = True,
+    flags: Flags = OF_A_RUN,
 ) -> RowSource:
     """Opens a source's rows, preparing them first if this content was not prepared before.
 
@@ -49,6 +63,7 @@ def open_rows(
       cache_dir: local folder of prepared data.
       max_rows: use only the first usable rows; at least 1.
       require_output: whether a row without an answer is malformed.
+      flags: what errors call the settings.
 
     Returns:
       The rows.
@@ -69,15 +84,20 @@ def open_rows(
     )
 
     def write(folder: Path) -> None:
-        _prepare(folder, origin, columns, max_rows, require_output)
+        report = _prepare(folder, origin, columns, max_rows, require_output)
+        if not report.rows:
+            raise EmptyDataError(_nothing_usable(report, flags))
+        report.save(folder)
 
     folder = prepared_folder(folder_of_all, f"rows-{key}", write)
     report = ReadReport.load(folder)
     if report.skipped and on_error == "fail":
+        ways = ["repair them"]
+        if flags.skip is not None:
+            ways.append(f"leave them out with {flags.skip}")
         raise MalformedRowsError(
             f"{report.skipped} of {report.rows + report.skipped} rows of {report.name} "
-            "are malformed:\n"
-            f"{report.listing()}\nrepair them, or leave them out with data.on_error: skip"
+            f"are malformed:\n{report.listing()}{_column_hint(report, flags)}\n{', or '.join(ways)}"
         )
     return RowSource(folder, report, key)
 
@@ -104,7 +124,7 @@ def _open_origin(source: Source, columns: Columns, cache_dir: Path) -> _Origin:
     identity = [
         [name, file_digest(file, cache_dir)] for name, file in zip(names, files, strict=True)
     ]
-    wanted = tuple(columns.model_dump().values())
+    wanted = columns_read(columns)
 
     def read() -> Iterator[RawRow]:
         for name, file in zip(names, files, strict=True):
@@ -120,42 +140,62 @@ def _first(names: list[str], count: int) -> list[str]:
 
 def _prepare(
     folder: Path, origin: _Origin, columns: Columns, max_rows: int | None, require_output: bool
-) -> None:
-    """Writes usable rows and report; reads on after a malformed row, so that all are named."""
+) -> ReadReport:
+    """Writes usable rows; reads on after a malformed row, so that all are named."""
     from adakd_jax.data import builder
 
-    usable, skipped, reasons = 0, 0, []
+    usable, skipped, errors, reasons = 0, 0, 0, []
+    shapes, missing = Counter[str](), dict[str, None]()
 
     def rows() -> Iterator[Row]:
-        nonlocal usable, skipped
+        nonlocal usable, skipped, errors, missing
         for raw in track(origin.read(), f"reading {origin.name}"):
             if usable == max_rows:
                 return
             try:
                 row = _checked(raw, columns, require_output)
             except RowError as error:
-                skipped += 1
+                skipped, errors = skipped + raw.lost, errors + 1
+                missing |= {} if error.part is None else {error.part: None}
                 if len(reasons) < _REASONS_KEPT:
                     reasons.append(f"{raw.origin}: {error}")
                 continue
             usable += 1
+            told = recognise(raw.content, columns).told
+            shapes.update([] if told is None else [told])
             yield row
 
     generated = rows()
     first = next(generated, None)
     if first is not None:
         builder.write_rows(folder, lambda: chain([first], generated))
-    report = ReadReport(origin.name, usable, skipped, tuple(reasons))
-    if first is None:
-        raise EmptyDataError(_nothing_usable(report))
-    report.save(folder)
+    return ReadReport(
+        name=origin.name,
+        rows=usable,
+        skipped=skipped,
+        errors=errors,
+        reasons=tuple(reasons),
+        shapes=dict(shapes.most_common()),
+        missing=tuple(missing),
+    )
 
 
-def _nothing_usable(report: ReadReport) -> str:
+def _nothing_usable(report: ReadReport, flags: Flags) -> str:
     if not report.skipped:
         return f"{report.name} is empty: it has no row at all"
-    count = f"all {report.skipped} are malformed"
-    return f"no row of {report.name} can be used; {count}:\n{report.listing()}"
+    listing = report.listing() + _column_hint(report, flags)
+    return f"no row of {report.name} can be used; all {report.skipped} are malformed:\n{listing}"
+
+
+def _column_hint(report: ReadReport, flags: Flags) -> str:
+    """How to name columns, if rows seem to lack what has another name."""
+    if "instruction" in report.missing:
+        names = f"{flags.columns}.instruction and .output, .messages, or .text"
+    elif "output" in report.missing:
+        names = f"{flags.columns}.output"
+    else:
+        return ""
+    return f"\nif its columns have other names, give them with {names}"
 
 
 def _checked(raw: RawRow, columns: Columns, require_output: bool) -> Row:

@@ -107,7 +107,7 @@ class TextTemplate:
     def example(self, row: Row) -> Formatted:
         """Takes the row's text as it is."""
         if not row["text"]:
-            raise RowError("template 'text' needs a text column; name it in data.columns.text")
+            raise RowError("template 'text' needs a text column, the one that columns.text names")
         return Formatted((Segment(row["text"], Part.ANSWER),), bare=True, cut=row["cut"])
 
     def prompt(self, row: Row) -> Formatted:

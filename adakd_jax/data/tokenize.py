@@ -134,7 +134,7 @@ class Encoder:
         """
         formatted = self.template.prompt(row)
         pieces = self._with_opening(formatted, self._encode([formatted.segments])[0])
-        pieces, cuts = fit_prompt(pieces, self.max_prompt_length, len(pieces.tokens))
+        pieces, cuts = fit_prompt(pieces, self.max_prompt_length)
         return Prompt(pieces.tokens, _text(formatted.segments), self.template.references(row), cuts)
 
     def _encode(self, rows: Sequence[Sequence[Segment]]) -> list[Pieces]:
@@ -168,7 +168,7 @@ class Encoder:
         if formatted.bare and not formatted.cut:
             eos = Pieces(np.array([self._eos], np.int32), np.array([ANSWER], np.int8))
             pieces = join([pieces, eos])
-        pieces, cuts = fit_prompt(pieces, self.max_prompt_length, self.max_length)
+        pieces, cuts = fit_prompt(pieces, self.max_prompt_length)
         room = min(len(pieces.tokens), self.max_length)
         is_answer = pieces.parts == ANSWER
         lost = int(np.count_nonzero(is_answer[room:]))

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console
-
 from adakd_jax.config import GenerationConfig
+from adakd_jax.console import Console
 from adakd_jax.eval.answers import Answer, answer_prompts
 from adakd_jax.eval.generate import GenerationProgress
 from adakd_jax.eval.progress import shown_generation

@@ -1,11 +1,12 @@
 """What the commands share: how mistakes of the user end them, and where compilations are kept."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 
 import jax
+
+from adakd_jax.user_path import user_path
 
 COMPILATION_CACHE = "~/.cache/adakd_jax/xla"
 
@@ -27,4 +28,4 @@ def user_errors(prog: str) -> Iterator[None]:
 def keep_compilations() -> None:
     """Has JAX keep compiled programs for later starts, unless it was told where already."""
     if jax.config.values.get("jax_compilation_cache_dir") is None:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(COMPILATION_CACHE))
+        jax.config.update("jax_compilation_cache_dir", str(user_path(COMPILATION_CACHE)))

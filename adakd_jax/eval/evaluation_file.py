@@ -11,6 +11,7 @@ from adakd_jax.eval.measured import Measured
 from adakd_jax.eval.table import compared_cells, metric_cells
 from adakd_jax.eval.whole_file import write_whole
 from adakd_jax.studies.tables import head, row
+from adakd_jax.user_path import local_path
 
 NUMBERS, TABLES = "evaluation.json", "evaluation.md"
 
@@ -58,7 +59,7 @@ def read_evaluation(path: str) -> tuple[str, dict[str, Measured]]:
       FileNotFoundError: there is none.
       ValueError: it is something else.
     """
-    file = Path(path).expanduser()
+    file = local_path(path, "evaluation")
     file = file / NUMBERS if file.is_dir() else file
     if not file.is_file():
         raise FileNotFoundError(

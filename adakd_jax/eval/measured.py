@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
 from adakd_jax.config import GenerationConfig
+from adakd_jax.console import Console
 from adakd_jax.data.cache import content_key
 from adakd_jax.eval.answers import Answer
 from adakd_jax.eval.asked import asked_key
 from adakd_jax.eval.bootstrap import bootstrap_interval
 from adakd_jax.eval.exact_match import exact_match
 from adakd_jax.eval.likelihood import DocumentSums
-from adakd_jax.eval.rouge import rouge_l
+from adakd_jax.eval.rouge import ANY_SCRIPT, rouge_l
 from adakd_jax.eval.sampled import sampled
 from adakd_jax.eval.suite import HeldOut, Question, evaluate
+from adakd_jax.eval.words import needs_any_script
 from adakd_jax.hf.pretrained import Pretrained
 
 _SUMS = ("nll", "nll_teacher", "forward_kl", "reverse_kl", "top1_agreement")
@@ -34,7 +35,8 @@ class Measured:
       metrics: those of `Likelihood`; of each of `rouge_l`, `exact_match` (both in [0, 1]),
         `answer_tokens` and `cut` (the share that ended at their longest) the mean over seeds and,
         of more than one seed, the standard deviation over them (n − 1) under NAME_sd; the bounds
-        of ROUGE-L's 95% interval over examples under rouge_l_low and rouge_l_high.
+        of ROUGE-L's 95% interval over examples under rouge_l_low and rouge_l_high; under
+        rouge_l_any_script, how many questions were compared by words of any script, if some were.
       documents: "tokens" and sums over them by metric, one number a held-out document.
       numbers: which rows were answered.
       scores: by name of a score and seed, one number an answered row.
@@ -106,6 +108,8 @@ def measure(
     metrics: dict[str, int | float] = documents.likelihood().to_dict()
     if by_seed:
         metrics |= _over_seeds(scores)
+        if others := sum(needs_any_script(question.references) for question in questions):
+            metrics[ANY_SCRIPT] = others
     return Measured(
         title=title,
         asked=content_key(asked=[asked_key(question.row) for question in questions]),

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from adakd_jax.config import DataConfig, RunConfig
 from adakd_jax.config.chat import ChatConfig
@@ -16,6 +15,7 @@ from adakd_jax.data.templates import TemplateName
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.user_path import user_path
 
 
 def open_model(
@@ -38,7 +38,7 @@ def open_model(
         raise ValueError(f"a step is for run folders only, but {name!r} has no {CONFIG_FILE}")
     dtype = jnp.bfloat16 if jax.default_backend() in ("tpu", "gpu") else jnp.float32
     if config is not None:
-        export = epath.Path(config.export.path or epath.Path(name) / "export").expanduser()
+        export = user_path(config.export.path or user_path(name) / "export")
         if step is None and (export / "config.json").is_file():
             return load_pretrained(str(export), dtype=dtype)
         from adakd_jax.training.saved_student import load_student
@@ -54,7 +54,7 @@ def open_model(
 
 def run_config(name: str) -> RunConfig | None:
     """The settings of a run, or None if `name` is not a run folder."""
-    file = epath.Path(name).expanduser() / CONFIG_FILE
+    file = user_path(name) / CONFIG_FILE
     return RunConfig.model_validate(read_yaml(str(file)).values) if file.is_file() else None
 
 

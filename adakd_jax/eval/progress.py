@@ -4,9 +4,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from adakd_jax.console import Console, progress_text
 from adakd_jax.eval.generate import GenerationProgress
 
 _LINE_SECONDS = 10.0
@@ -28,10 +28,10 @@ def shown_generation(
         yield _lines(what, console, began)
         return
     columns = (
-        TextColumn("{task.description}"),
+        progress_text("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
+        progress_text("{task.fields[speed]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config import GenerationConfig
+from adakd_jax.console import Console
 from adakd_jax.data.chat_render import ChatRenderer
 from adakd_jax.data.examples import tokenizer_digest
 from adakd_jax.eval.answer_blocks import answer_blocks

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config import GenerationConfig
 from adakd_jax.config.chat import ChatConfig
+from adakd_jax.console import Console
 from adakd_jax.data.examples import Examples, encode_rows
 from adakd_jax.data.loader import evaluation_batches
 from adakd_jax.data.progress import track
@@ -22,7 +22,7 @@ from adakd_jax.data.tokenize import Encoder
 from adakd_jax.eval.answers import Answer, answer_prompts
 from adakd_jax.eval.likelihood import DocumentSums, Likelihood, document_sums
 from adakd_jax.eval.progress import shown_generation
-from adakd_jax.eval.rouge import RougeL, rouge_l
+from adakd_jax.eval.rouge import ANY_SCRIPT, RougeL, rouge_l
 from adakd_jax.hf.pretrained import Pretrained
 
 
@@ -79,6 +79,8 @@ class Evaluation:
         if self.rouge is not None:
             values["rouge_l"] = self.rouge.mean
             values["rouge_l_low"], values["rouge_l_high"] = self.rouge.low, self.rouge.high
+            if self.rouge.any_script:
+                values[ANY_SCRIPT] = self.rouge.any_script
         return values
 
     def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:

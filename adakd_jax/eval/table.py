@@ -6,10 +6,10 @@ An evaluation is what `Evaluation.to_dict` gives, so that one read back from a f
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from adakd_jax.eval.comparison import Compared
+from adakd_jax.eval.rouge import ANY_SCRIPT
 from adakd_jax.hf.card import MetricTable
 
 _ROWS = {
@@ -38,7 +38,7 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]], title: str | None = 
     table = Table(title=title, title_justify="left", caption=_caption(results))
     table.add_column("")
     for name in results:
-        table.add_column(escape(name), justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for label, cells in metric_cells(results).items():
         table.add_row(label, *cells)
     return table
@@ -47,8 +47,8 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]], title: str | None = 
 def metric_cells(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """One label and one cell per evaluation for every metric that any of them has."""
     return {
-        label: [_cell(key, result) for result in results.values()]
-        for key, label in _ROWS.items()
+        _label(key, results): [_cell(key, result) for result in results.values()]
+        for key in _ROWS
         if any(key in result for result in results.values())
     }
 
@@ -56,8 +56,8 @@ def metric_cells(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str
 def card_metrics(results: Mapping[str, Mapping[str, Any]]) -> MetricTable:
     """The same numbers for a model card."""
     rows = {
-        label: [result.get(key) for result in results.values()]
-        for key, label in _ROWS.items()
+        _label(key, results): [result.get(key) for result in results.values()]
+        for key in _ROWS
         if any(key in result for result in results.values())
     }
     return MetricTable(tuple(results), rows)
@@ -70,7 +70,7 @@ def compared_table(compared: Iterable[Compared]) -> Table:
         title_justify="left",
         caption="95% interval and two-sided p of a paired bootstrap over examples",
     )
-    table.add_column("set")
+    table.add_column("set", overflow="fold")
     table.add_column("metric")
     for name in ("first", "second", "difference", "95% interval", "p"):
         table.add_column(name, justify="right")
@@ -100,11 +100,18 @@ def answers_table(prompt: str, answers: Mapping[str, str]) -> Table:
       prompt: what was asked.
       answers: column title → answer, e.g. of the teacher, and of the student before and after.
     """
-    table = Table(title=escape(_short(prompt)), title_justify="left", expand=True)
+    table = Table(title=_short(prompt), title_justify="left", expand=True)
     for name in answers:
-        table.add_column(escape(name), ratio=1, overflow="fold")
-    table.add_row(*(escape(_short(answer) or "(nothing)") for answer in answers.values()))
+        table.add_column(name, ratio=1, overflow="fold")
+    table.add_row(*(_short(answer) or "(nothing)" for answer in answers.values()))
     return table
+
+
+def _label(key: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The metric's name, and by which words, where these are not those of English."""
+    if key != "rouge_l" or not any(ANY_SCRIPT in result for result in results.values()):
+        return _ROWS[key]
+    return f"{_ROWS[key]}, words of any script"
 
 
 def _cell(key: str, result: Mapping[str, Any]) -> str:
@@ -127,6 +134,9 @@ def _caption(results: Mapping[str, Mapping[str, Any]]) -> str:
     caption = f"nats per token over {tokens} response tokens"
     if answers:
         caption += f"; ROUGE-L × 100 of {_counts(answers)} answers, 95% bootstrap interval"
+    others = [result[ANY_SCRIPT] for result in results.values() if ANY_SCRIPT in result]
+    if others:
+        caption += f"; by words of any script where references are not Latin, {_counts(others)}"
     if any(f"{key}_sd" in result for key in _ROWS for result in results.values()):
         caption += "; mean ± standard deviation over seeds"
     return caption

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
@@ -10,6 +9,7 @@ from adakd_jax.config.chat import ChatConfig
 from adakd_jax.data.chat_ends import turn_ends
 from adakd_jax.data.chat_render import ChatRenderer, TemplateRowError
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.user_path import user_path
 
 _SUFFIX = ".jinja"
 
@@ -111,7 +111,7 @@ def _named(template: str | dict[str, str] | None) -> dict[str, str]:
 
 
 def _read(name: str) -> str:
-    path = Path(name).expanduser()
+    path = user_path(name)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

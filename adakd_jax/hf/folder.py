@@ -14,6 +14,7 @@ from etils import epath
 from adakd_jax.hf.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from adakd_jax.hf.safetensors_file import read_metadata
 from adakd_jax.processes import is_first, wait_for_all
+from adakd_jax.user_path import is_remote, user_path
 
 # Marks a config.json, or the weights of an adapter, as written here: only such a folder is ever
 # replaced.
@@ -42,8 +43,7 @@ def absolute(path: epath.PathLike) -> epath.Path:
     """A local path made absolute, its `~` expanded; a remote one, as in gs://bucket/folder, as it
     is (`epath` would put the working directory before it).
     """
-    path = epath.Path(path)
-    return path if _is_remote(path) else path.expanduser().absolute()
+    return user_path(path) if is_remote(path) else user_path(path).absolute()
 
 
 @contextmanager
@@ -62,13 +62,9 @@ def new_folder(path: epath.PathLike) -> Iterator[epath.Path]:
         yield target
     else:
         refuse_to_overwrite(target)
-        with _in_bucket(target) if _is_remote(target) else _beside(Path(target)) as folder:
+        with _in_bucket(target) if is_remote(target) else _beside(Path(target)) as folder:
             yield folder
     wait_for_all("the export")
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in str(path)
 
 
 @contextmanager

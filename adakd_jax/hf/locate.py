@@ -19,6 +19,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from adakd_jax.user_path import is_remote, user_path
+
 CONFIG_FILES = ("config.json",)
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 # Where transformers keeps the chat templates of a tokenizer that has several.
@@ -26,7 +28,7 @@ NAMED_TEMPLATES = "additional_chat_templates/*.jinja"
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 # Sub-folders hold other formats; `consolidated` is Mistral's second copy of the weights.
 _NOT_NEEDED = ("*/*", "consolidated*")
-_REMOTE_CACHE = Path("~/.cache/adakd_jax/models")
+_REMOTE_CACHE = "~/.cache/adakd_jax/models"
 _VALID = (
     "valid: a local folder, a local .gguf file, 'package:NAME/FILE', a hub id 'owner/name', "
     "or a folder such as 'gs://bucket/folder'"
@@ -57,7 +59,7 @@ def locate(
       ValueError: a revision is given for something that has none.
     """
     name = os.fspath(path_or_repo)
-    local = Path(name).expanduser()
+    local = Path(name if is_remote(name) else user_path(name))
     is_hub_id = not local.exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is not None
     if revision is not None and not is_hub_id:
         raise ValueError(
@@ -67,7 +69,7 @@ def locate(
         return local
     if name.startswith("package:"):
         return _in_package(name)
-    if "://" in name:
+    if is_remote(name):
         return _fetch_remote(name, files)
     if is_hub_id and not name.endswith(".gguf"):
         return _fetch_from_hub(name, revision, files)
@@ -144,7 +146,7 @@ def _fetch_remote(url: str, files: Sequence[str]) -> Path:
     if not found:
         raise ModelNotFoundError(f"no folder with {', '.join(files)} at {url!r}; {_VALID}")
     version = hashlib.sha256(repr((url, listing)).encode()).hexdigest()[:16]
-    target = _REMOTE_CACHE.expanduser() / f"{source.name}-{version}"
+    target = Path(user_path(_REMOTE_CACHE)) / f"{source.name}-{version}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:

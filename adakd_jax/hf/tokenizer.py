@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adakd_jax.hf.locate import TOKENIZER_FILES, locate
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.user_path import user_path
 
 # Digits, contractions, runs of spaces, both spellings of é, emoji: where tokenizers differ.
 _PROBE = "In 1984, WE'LL  see 3.14 caf\u00e9s or cafe\u0301s—\n\n\tdef f(x): return x_1  # 🙂 "
@@ -70,7 +71,7 @@ def save_tokenizer(
       folder: made if absent; local, or remote as in gs://bucket/folder.
       hf_config: the config.json that will stand beside it.
     """
-    target = epath.Path(folder)
+    target = user_path(folder)
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.json"

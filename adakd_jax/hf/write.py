@@ -17,6 +17,7 @@ from adakd_jax.hf.safetensors_file import TensorInfo, write_safetensors
 from adakd_jax.hf.shards import on_host, row_blocks
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.processes import is_first
+from adakd_jax.user_path import user_path
 
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -67,7 +68,7 @@ def save_weights(
     rows = parameters(config)
     _check_leaves(rows, leaves)
     shards = _shards(_tensors(rows, leaves), _bytes(max_shard_size))
-    folder = epath.Path(folder)
+    folder = user_path(folder)
     names = [_file_name(number, len(shards)) for number in range(1, len(shards) + 1)]
     files = _write_shards([folder / name for name in names], shards, leaves)
     texts = {}

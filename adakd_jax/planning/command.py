@@ -1,21 +1,16 @@
 """The command's way through its topologies."""
 
-import sys
-
-from rich.console import Console
-
 from adakd_jax.config.plan import PlanConfig
+from adakd_jax.console import Console
 from adakd_jax.planning.compile import Plan, plan_for
 from adakd_jax.planning.hardware import Topology, read_topology
 from adakd_jax.planning.report import print_plan, print_summary, write_json
 from adakd_jax.planning.search import search_for
 
-LINE_WIDTH = 120
-
 
 def run_plans(config: PlanConfig, *, search: bool, console: Console | None = None) -> bool:
     """Plan for every topology, print and write what was found; returns whether all fit."""
-    console = console or Console(width=None if sys.stdout.isatty() else LINE_WIDTH)
+    console = console or Console()
     places = [read_topology(name, config.mesh.slices) for name in config.topology]
     found = []
     for place in places:

@@ -4,15 +4,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epath
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from adakd_jax.config.plan import PlanConfig
+from adakd_jax.console import Console
 from adakd_jax.planning.advice import advice
 from adakd_jax.planning.compile import Plan
 from adakd_jax.planning.memory import gib
 from adakd_jax.planning.roofline import Speed, speed
+from adakd_jax.user_path import user_path
 
 MIB = 2**20
 
@@ -31,9 +32,9 @@ def speeds(plan: Plan) -> tuple[Speed, Speed] | None:
 
 def print_plan(console: Console, config: PlanConfig, plan: Plan) -> None:
     """Everything about one topology."""
-    console.rule(f"[bold]{plan.topology.title}")
+    console.rule(Text(plan.topology.title, "bold"))
     for who, words in plan.models.items():
-        console.print(f"{who}  {words}", soft_wrap=True)
+        console.print(f"{who}  {words}")
     console.print("mesh     " + ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items()))
     micro, rows = plan.layout
     at_most = " at most" if _is_bound(config) else ""
@@ -44,7 +45,7 @@ def print_plan(console: Console, config: PlanConfig, plan: Plan) -> None:
     console.print(f"compiled in {plan.compile_seconds:.0f} s")
     _print_memory(console, plan)
     for line in advice(config, plan):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line)
     _print_work(console, config, plan)
     _print_speed(console, config, plan)
 
@@ -68,9 +69,9 @@ def _print_memory(console: Console, plan: Plan) -> None:
     if memory.capacity is None and memory.fits:
         console.print("compiles; how much memory there is, is not known")
         return
-    verdict = "[green]fits[/]" if memory.fits else "[red]does not fit[/]"
+    verdict = ("fits", "bold green") if memory.fits else ("does not fit", "bold red")
     capacity = "" if memory.capacity is None else f" of {gib(memory.capacity)}"
-    console.print(f"[bold]{verdict}[/]: {gib(memory.total)}{capacity} GiB")
+    console.print(Text.assemble(verdict, f": {gib(memory.total)}{capacity} GiB"))
     if plan.most_rows is not None:
         console.print(f"room for {plan.most_rows} rows a device at a time")
 
@@ -232,6 +233,6 @@ def as_json(config: PlanConfig, plan: Plan) -> dict[str, Any]:
 
 def write_json(found: Sequence[tuple[PlanConfig, Plan]], file: str) -> None:
     """Write plans and what they were made for to a file, local or gs://."""
-    path = epath.Path(file).expanduser()
+    path = user_path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([as_json(*one) for one in found], indent=1) + "\n")

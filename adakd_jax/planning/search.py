@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 from jax.sharding import AbstractMesh
-from rich.console import Console
 
 from adakd_jax.config.plan import PlanConfig
+from adakd_jax.console import Console
 from adakd_jax.planning.compile import Plan, plan_for
 from adakd_jax.planning.hardware import Topology
 from adakd_jax.planning.inputs import devices_of, layout_of, mesh_of, shapes_for
@@ -141,8 +141,6 @@ def _told(config: PlanConfig, topology: Topology, console: Console) -> Found:
         f"{topology.name}: {mesh}, {plan.rows_per_device} rows a device, remat {plan.remat}: "
         f"{gib(plan.memory.total)} GiB, {'fits' if plan.memory.fits else 'does not fit'} "
         f"({plan.compile_seconds:.0f} s)",
-        highlight=False,
-        soft_wrap=True,
     )
     return config, plan
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 
 from adakd_jax.config import Columns, DataConfig, FileSource, SeqKd
+from adakd_jax.console import Console
 from adakd_jax.data.cache import content_key, local_folder
 from adakd_jax.data.examples import tokenizer_digest
 from adakd_jax.data.row_source import RowSource

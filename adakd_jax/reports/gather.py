@@ -11,6 +11,7 @@ from etils import epath
 from adakd_jax.config.provenance import CONFIG_FILE, read_starts
 from adakd_jax.config.yaml_file import read_yaml
 from adakd_jax.training.records import read_records
+from adakd_jax.user_path import user_path
 
 _EVALUATIONS = ("teacher", "before", "after")
 _NAMED = 5
@@ -64,7 +65,7 @@ def read_runs(folders: Sequence[str]) -> list[RunRecord]:
 
 
 def _read(folder: str, name: str) -> RunRecord:
-    path = epath.Path(folder).expanduser()
+    path = user_path(folder)
     if not (path / CONFIG_FILE).is_file():
         raise ValueError(f"{folder} is not a run folder: it has no {CONFIG_FILE}; {_valid(path)}")
     config = read_yaml(str(path / CONFIG_FILE))
@@ -128,9 +129,11 @@ def _valid(path: epath.Path) -> str:
 
 def _names(folders: Sequence[str]) -> list[str]:
     """The shortest ends of the paths, from two folders up to all, that differ from each other."""
-    parts = [PurePosixPath(str(epath.Path(folder).expanduser())).parts for folder in folders]
+    parts = [PurePosixPath(str(user_path(folder))).parts for folder in folders]
     if len(set(parts)) < len(parts):
-        twice = next(folder for folder in folders if list(folders).count(folder) > 1)
+        twice = next(
+            folder for folder, its in zip(folders, parts, strict=True) if parts.count(its) > 1
+        )
         raise ValueError(f"{twice} is given twice; valid: each run folder once")
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-depth:]) for each in parts]

@@ -16,6 +16,7 @@ from adakd_jax.reports.curves import charts_of
 from adakd_jax.reports.gather import RunRecord
 from adakd_jax.reports.tables import differences, evaluation_table, facts, headline
 from adakd_jax.reports.tokens import passages, token_data
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 _SHOWN_EXCHANGES = 5
@@ -69,7 +70,7 @@ def write(page: str, output: str) -> epath.Path:
     Raises:
         ValueError: `output` is a folder.
     """
-    path = epath.Path(output).expanduser()
+    path = user_path(output)
     if path.is_dir():
         raise ValueError(f"{output} is a folder; valid: the name of a file, as {path}/report.html")
     write_whole(path, page)

@@ -1,6 +1,6 @@
 """Numbers and settings of the runs, as cells of tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -88,7 +88,14 @@ def evaluation_table(runs: Sequence[RunRecord]) -> EvaluationTable | None:
         )
         for run, stage, values in found
     ]
-    return EvaluationTable([METRICS[name].title for name in names], rows)
+    results = [values for _, _, values in found]
+    return EvaluationTable([_title(name, results) for name in names], rows)
+
+
+def _title(name: str, results: Iterable[Mapping[str, Any]]) -> str:
+    """A metric's title, and by which words, where these are not those of English."""
+    other = name == "rouge_l" and any("rouge_l_any_script" in result for result in results)
+    return METRICS[name].title + (", words of any script" if other else "")
 
 
 def _best(results: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
@@ -166,10 +173,9 @@ def headline(run: RunRecord) -> list[tuple[str, str, str]]:
     before, after = (run.evaluations.get(stage, {}) for stage in _STAGES)
     shown = []
     for name in ("nll", "forward_kl", "reverse_kl", "top1_agreement", "rouge_l"):
-        metric = METRICS[name]
         if name in after:
             start = _cell(name, before, False).value if name in before else ""
-            shown.append((metric.title, start, _cell(name, after, False).value))
+            shown.append((_title(name, [after]), start, _cell(name, after, False).value))
     if not shown and run.train:
         first, last = run.train[0].get("loss"), run.train[-1].get("loss")
         if first is not None and last is not None:

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from etils import epath
-from rich.console import Console
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config.provenance import OtherRunError, write_provenance
 from adakd_jax.config.study import StudyConfig
+from adakd_jax.console import Console
 from adakd_jax.studies.overhead_report import Overheads, write_overhead_report
 from adakd_jax.studies.plan import PlannedRun
 from adakd_jax.studies.results import check_settings
@@ -23,6 +22,7 @@ from adakd_jax.training.loop import CompiledSteps
 from adakd_jax.training.prepare import Run
 from adakd_jax.training.run import first_state
 from adakd_jax.training.step import StepParts
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 FILE = "overhead.json"
@@ -131,7 +131,7 @@ def _turn(contender: Contender, batches: Sequence[TokenBatch]) -> float:
 
 def _read(study: StudyConfig, planned: Sequence[PlannedRun]) -> Overheads:
     """What was measured before, if it was of the same methods."""
-    file = epath.Path(study.output).expanduser() / FILE
+    file = user_path(study.output) / FILE
     if not file.exists():
         return Overheads({}, [])
     stored = json.loads(file.read_text(encoding="utf-8"))
@@ -154,5 +154,5 @@ def _read(study: StudyConfig, planned: Sequence[PlannedRun]) -> Overheads:
 def _write(study: StudyConfig, planned: Sequence[PlannedRun], measured: Overheads) -> None:
     settings = {run.method: run.config.model_dump(mode="json") for run in planned}
     content = {"settings": settings, "memory": measured.memory, "rounds": measured.rounds}
-    file = epath.Path(study.output).expanduser() / FILE
+    file = user_path(study.output) / FILE
     write_whole(file, json.dumps(content, indent=1, ensure_ascii=False))

@@ -12,6 +12,7 @@ from adakd_jax.studies.figures import save_figure
 from adakd_jax.studies.origin import method_lines, origin_lines
 from adakd_jax.studies.plan import PlannedRun
 from adakd_jax.studies.tables import as_csv, head, row
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 _GIB = 2**30
@@ -72,7 +73,7 @@ def write_overhead_report(
         measured: all that was measured, at least one round.
         argv: the exact command.
     """
-    folder = epath.Path(study.output).expanduser()
+    folder = user_path(study.output)
     lines = overhead_lines(study, measured)
     text = "\n".join(_report(study, runs, lines, len(measured.rounds), argv)) + "\n"
     write_whole(folder / "report.md", text)

@@ -5,12 +5,11 @@ import time
 from collections.abc import Iterator, Sequence
 
 import jax
-from etils import epath
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from adakd_jax.config.provenance import OtherRunError, check_same_run, write_provenance
 from adakd_jax.config.study import StudyConfig
+from adakd_jax.console import Console
 from adakd_jax.studies.metrics import METRICS
 from adakd_jax.studies.plan import PlannedRun
 from adakd_jax.studies.report import write_report
@@ -30,6 +29,7 @@ from adakd_jax.training.interrupt import terminated
 from adakd_jax.training.loop import TrainingDivergedError
 from adakd_jax.training.run import train
 from adakd_jax.training.saved_student import describe_student
+from adakd_jax.user_path import user_path
 
 UNTRAINED = "untrained student"
 _UNTRAINED_FILE = "untrained.json"
@@ -114,11 +114,11 @@ def _finish_all(
     """Every result as it is there, with a line on it and on the time left."""
     began = time.perf_counter()
     for number, run in enumerate(waiting, start=1):
-        console.rule(escape(f"{run.method}, seed {run.seed}: run {number} of {len(waiting)}"))
+        console.rule(f"{run.method}, seed {run.seed}: run {number} of {len(waiting)}")
         try:
             result = _finish(study, run, shared, argv, console)
         except TrainingDivergedError as error:  # the others still compare
-            console.print(f"[bold red]no result:[/] {escape(str(error))}", soft_wrap=True)
+            console.print(Text("no result:", "bold red"), str(error))
             continue
         left = len(waiting) - number
         estimate = duration((time.perf_counter() - began) / number * left)
@@ -146,7 +146,7 @@ def _finish(
     result = result_of(planned, evaluation, shared.data, time.perf_counter() - began)
     write_result(config.run_dir, result)
     if not study.keep_checkpoints:
-        (epath.Path(config.run_dir).expanduser() / FOLDER).rmtree()
+        (user_path(config.run_dir) / FOLDER).rmtree()
     return result
 
 
@@ -161,4 +161,4 @@ def _line(result: RunResult) -> str:
     if "seconds" in result.training:
         times = f"trained in {duration(result.training['seconds'])}, {times}"
     seed = "" if result.method == UNTRAINED else f", seed {result.seed}"
-    return f"[bold]{result.method}{seed}[/]  {'  '.join(shown)}  ({times})"
+    return f"{result.method}{seed}  {'  '.join(shown)}  ({times})"

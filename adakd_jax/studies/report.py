@@ -16,6 +16,7 @@ from adakd_jax.studies.results import RunResult
 from adakd_jax.studies.tables import as_csv, head, row
 from adakd_jax.training.display import duration
 from adakd_jax.training.records import read_records
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 REPORT = "report.md"
@@ -50,7 +51,7 @@ def write_report(
     Returns:
         the files written.
     """
-    folder = epath.Path(study.output).expanduser()
+    folder = user_path(study.output)
     places = {(run.method, run.seed): place for place, run in enumerate(runs)}
     results = sorted(results, key=lambda result: places[result.method, result.seed])
     summaries = summarise(study, results)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 from pydantic import ValidationError
 
 from adakd_jax.config.provenance import OtherRunError, config_differences
@@ -14,6 +13,7 @@ from adakd_jax.config.run import RunConfig
 from adakd_jax.eval.suite import Evaluation
 from adakd_jax.studies.plan import PlannedRun
 from adakd_jax.training.records import read_records
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 FILE = "result.json"
@@ -96,7 +96,7 @@ def result_of(
 def write_result(folder: str, result: RunResult, file: str = FILE) -> None:
     """Writes the result at once: a reader sees all of it or nothing."""
     text = json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False)
-    write_whole(epath.Path(folder).expanduser() / file, text)
+    write_whole(user_path(folder) / file, text)
 
 
 def read_result(
@@ -113,7 +113,7 @@ def read_result(
     Raises:
         OtherRunError: it is that of other settings; names what differs and what to remove.
     """
-    path = epath.Path(folder).expanduser() / file
+    path = user_path(folder) / file
     if not path.exists():
         return None
     result = RunResult(**json.loads(path.read_text(encoding="utf-8")))

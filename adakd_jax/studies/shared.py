@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 
 from adakd_jax.config import RunConfig, StudentRandom
+from adakd_jax.console import Console
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.eval.suite import Evaluation, evaluate
 from adakd_jax.hf.pretrained import Pretrained

@@ -13,8 +13,9 @@ def head(cells: Sequence[str]) -> Iterator[str]:
 
 
 def row(cells: Sequence[str]) -> str:
-    """A line of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
+    """A line of a Markdown table; text in it is no markup of the table."""
+    plain = [" ".join(cell.replace("|", "\\|").splitlines()) for cell in cells]
+    return "| " + " | ".join(plain) + " |"
 
 
 def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -1,9 +1,9 @@
 """The whole job of `adakd_jax.cache_teacher`: models, data, the cache, and what it loses."""
 
 import numpy as np
-from rich.console import Console
 
 from adakd_jax.config.teacher_cache import CacheCommand
+from adakd_jax.console import Console
 from adakd_jax.data.examples import Examples, tokenizer_digest
 from adakd_jax.data.shuffle import permutation
 from adakd_jax.hf.pretrained import Pretrained

@@ -15,6 +15,7 @@ from adakd_jax.data.cache import local_folder
 from adakd_jax.data.examples import Examples
 from adakd_jax.data.progress import track
 from adakd_jax.teacher_cache.records import DIGEST_BYTES, Form, example_digest
+from adakd_jax.user_path import is_remote
 
 FORMAT = 1  # changes whenever older records would be misread
 MANIFEST, INDEX = "manifest.json", "index.npy"
@@ -160,7 +161,7 @@ def local_cache(path: str | Path) -> Path:
     Raises:
       TeacherCacheError: it is remote.
     """
-    if "://" in str(path):
+    if is_remote(path):
         raise TeacherCacheError(
             f"teacher.cache: {str(path)!r} is remote; copy it to a folder of this machine"
         )

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
-from rich.console import Console
 
+from adakd_jax.console import Console
 from adakd_jax.data.examples import Examples
 from adakd_jax.data.progress import track
 from adakd_jax.teacher_cache.agreement import Teach, agreement, answers, check_same_teacher

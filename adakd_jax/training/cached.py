@@ -24,4 +24,4 @@ def told_of(cache: TeacherCache, config: RunConfig) -> str:
     )
     if config.teacher.path == cache.manifest.teacher:
         return told
-    return f"{told}\n[yellow]warning:[/] teacher.path names another teacher: {config.teacher.path}"
+    return f"{told}\nwarning: teacher.path names another teacher: {config.teacher.path}"

@@ -5,18 +5,19 @@ import dataclasses
 import datetime
 from typing import TypeVar
 
-from etils import epath
-from rich.console import Console
+from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config import DataConfig, RunConfig
 from adakd_jax.config.provenance import CONFIG_FILE
 from adakd_jax.config.yaml_file import read_yaml
+from adakd_jax.console import Console
 from adakd_jax.data.chat_render import ChatRenderer
 from adakd_jax.data.templates import template_warning
 from adakd_jax.hf.chat_template import ending_turns, with_template
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.processes import first_number
+from adakd_jax.user_path import user_path
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -46,17 +47,17 @@ def with_chat_template(
     if config.template != "chat":
         warning = template_warning(config.template, teacher or student.tokenizer)
         if warning is not None:
-            console.print(f"warning: {warning}", soft_wrap=True, style="yellow")
+            console.print(Text("warning:", "yellow"), warning)
         return student
     told, note = with_template(student, config.chat, teacher)
     if note is not None:
-        console.print(f"template {note}", soft_wrap=True, markup=False)
+        console.print(f"template {note}")
     return ending_turns(told, config.chat)
 
 
 def with_earlier_date(config: RunConfig) -> RunConfig:
     """The settings of a run with the date that its earlier starts wrote in prompts, if any."""
-    file = epath.Path(config.run_dir).expanduser() / CONFIG_FILE
+    file = user_path(config.run_dir) / CONFIG_FILE
     if config.data.chat.date is not None or not file.is_file():
         return config
     stored = RunConfig.model_validate(read_yaml(str(file)).values)

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from rich.console import Console
-
 from adakd_jax.config import DataConfig
+from adakd_jax.console import Console
 from adakd_jax.data.examples import Examples, encode_rows
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.data.sources import open_rows
@@ -28,6 +27,7 @@ def read_data(
         "columns": config.columns,
         "on_error": config.on_error,
         "cache_dir": config.cache_dir,
+        "require_output": config.template != "text",  # of which the text is all there is
     }
     rows = open_rows(config.train, max_rows=config.max_rows, **options)
     held_out = None

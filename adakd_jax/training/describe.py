@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
-from etils import epath
 
 from adakd_jax.config.data import Source
 from adakd_jax.config.distill import DistillConfig
@@ -19,6 +18,7 @@ from adakd_jax.hf.keymap import projections
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.training.prepare import Run
+from adakd_jax.user_path import user_path
 
 FILE = "student/training.json"
 
@@ -96,7 +96,7 @@ def _teacher_licence(run: Run) -> str | None:
 
 def write_story(run_dir: str, story: Story) -> None:
     """Keep the story in the run folder, for later exports."""
-    file = epath.Path(run_dir).expanduser() / FILE
+    file = user_path(run_dir) / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(story), indent=2, ensure_ascii=False))
 
@@ -119,7 +119,7 @@ def student_card(
         base: what the student's adapters belong to, if the card is theirs alone.
     """
     parts = split_adapters(student.params)
-    story = Story(**json.loads((epath.Path(run_dir).expanduser() / FILE).read_text()))
+    story = Story(**json.loads((user_path(run_dir) / FILE).read_text()))
     start = read_starts(run_dir)[-1]
     return model_card(
         CardFacts(

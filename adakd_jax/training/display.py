@@ -4,8 +4,9 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from adakd_jax.console import Console, progress_text
 
 LINE_SECONDS = 10.0
 
@@ -18,10 +19,10 @@ class TrainingDisplay:
         self._total, self._start = total_steps, start_step
         self._began = self._last_line = time.monotonic()
         self._bar = Progress(
-            TextColumn("step"),
+            progress_text("step"),
             MofNCompleteColumn(),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[status]}"),
+            progress_text("{task.fields[status]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -71,7 +72,7 @@ def status_line(metrics: Mapping[str, float]) -> str:
         f"{metrics['response_tokens_per_second']:,.0f} resp/s",
     ]
     if metrics["skipped_steps"]:
-        parts.append(f"[bold red]{metrics['skipped_steps']:.0f} skipped[/]")
+        parts.append(f"{metrics['skipped_steps']:.0f} skipped")
     return "  ".join(parts)
 
 

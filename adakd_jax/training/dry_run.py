@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from rich.console import Console
 from rich.table import Table
 
 from adakd_jax.axes import BATCH_AXES, CachedTeacher, TokenBatch
 from adakd_jax.config import RunConfig, TeacherConfig
 from adakd_jax.config.remarks import remarks
+from adakd_jax.console import Console
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.student import compute_dtype
 from adakd_jax.models.config import AttentionImplementation, DecoderConfig

@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 
 from adakd_jax.data.progress import track
+from adakd_jax.user_path import is_remote
 
 CHECKSUMS = "checksums.json"
 # Orbax writes these when all else is written, and again; a checkpoint can be read without them.
@@ -166,4 +167,4 @@ def _checksum_of_list(files: dict[str, Any]) -> int:
 
 
 def _on_bucket(folder: epath.Path) -> bool:
-    return "://" in str(folder)
+    return is_remote(folder)

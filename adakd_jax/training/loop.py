@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from adakd_jax.axes import TokenBatch
+from adakd_jax.console import Console
 from adakd_jax.data.loader import StepInfo, TrainingBatches
 from adakd_jax.policies import DatasetResponses
 from adakd_jax.training.checkpoint import Checkpoints

@@ -4,9 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from etils import epath
-from rich.console import Console
-
+from adakd_jax.console import Console
 from adakd_jax.eval.answers import answer_prompts
 from adakd_jax.eval.suite import HeldOut, evaluate, hold_ready
 from adakd_jax.eval.table import answers_table
@@ -14,6 +12,7 @@ from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.processes import first_says, is_first
 from adakd_jax.sharding import row_shards
 from adakd_jax.training.prepare import Run
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 EVALUATION = "evaluation"
@@ -91,7 +90,7 @@ def after_training(
 
 def _stored(run: Run, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result of an earlier start, or a new one, written when it is complete."""
-    folder = epath.Path(run.config.run_dir).expanduser() / EVALUATION
+    folder = user_path(run.config.run_dir) / EVALUATION
     file = folder / f"{name}.json"
     if first_says(file.exists()):
         return json.loads(file.read_text())

@@ -8,11 +8,11 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
-from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import BATCH_AXES
 from adakd_jax.config import RunConfig, SeqKd, StudentCheckpoint
+from adakd_jax.console import Console
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.distill import mapped_layers

@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from adakd_jax.config import LoggingConfig
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 FILE = "metrics.jsonl"
@@ -19,7 +20,7 @@ class MetricsLog:
     """Appends one record a step; after a restart, drops the records past the restored step."""
 
     def __init__(self, run_dir: str, config: LoggingConfig, *, start_step: int, name: str = ""):
-        self._path = epath.Path(run_dir) / FILE
+        self._path = user_path(run_dir) / FILE
         kept = [r for r in read_records(run_dir) if r["step"] <= start_step]
         write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self._path.open("a")
@@ -69,7 +70,7 @@ class EventFile:
 
         # Generated when it is imported, so that a type checker sees no names in it.
         self._messages: Any = event_pb2
-        self._folder = epath.Path(run_dir).expanduser() / "tensorboard"
+        self._folder = user_path(run_dir) / "tensorboard"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = EventsWriter(str(self._folder / "events"))
         # Hides what was recorded past the step that is gone on from.
@@ -116,7 +117,7 @@ class NoLog:
 
 def read_records(run_dir: str) -> list[dict[str, Any]]:
     """All records of a run in order; a last line torn by a kill is left out."""
-    path = epath.Path(run_dir) / FILE
+    path = user_path(run_dir) / FILE
     if not path.exists():
         return []
     lines = path.read_text().splitlines(keepends=True)
@@ -140,4 +141,6 @@ def _wandb(project: str, run_dir: str, name: str) -> Any:
         raise ImportError(
             f"logging.wandb_project is {project!r} but wandb is not installed: pip install wandb"
         ) from error
-    return wandb.init(project=project, dir=run_dir, name=name or None, resume="allow")
+    return wandb.init(
+        project=project, dir=str(user_path(run_dir)), name=name or None, resume="allow"
+    )

@@ -4,16 +4,15 @@ stopped.
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from adakd_jax.config import DistiLlm, Gkd, RunConfig
 from adakd_jax.config.provenance import check_same_run, check_writable, write_provenance
 from adakd_jax.config.remarks import remarks
+from adakd_jax.console import Console
 from adakd_jax.eval.answers import end_tokens
 from adakd_jax.eval.suite import HeldOut
 from adakd_jax.eval.table import metrics_table
@@ -41,8 +40,6 @@ from adakd_jax.training.saved_student import describe_student
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, TrainStep, make_train_step
 from adakd_jax.training.tokens import TokenSnapshots, snapshots_of
-
-LINE_WIDTH = 120  # where the output is not a terminal
 
 
 def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = None) -> None:
@@ -88,8 +85,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
 
 def default_console() -> Console:
     """Where progress is shown: the terminal or a log; nowhere but on the first process."""
-    width = None if sys.stdout.isatty() else LINE_WIDTH
-    return Console(width=width, quiet=not is_first())
+    return Console(quiet=not is_first())
 
 
 StepFor = Callable[[Run, StepParts, TrainState, Console], TrainStep]

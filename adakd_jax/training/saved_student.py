@@ -18,6 +18,7 @@ from adakd_jax.models.lora import combine, split_adapters
 from adakd_jax.training.base import check_same_base, frozen_base
 from adakd_jax.training.checkpoint import METRIC, checkpoints_folder
 from adakd_jax.training.integrity import DamagedCheckpointError, damage
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 DESCRIPTION = "student"
@@ -33,7 +34,7 @@ def describe_student(run_dir: str, student: Pretrained, checksum: int | None = N
     Raises:
         OtherBaseError: an earlier start of the run had other frozen weights.
     """
-    folder = epath.Path(run_dir).expanduser() / DESCRIPTION
+    folder = user_path(run_dir) / DESCRIPTION
     if checksum is not None and (folder / SOURCE).exists():
         recorded = json.loads((folder / SOURCE).read_text())["base_checksum"]
         check_same_base(run_dir, recorded, checksum)
@@ -95,7 +96,7 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
             f"step of {others}, or the training command again, which goes on from the newest sound "
             "one"
         )
-    folder = epath.Path(run_dir).expanduser() / DESCRIPTION
+    folder = user_path(run_dir) / DESCRIPTION
     source, config, checksum = _described(folder)
     graphdef, params = abstract_decoder(config)
     if config.lora is not None:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import IGNORE, TokenBatch
@@ -23,6 +22,7 @@ from adakd_jax.training.prepare import Run
 from adakd_jax.training.state import TrainState
 from adakd_jax.training.step import keep_ratio
 from adakd_jax.training.token_view import CHUNK, PolicyView, Predictions, Viewed, token_view
+from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
 FOLDER = "tokens"
@@ -57,7 +57,7 @@ class TokenSnapshots:
         total = run.batches.total_steps
         between = max(count - 1, 1)
         self.steps = frozenset(round(total * (between - i) / between) for i in range(count))
-        self._folder = epath.Path(run.config.run_dir).expanduser() / FOLDER
+        self._folder = user_path(run.config.run_dir) / FOLDER
         chosen = readable(examples.lengths, most_examples)
         lengths = examples.lengths[chosen]
         whole = -(-int(lengths.sum()) // _ROW_MULTIPLE) * _ROW_MULTIPLE

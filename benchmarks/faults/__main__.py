@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from etils import epath
-from rich.console import Console
 
+from adakd_jax.console import Console
 from adakd_jax.whole_file import write_whole
 from benchmarks.faults import of_checkpoints, of_disks, of_folders, of_inputs
 from benchmarks.faults.kills import killed_run
@@ -52,7 +52,7 @@ def main() -> None:
         _try_others(place, arguments, results, console)
         _try_kills(place, arguments, results, console)
     text = table(results)
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text)
     if arguments.readme and not write_into_readme(text):
         console.print("README.md has no marks for the table")
     raise SystemExit(0 if kept(results) else 1)
@@ -104,9 +104,6 @@ def _try_others(
         verdict = "kept" if observation.problem is None else f"NOT KEPT: {observation.problem}"
         console.print(
             f"{case.name}: {verdict} (exit {observation.code}) {observation.message}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
         )
         results["others"] = [found[each.name] for each in CASES if each.name in found]
         _write(arguments.results, results)
@@ -123,12 +120,12 @@ def _try_kills(
             f"killed_{index}",
             of_checkpoints.reference(place, policy),
             random.Random(1000 * arguments.seed + index),
-            lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True),
+            console.print,
             policy=policy,
         )
         results["runs"].append(run)
         _write(arguments.results, results)
-        console.print(f"{len(hits(results))} of {arguments.kills} kills", highlight=False)
+        console.print(f"{len(hits(results))} of {arguments.kills} kills")
 
 
 if __name__ == "__main__":

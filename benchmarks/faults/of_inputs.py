@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 from adakd_jax.axes import IGNORE
+from adakd_jax.console import Console
 from adakd_jax.hf.export import save_pretrained
 from benchmarks.faults.observation import Observation, first_of, line_with, refused
 from benchmarks.faults.workplace import Training, Workplace, tiny_teacher

@@ -3,12 +3,12 @@
 import re
 
 import pytest
-from rich.console import Console
 
 from adakd_jax.config import RunConfig
 from adakd_jax.config.help import help_page
 from adakd_jax.config.schema import all_keys, choices, in_words, written
 from adakd_jax.config.stage import stages_in
+from adakd_jax.console import Console
 
 DRY_RUN = {"dry_run": "build everything but the weights"}
 

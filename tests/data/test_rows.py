@@ -40,7 +40,8 @@ def test_an_answer_that_length_ended_is_cut(finish, cut):
     [
         ([1], "expected an object with named columns, found list"),
         (None, "found null"),
-        ({"question": "q"}, "none of the columns 'instruction', 'messages', 'text'.*'question'"),
+        ({"task": "q"}, "none of the columns 'instruction', 'messages', 'text'.*'task'"),
+        ({"question": "q"}, "column 'output' is missing; columns found: 'question'"),
         ({"instruction": " ", "output": "a"}, "column 'instruction' is empty"),
         ({"instruction": 5, "output": "a"}, "column 'instruction' must be a text, found int"),
         ({"instruction": "q"}, "column 'output' is missing"),

@@ -95,7 +95,7 @@ def test_json_that_only_the_parser_refuses_is_malformed(write_lines, open_file, 
     rows = open_file(write_lines(ROWS[0], line), on_error="skip")
     assert rows.report.reasons[0].startswith("rows.jsonl:2: not valid JSON: ")
     rows = open_file(write_lines("[", line, "]", json.dumps(ROWS[0])), on_error="skip")
-    assert (len(rows), rows.report.skipped) == (1, 3)
+    assert (len(rows), rows.report.skipped) == (1, 2)
 
 
 def test_an_error_inside_a_json_list_names_its_line(write_lines, open_file):
@@ -111,14 +111,37 @@ def test_an_unfinished_json_list_is_malformed(write_lines, open_file):
         write_lines("[" + json.dumps(ROWS[0]) + ",", json.dumps(ROWS[1]), name="rows.json"),
         on_error="skip",
     )
-    assert rows.report.skipped == 1
-    assert "rest of the file is not read" in rows.report.reasons[0]
+    assert len(rows) == 2
+    assert rows.report.reasons == (
+        "rows.json:3: not valid JSON: the list has no end; is the end of the file missing?",
+    )
 
 
 def test_what_is_not_parquet_is_named(tmp_path, open_file):
     (tmp_path / "rows.parquet").write_text("no")
     with pytest.raises(EmptyDataError, match=r"rows\.parquet:1: not a Parquet file"):
         open_file(tmp_path / "rows.parquet")
+
+
+def test_all_rows_of_a_broken_row_group_are_counted(tmp_path, open_file):
+    table = pyarrow.table({"instruction": ["q" * 60] * 90, "output": ["a" * 60] * 90})
+    path = tmp_path / "rows.parquet"
+    options = {"row_group_size": 30, "use_dictionary": False, "write_page_checksum": True}
+    pyarrow.parquet.write_table(table, path, **options)
+    start = pyarrow.parquet.read_metadata(path).row_group(1).column(1).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start + 20 : start + 60] = bytes(40)
+    path.write_bytes(content)
+    rows = open_file(path, on_error="skip")
+    assert (len(rows), rows.report.skipped) == (60, 30)
+    assert rows.report.summary().startswith(
+        "rows.parquet: 60 rows, 30 skipped\n  rows.parquet:31: "
+    )
+    assert "more" not in rows.report.summary()
+    with pytest.raises(
+        MalformedRowsError, match=r"30 of 90 rows .*\n  rows\.parquet:31: row group 2"
+    ):
+        open_file(path)
 
 
 def test_an_empty_source_is_an_error(write_lines, open_file):
@@ -133,9 +156,9 @@ def test_no_file_and_no_such_kind_are_errors(tmp_path, open_file):
         open_file(tmp_path / "absent.jsonl")
     with pytest.raises(DataNotFoundError, match="it is a folder"):
         open_file(tmp_path)
-    (tmp_path / "rows.csv").write_text("a,b")
-    with pytest.raises(ValueError, match=r"cannot read .*rows\.csv"):
-        open_file(tmp_path / "rows.csv")
+    (tmp_path / "rows.xlsx").write_text("a,b")
+    with pytest.raises(ValueError, match=r"cannot read .*rows\.xlsx.*valid files: \*\.jsonl"):
+        open_file(tmp_path / "rows.xlsx")
 
 
 def test_patterns_and_several_files(write_lines, tmp_path, open_file):

@@ -40,13 +40,11 @@ def read(tokenizer, example):
         (20, 40, ("[123|456789]wxyz"), Cuts()),
         (12, 17, ("[123|456789]wxyz"), Cuts()),
         (11, 17, ("[123|45689]wxyz"), Cuts(input=1)),  # the prompt is too long
-        (12, 16, ("[123|45689]wxyz"), Cuts(input=1)),  # the whole is too long
+        (12, 16, ("[123|456789]wxyz"), Cuts(answer=1)),  # the whole is: only EOS is lost
         (9, 40, ("[123|459]wxyz"), Cuts(input=3)),
-        (12, 12, ("[123|4]wxyz"), Cuts(input=5)),
-        (12, 11, ("[123|]wxyz"), Cuts(input=6)),
-        (12, 10, ("[123|]wxyz"), Cuts(input=6, answer=1)),  # only EOS is lost
-        (12, 8, ("[123|]wx"), Cuts(input=6, answer=3)),
-        (12, 7, ("[123|]w"), Cuts(input=6, answer=4)),
+        (12, 14, ("[123|456789]wx"), Cuts(answer=3)),
+        (12, 13, ("[123|456789]w"), Cuts(answer=4)),
+        (9, 12, ("[123|459]wxy"), Cuts(input=3, answer=2)),
         (5, 40, ("[13|]wxyz"), Cuts(input=6, instruction=1)),
         (3, 40, ("[|]wxyz"), Cuts(input=6, instruction=3)),
         (4, 6, ("[1|]wx"), Cuts(input=6, instruction=2, answer=3)),
@@ -63,7 +61,7 @@ def test_what_an_over_long_row_loses(tokenizer, make_row, max_prompt, max_length
 
 @pytest.mark.parametrize(
     ("max_prompt", "max_length", "reason"),
-    [(12, 6, "no token of the answer fits"), (2, 40, "without all that may be cut is longer")],
+    [(12, 12, "no token of the answer fits"), (2, 40, "without all that may be cut is longer")],
 )
 def test_a_row_of_which_nothing_fits_says_why(tokenizer, make_row, max_prompt, max_length, reason):
     with pytest.raises(RowError, match=reason):
@@ -235,6 +233,30 @@ def test_generation_prompts_lose_the_middle_of_their_input(tokenizer, make_row):
     assert tokenizer.decode(prompt.tokens) == "[123|459]"
     assert (prompt.text, prompt.references) == ("[123|456789]", ["a", "b"])
     assert prompt.cuts == Cuts(input=3)
+
+
+@pytest.mark.parametrize("template", ["alpaca", "chat", "brackets"])
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_answer_changes_the_tokens_of_its_prompt(chat_tokenizer, make_row, template, data):
+    template = Brackets() if template == "brackets" else template
+    words = st.text(alphabet="ab\né ", max_size=12)
+    instruction, given = data.draw(words), data.draw(words)
+    answer = data.draw(words.map(lambda text: text * 20) | words) or "x"
+    row = make_row(instruction or "a", given, [answer])
+    full = len(encode_prompt(row, template, chat_tokenizer, 10_000).tokens)
+    max_prompt = data.draw(st.integers(max(full - 20, 1), full + 5))
+    max_length = max_prompt + data.draw(st.integers(1, 80))
+    try:
+        prompt = encode_prompt(row, template, chat_tokenizer, max_prompt)
+    except RowError:
+        with pytest.raises(RowError):
+            encode_example(row, template, chat_tokenizer, max_prompt, max_length)
+        return
+    example = encode_example(row, template, chat_tokenizer, max_prompt, max_length)
+    assert example.tokens[~example.targets].tolist() == prompt.tokens.tolist()
+    assert example.cuts._replace(answer=0) == prompt.cuts
+    assert len(example.tokens) <= max_length
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,7 +1,6 @@
 import io
 
-from rich.console import Console
-
+from adakd_jax.console import Console
 from adakd_jax.eval.table import answers_table, card_metrics, metrics_table
 
 BEFORE = {"tokens": 1200, "nll": 5.87654, "forward_kl": 2.0, "top1_agreement": 0.25}

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import pytest
 import yaml
 from jax.sharding import SingleDeviceSharding
-from rich.console import Console
 
+from adakd_jax.console import Console
 from adakd_jax.planning import compile
 from adakd_jax.planning.advice import advice
 from adakd_jax.planning.command import run_plans

@@ -6,8 +6,8 @@ import math
 
 import pytest
 from jax.sharding import AbstractMesh
-from rich.console import Console
 
+from adakd_jax.console import Console
 from adakd_jax.planning import search
 from adakd_jax.planning.hardware import GIB, read_topology
 from adakd_jax.planning.inputs import layout_of

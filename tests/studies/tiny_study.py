@@ -2,9 +2,8 @@
 
 import io
 
-from rich.console import Console
-
 from adakd_jax.config.study import StudyConfig
+from adakd_jax.console import Console
 from adakd_jax.studies.overhead import run_overhead
 from adakd_jax.studies.plan import plan
 from adakd_jax.studies.quality import run_quality

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from adakd_jax.axes import IGNORE
+from adakd_jax.console import Console
 from adakd_jax.data.assemble import assemble_rows
 from adakd_jax.data.examples import Examples
 from adakd_jax.teacher_cache.manifest import Manifest, TeacherCacheError

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from rich.console import Console
 
 from adakd_jax.config.teacher_cache import CacheCommand
+from adakd_jax.console import Console
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.models import logits
 from adakd_jax.teacher_cache import command as command_module

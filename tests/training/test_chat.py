@@ -7,10 +7,10 @@ import io
 import json
 
 import pytest
-from rich.console import Console
 
 from adakd_jax.config import FileSource
 from adakd_jax.config.provenance import write_provenance
+from adakd_jax.console import Console
 from adakd_jax.data import chat_render
 from adakd_jax.data.sources import MalformedRowsError
 from adakd_jax.hf.export import save_pretrained

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from rich.console import Console
 
+from adakd_jax.console import Console
 from adakd_jax.eval.model import open_model
 from adakd_jax.export import main as export
 from adakd_jax.hf.export import save_pretrained

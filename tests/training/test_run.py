@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
 from adakd_jax.config.provenance import OtherRunError
+from adakd_jax.console import Console
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.training.checkpoint import Checkpoints

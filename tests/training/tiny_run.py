@@ -3,8 +3,8 @@
 import io
 
 import jax
-from rich.console import Console
 
+from adakd_jax.console import Console
 from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.run import run_job
 from adakd_jax.training.saved_student import load_student

@@ -9,6 +9,7 @@ from adakd_jax.config.data import Columns, FileSource
 from adakd_jax.data.files import source_files
 from adakd_jax.data.readers import read_rows
 from adakd_jax.data.rows import Row, RowError, normalize_row
+from adakd_jax.data.shapes import columns_read
 from adakd_jax.eval.asked import asked_key, asked_turns
 
 
@@ -31,7 +32,7 @@ def read_pairs(file_a: str, file_b: str, columns: Columns | None = None) -> Pair
     """Matches the answers of two files by what was asked; a repeated request in order.
 
     Args:
-      file_a: JSONL, JSON or Parquet as `adakd_jax.generate` and `adakd_jax.evaluate` write it:
+      file_a: a file of rows as `adakd_jax.generate` and `adakd_jax.evaluate` write it:
         instruction and input with the answer as output, or messages that end with the answer.
       file_b: of the other model.
       columns: the names under which rows keep their parts.
@@ -58,14 +59,15 @@ def read_pairs(file_a: str, file_b: str, columns: Columns | None = None) -> Pair
 def _rows(name: str, columns: Columns) -> list[Row]:
     rows = []
     for file in source_files(FileSource(path=name)):
-        for raw in read_rows(epath.Path(file), str(file), tuple(columns.model_dump().values())):
+        for raw in read_rows(epath.Path(file), str(file), columns_read(columns)):
             if raw.error is not None:
                 raise ValueError(f"{raw.origin}: {raw.error}")
             try:
                 row = normalize_row(raw.content, columns, origin=raw.origin, require_output=False)
             except RowError as error:
-                raise ValueError(f"{raw.origin}: {error}") from None
-            if row["text"]:
+                hint = f"; if it has another name: --columns.{error.part}" if error.part else ""
+                raise ValueError(f"{raw.origin}: {error}{hint}") from None
+            if not (row["instruction"] or row["messages"]):
                 raise ValueError(f"{raw.origin}: plain text has no request and no answer")
             rows.append(row)
     return rows

@@ -1,0 +1,41 @@
+"""A run whose every path begins with `~` stands in the home folder, whole, and is found there."""
+
+import json
+import shutil
+
+from adakd_jax.eval.model import open_model
+from adakd_jax.export import main as export
+from adakd_jax.generate import main as generate
+from adakd_jax.report import main as report
+from adakd_jax.training.records import read_records
+from tests.training.tiny_run import STEPS, run
+
+
+def test_every_path_of_a_run_may_begin_with_a_tilde(
+    make_settings, teacher, rows, tmp_path, monkeypatch, capsys
+):
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir(), here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    shutil.copytree(teacher, home / "teacher")
+    shutil.copy(rows, home / "rows.jsonl")
+    config = make_settings("~/run", teacher={"path": "~/teacher"}, export={"path": "~/exported"})
+    changed = {"train": {"kind": "file", "path": "~/rows.jsonl"}, "cache_dir": "~/cache"}
+    values = config.model_dump()
+    config = type(config).model_validate(values | {"data": values["data"] | changed})
+    run(config)
+    assert len(read_records("~/run")) == STEPS + 2
+    open_model("~/run")
+    report(["~/run"])
+    export(["~/run", "~/again"])
+    files = ["--model", "~/exported", "--prompts", "~/rows.jsonl", "--output", "~/answers/a.jsonl"]
+    limits = ["--max_rows", "1", "--max_prompt_length", "48", "--generation.max_new_tokens", "4"]
+    generate([*files, *limits, "--template", "chat", "--cache_dir", "~/cache"])
+    assert "written" in capsys.readouterr().out
+    assert json.loads((home / "answers" / "a.jsonl").read_text())["instruction"]
+    made = {"run", "exported", "again", "cache", "answers", "teacher", "rows.jsonl"}
+    assert {path.name for path in home.iterdir() if not path.name.startswith(".")} == made
+    assert (home / "run" / "metrics.jsonl").is_file() and (home / "run" / "report.html").is_file()
+    assert (home / "again" / "config.json").is_file()
+    assert not list(here.iterdir())
