@@ -39,7 +39,9 @@ class OptimizerConfig(Stage):
     )
     average_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         default=None,
-        description="decay of an average of the weights, evaluated and exported; null: none",
+        description="decay of an average of the weights, evaluated and exported: at most "
+        "(1 + t)/(10 + t) after t updates, so that a short run leaves the untrained weights behind "
+        "too; null: none",
     )
 
 

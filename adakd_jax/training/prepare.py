@@ -12,6 +12,7 @@ from rich.console import Console
 
 from adakd_jax.axes import BATCH_AXES
 from adakd_jax.config import RunConfig, SeqKd, StudentCheckpoint
+from adakd_jax.config.schedules import check_schedules
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.distill import mapped_layers
@@ -44,7 +45,10 @@ from adakd_jax.training.step import StepParts
 
 @dataclass(frozen=True)
 class Run:
-    """All that a run reads; the state that it writes is `TrainState`."""
+    """All that a run reads; the state that it writes is `TrainState`.
+
+    Of a run that is `resumed`, the student's trained weights are shapes: a checkpoint has them.
+    """
 
     config: RunConfig
     teacher: Pretrained | None
@@ -53,6 +57,7 @@ class Run:
     held_out: RowSource | None
     mesh: Mesh | None = None
     cache: TeacherCache | None = None
+    resumed: bool = False
 
     @property
     def teaching(self) -> Pretrained | None:
@@ -140,15 +145,16 @@ def step_parts(
     )
 
 
-def prepare(config: RunConfig, console: Console) -> Run:
+def prepare(config: RunConfig, console: Console, *, resumed: bool = False) -> Run:
     """Load the models and prepare the data, saying what was found.
 
     With `teacher.cache` the teacher is not loaded; but for its layers or its tokenizer, if the
-    student takes those, and then let go.
+    student takes those, and then let go. A run that is `resumed` needs no weights of the student
+    but those under its adapters.
 
     Raises:
         ModelNotFoundError, WeightsError, NonFiniteWeightsError, MalformedRowsError,
-        EmptyDataError, ValueError: what is wrong, and what would be valid.
+        EmptyDataError, ScheduleError, ValueError: what is wrong, and what would be valid.
     """
     cache = open_cache(config)
     mesh = make_mesh(config.mesh)
@@ -158,10 +164,13 @@ def prepare(config: RunConfig, console: Console) -> Run:
     teacher = None
     if config.teacher is not None and config.loads_teacher:
         console.print(f"loading  {config.teacher.path}", soft_wrap=True)
-        teacher = load_teacher(config.teacher, mesh, rules_of(config.mesh, "teacher"))
-        check_finite(teacher, "teacher")
-    student = load_student(config, teacher, mesh)
-    if isinstance(config.student, StudentCheckpoint):
+        rules = rules_of(config.mesh, "teacher")
+        needed = cache is None or not resumed or config.student.lora is not None
+        teacher = load_teacher(config.teacher, mesh, rules, weights=needed)
+        if needed:
+            check_finite(teacher, "teacher")
+    student = load_student(config, teacher, mesh, "frozen" if resumed else "all")
+    if isinstance(config.student, StudentCheckpoint) and not resumed:
         check_finite(student, "student")
     if cache is not None:
         teacher = None
@@ -183,7 +192,8 @@ def prepare(config: RunConfig, console: Console) -> Run:
         taught=None if cache is None else Taught(cache, examples, data_settings(config)).rows,
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
-    return Run(config, teacher, student, batches, held_out, mesh, cache)
+    check_schedules(config, batches.total_steps)
+    return Run(config, teacher, student, batches, held_out, mesh, cache, resumed)
 
 
 def _check_models(config: RunConfig, mesh: Mesh | None) -> None:

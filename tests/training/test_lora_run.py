@@ -23,8 +23,8 @@ from adakd_jax.training.base import BaseNotFoundError, OtherBaseError, base_chec
 from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.optimizer import decayed
 from adakd_jax.training.prepare import prepare
-from adakd_jax.training.run import first_state
 from adakd_jax.training.saved_student import load_student
+from adakd_jax.training.start import first_state
 from adakd_jax.training.step import make_train_step
 from tests.training.tiny_run import STEPS, latest, run, weights
 
