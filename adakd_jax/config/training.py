@@ -83,6 +83,11 @@ class CheckpointConfig(Stage):
         description="checkpoints of lowest held-out reverse KL (without a teacher: NLL) to keep "
         "besides; needs `evaluation.every_steps`",
     )
+    accept_changed_inputs: bool = Field(
+        default=False,
+        description="go on from a checkpoint though rows, weights or tokenizer are others than the "
+        "run began with; false: refuse, and say which have changed",
+    )
 
 
 class GenerationConfig(Stage):

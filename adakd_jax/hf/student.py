@@ -64,9 +64,9 @@ def init_student(
     frozen = source.lora is not None
     weights = held == "all" or (held == "frozen" and frozen)
     student = _base(source, teacher, key, mesh, rules, weights)
-    if source.lora is None and source.adapter is None:
-        return student
     if source.lora is None:
+        if source.adapter is None:
+            return student
         join = merge_peft if weights else named_after
         return join(student, source.adapter)
     key = jax.random.fold_in(key, 1)

@@ -18,6 +18,7 @@ from adakd_jax.teacher_cache.verify import what_is_lost
 from adakd_jax.teacher_cache.weights import LoadedTeacher
 from adakd_jax.teacher_cache.writing import write_cache
 from adakd_jax.training.data import read_data
+from adakd_jax.training.inputs import teacher_key
 from adakd_jax.training.models import describe, load_student, load_teacher
 
 _STREAM = 0xCAC4E  # keeps the sample that is verified apart from other uses of the seed
@@ -85,6 +86,7 @@ def describe_cache(
         shard_examples=config.shard_examples,
         data=data_settings(config),
         tokenizer=tokenizer_digest(student.tokenizer),
+        weights=teacher_key(config.teacher) if config.endpoint is None else None,
     )
 
 

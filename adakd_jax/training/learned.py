@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,8 @@ def scale_by_strength(learning_rate: float) -> optax.GradientTransformationExtra
         rate = learning_rate * moving(0.0, 1.0, "cosine", progress)
         return jax.tree.map(lambda x: -rate * x, updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    update_fn = cast(optax.TransformUpdateFn, update)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update_fn)
 
 
 def as_signals(values: Mapping[str, Any] | None) -> dict[str, Array] | None:

@@ -1,6 +1,7 @@
 """From settings to everything a run computes with: models, held-out rows and training batches."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from adakd_jax.axes import BATCH_AXES
 from adakd_jax.config import RunConfig, SeqKd, StudentCheckpoint
 from adakd_jax.config.schedules import check_schedules
+from adakd_jax.data.examples import Examples
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.distill import mapped_layers
@@ -36,6 +38,13 @@ from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.cached import open_cache, told_of
 from adakd_jax.training.data import read_data
 from adakd_jax.training.finite import check_finite
+from adakd_jax.training.inputs import (
+    Inputs,
+    teacher_key,
+    told_of_key,
+    told_of_rows,
+    told_of_tokenizer,
+)
 from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.models import describe, load_student, load_teacher, vocabulary_note
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
@@ -145,30 +154,28 @@ def step_parts(
     )
 
 
-def prepare(config: RunConfig, console: Console, *, resumed: bool = False) -> Run:
+def prepare(
+    config: RunConfig, console: Console, *, resumed: bool = False, inputs: Inputs | None = None
+) -> Run:
     """Load the models and prepare the data, saying what was found.
 
     With `teacher.cache` the teacher is not loaded; but for its layers or its tokenizer, if the
     student takes those, and then let go. A run that is `resumed` needs no weights of the student
-    but those under its adapters.
+    but those under its adapters. Rows and tokenizer are compared with those of `inputs`.
 
     Raises:
         ModelNotFoundError, WeightsError, NonFiniteWeightsError, MalformedRowsError,
-        EmptyDataError, ScheduleError, ValueError: what is wrong, and what would be valid.
+        EmptyDataError, ScheduleError, OtherInputsError, ValueError: what is wrong, and what would
+        be valid.
     """
     cache = open_cache(config)
     mesh = make_mesh(config.mesh)
     _check_models(config, mesh)
     if mesh is not None:
         console.print("mesh     " + ", ".join(f"{axis} {n}" for axis, n in mesh.shape.items()))
-    teacher = None
-    if config.teacher is not None and config.loads_teacher:
-        console.print(f"loading  {config.teacher.path}", soft_wrap=True)
-        rules = rules_of(config.mesh, "teacher")
-        needed = cache is None or not resumed or config.student.lora is not None
-        teacher = load_teacher(config.teacher, mesh, rules, weights=needed)
-        if needed:
-            check_finite(teacher, "teacher")
+    # A cached teacher is there for what the student takes of it: if that is saved, no weights.
+    needed = cache is None or not resumed or config.student.lora is not None
+    teacher = _loaded_teacher(config, mesh, console, weights=needed)
     student = load_student(config, teacher, mesh, "frozen" if resumed else "all")
     if isinstance(config.student, StudentCheckpoint) and not resumed:
         check_finite(student, "student")
@@ -181,7 +188,7 @@ def prepare(config: RunConfig, console: Console, *, resumed: bool = False) -> Ru
     if teacher is not None and (note := vocabulary_note(student, teacher)):
         console.print(note, soft_wrap=True)
     rewrite = functools.partial(_rewritten, config, teacher, mesh, console)
-    examples, held_out = read_data(config.data, student, config.seed, console, rewrite)
+    examples, held_out = _read_data(config, student, console, rewrite, inputs)
     batches = TrainingBatches(
         examples,
         config.data,
@@ -194,6 +201,44 @@ def prepare(config: RunConfig, console: Console, *, resumed: bool = False) -> Ru
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
     check_schedules(config, batches.total_steps)
     return Run(config, teacher, student, batches, held_out, mesh, cache, resumed)
+
+
+def _loaded_teacher(
+    config: RunConfig, mesh: Mesh | None, console: Console, *, weights: bool
+) -> Pretrained | None:
+    if config.teacher is None or not config.loads_teacher:
+        return None
+    console.print(f"loading  {config.teacher.path}", soft_wrap=True)
+    rules = rules_of(config.mesh, "teacher")
+    teacher = load_teacher(config.teacher, mesh, rules, weights=weights)
+    if weights:
+        check_finite(teacher, "teacher")
+    return teacher
+
+
+def _read_data(
+    config: RunConfig,
+    student: Pretrained,
+    console: Console,
+    rewrite: Callable[[RowSource], RowSource],
+    inputs: Inputs | None,
+) -> tuple[Examples, RowSource | None]:
+    """Training examples and held-out rows, compared with those that the run began with."""
+
+    def checked(rows: RowSource) -> RowSource:
+        if inputs is not None:  # before a teacher answers them
+            inputs.check(
+                {"training rows": told_of_rows(rows), "tokenizer": told_of_tokenizer(student)}
+            )
+        return rewrite(rows)
+
+    examples, held_out = read_data(config.data, student, config.seed, console, checked)
+    if inputs is not None:
+        found = {"held-out rows": told_of_rows(held_out)}
+        if isinstance(config.policy, SeqKd):
+            found["teacher's answers"] = told_of_key(examples.rows_key)
+        inputs.check(found)
+    return examples, held_out
 
 
 def _check_models(config: RunConfig, mesh: Mesh | None) -> None:
@@ -221,12 +266,18 @@ def _rewritten(
     rows: RowSource,
 ) -> RowSource:
     """The training rows, under `seqkd` with the teacher's answers."""
-    if teacher is None or not isinstance(config.policy, SeqKd):
+    if teacher is None or config.teacher is None or not isinstance(config.policy, SeqKd):
         return rows
     # Only who needs it waits for its import.
     from adakd_jax.policies.seqkd import teacher_written
 
     with entered(mesh):
         return teacher_written(
-            rows, teacher, config.policy, config.data, seed=config.seed, console=console
+            rows,
+            teacher,
+            config.policy,
+            config.data,
+            weights=teacher_key(config.teacher),
+            seed=config.seed,
+            console=console,
         )

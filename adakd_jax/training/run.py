@@ -23,6 +23,7 @@ from adakd_jax.training.base import base_checksum
 from adakd_jax.training.checkpoint import Checkpoints, checkpoints_folder, has_checkpoints
 from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.export import export_student
+from adakd_jax.training.inputs import Inputs, file_inputs
 from adakd_jax.training.integrity import set_damaged_aside
 from adakd_jax.training.loop import CompiledSteps, Schedule, fit
 from adakd_jax.training.measure import (
@@ -57,6 +58,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     Raises:
         SystemExit: 0 after SIGTERM or Ctrl-C, once the state is saved.
         OtherRunError: `run_dir` holds a run with other settings.
+        OtherInputsError: it holds one of other rows, weights or tokenizer.
         OtherBaseError: it holds adapters of other weights.
         DamagedCheckpointError: all its checkpoints are damaged.
         SaveError, OSError: it cannot be written to.
@@ -69,11 +71,17 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     refuse_to_overwrite(_export_path(config))
     if is_first():
         check_writable(config.run_dir)
-    run = prepare(config, console, resumed=first_says(has_checkpoints(config.run_dir)))
+    inputs = Inputs(config, console)
+    inputs.check(file_inputs(config))
+    resumed = first_says(has_checkpoints(config.run_dir))
+    run = prepare(config, console, resumed=resumed, inputs=inputs)
     checksum = base_checksum(run.base)
     if is_first():
-        describe_student(config.run_dir, run.student, checksum)
-        write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
+        accepted = config.checkpoint.accept_changed_inputs
+        describe_student(config.run_dir, run.student, checksum, another=accepted)
+        devices = map(str, jax.devices())
+        write_provenance(config.run_dir, config, argv, devices, inputs.changed)
+        inputs.write()
         write_story(config.run_dir, tell(run))
     held_out = held_out_of(run)
     with entered(run.mesh):
@@ -134,7 +142,7 @@ def train(
     wait_for_all("the checkpoints are checked")
     with Checkpoints(run.config.run_dir, run.config.checkpoint) as checkpoints:
         state = start(run, parts, checkpoints, console)
-        if int(state.step) == parts.total_steps:
+        if int(state.step) >= parts.total_steps:
             return state
         step = step_for(run, parts, state, console)
         state, stopped = _fit(run, step, state, checkpoints, held_out, snapshots, console)

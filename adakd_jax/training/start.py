@@ -13,6 +13,7 @@ from adakd_jax.config import DistiLlm, Gkd
 from adakd_jax.eval.answers import end_tokens
 from adakd_jax.policies import DatasetResponses, StudentResponses
 from adakd_jax.training.checkpoint import Checkpoints
+from adakd_jax.training.inputs import ACCEPT, OtherInputsError
 from adakd_jax.training.prepare import Run
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts
@@ -22,6 +23,7 @@ def start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Console
     """The newest checkpoint, or the first state of a new run; never both at once."""
     if checkpoints.latest_step is None:
         return first_state(run, parts)
+    _check_step(run, checkpoints.latest_step, parts.total_steps)
     console.print(f"reading the checkpoint of step {checkpoints.latest_step}")
     like = _state_shapes(run, parts)
     for leaf in jax.tree.leaves(run.trained):
@@ -31,6 +33,17 @@ def start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Console
     assert restored is not None
     console.print(f"continuing after step {int(restored.step)} of {parts.total_steps}")
     return restored
+
+
+def _check_step(run: Run, step: int, total_steps: int) -> None:
+    """Refuse a checkpoint past the end of the run, as rows that are gone leave it."""
+    if step <= total_steps or run.config.checkpoint.accept_changed_inputs:
+        return
+    raise OtherInputsError(
+        f"{run.config.run_dir} has a checkpoint of step {step}, but its data makes "
+        f"{total_steps} steps now: rows are gone or others; valid: the rows that it began with; "
+        f"another --run_dir, to start a new run; or --{ACCEPT} true, to take it for finished"
+    )
 
 
 def first_state(run: Run, parts: StepParts) -> TrainState:

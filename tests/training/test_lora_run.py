@@ -21,6 +21,7 @@ from adakd_jax.hf.lora import merge_peft, without_adapters
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.training.base import BaseNotFoundError, OtherBaseError, base_checksum
 from adakd_jax.training.dry_run import dry_run
+from adakd_jax.training.inputs import OtherInputsError
 from adakd_jax.training.optimizer import decayed
 from adakd_jax.training.prepare import prepare
 from adakd_jax.training.saved_student import load_student
@@ -193,7 +194,7 @@ def test_a_base_that_is_gone_or_another_is_named(adapter_run):
         save_pretrained(other, config.student.path)
         with pytest.raises(OtherBaseError, match=r"belong to other weights.*valid: the same files"):
             load_student(config.run_dir)
-        with pytest.raises(OtherBaseError, match=r"belong to other weights"):
+        with pytest.raises(OtherInputsError, match=r"student: model.safetensors: .* -> .*"):
             run(config)
     finally:
         shutil.rmtree(config.student.path, ignore_errors=True)
