@@ -196,6 +196,11 @@ def test_a_base_that_is_gone_or_another_is_named(adapter_run):
             load_student(config.run_dir)
         with pytest.raises(OtherInputsError, match=r"student: model.safetensors: .* -> .*"):
             run(config)
+        accepting = config.checkpoint.model_copy(update={"accept_changed_inputs": True})
+        copy = shutil.copytree(config.run_dir, f"{config.run_dir}-copy")
+        run(config.model_copy(update={"run_dir": copy, "checkpoint": accepting}))
+        there = load_pretrained(config.student.path, dtype=jnp.bfloat16).params
+        assert equal(split_adapters(load_student(copy).params)[0], there)
     finally:
         shutil.rmtree(config.student.path, ignore_errors=True)
         shutil.move(f"{config.student.path}-moved", config.student.path)
