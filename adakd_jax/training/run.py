@@ -47,8 +47,8 @@ LINE_WIDTH = 120  # where the output is not a terminal
 def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = None) -> None:
     """Distil as configured, or go on with what an earlier start of the same run left.
 
-    Leaves in `run_dir`: config.yaml, run.json, metrics.jsonl, TensorBoard files, checkpoints,
-    evaluation/*.json, tokens/*.json and (unless `export.path` says otherwise) export/.
+    Leaves in `run_dir`: config.yaml, run.json, inputs.json, metrics.jsonl, TensorBoard files,
+    checkpoints, evaluation/*.json, tokens/*.json and (unless `export.path` says otherwise) export/.
 
     Args:
         config: all settings.

@@ -107,6 +107,9 @@ def changes_of(lora, averages, **more):
 if __name__ == "__main__":
     teacher, rows, folder = map(Path, sys.argv[1:])
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/adakd_jax/tests"))
-    changes = changes_of(lora=False, averages=True, mesh={"data": 2, "fsdp": 2})
-    config = settings_of_a_run(folder / "run", teacher, rows, folder / "cache", **changes)
-    print(json.dumps(both_starts(config)))
+    told = {}
+    for name, lora in (("whole", False), ("adapters", True)):
+        changes = changes_of(lora, averages=True, mesh={"data": 2, "fsdp": 2})
+        config = settings_of_a_run(folder / name, teacher, rows, folder / "cache", **changes)
+        told[name] = both_starts(config)
+    print(json.dumps(told))
