@@ -7,6 +7,7 @@ the rules of a stage whenever that stage is built, in Python as on the command l
 import os
 
 from adakd_jax.config.distill import DistillConfig
+from adakd_jax.config.schedules import SCHEDULE_CHECKS
 from adakd_jax.config.stage import Check, Conflict, stages_in
 from adakd_jax.user_path import is_remote, user_path
 
@@ -114,28 +115,6 @@ def _adapter_in_full_precision(quantization: str | None, adapter: str | None) ->
     return Conflict(
         "an adapter cannot be merged into rounded weights",
         "teacher.quantization null; or a teacher.path that has the adapter merged in",
-    )
-
-
-def _warmup_ends(warmup: int, steps: int | None) -> Conflict | None:
-    if steps is None or warmup < steps:
-        return None
-    return Conflict(
-        f"warm-up never ends within the run's {steps} steps", f"warmup_steps from 0 to {steps - 1}"
-    )
-
-
-def _warmup_before_decay(
-    warmup: int, decay: float, schedule: str, steps: int | None
-) -> Conflict | None:
-    if schedule != "wsd" or steps is None or warmup >= steps:
-        return None
-    decay_starts = steps - round(decay * steps)
-    if warmup <= decay_starts:
-        return None
-    return Conflict(
-        f"warm-up runs into the decay, which starts at step {decay_starts}",
-        f"warmup_steps from 0 to {decay_starts}, or a smaller decay_fraction",
     )
 
 
@@ -263,16 +242,7 @@ RUN_CHECKS = (
     Check(("teacher", "student.kind"), _teacher_for_layers),
     Check(("teacher.quantization", "student.kind"), _layers_in_full_precision),
     Check(("teacher.quantization", "teacher.adapter"), _adapter_in_full_precision),
-    Check(("optimizer.warmup_steps", "training.steps"), _warmup_ends),
-    Check(
-        (
-            "optimizer.warmup_steps",
-            "optimizer.decay_fraction",
-            "optimizer.schedule",
-            "training.steps",
-        ),
-        _warmup_before_decay,
-    ),
+    *SCHEDULE_CHECKS,
     Check(
         ("evaluation.every_steps", "data.validation", "data.validation_fraction"),
         _something_to_evaluate,

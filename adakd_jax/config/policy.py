@@ -4,11 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from adakd_jax.config.stage import Probability, Stage
+from adakd_jax.config.stage import NonNegative, Probability, Stage
 from adakd_jax.config.training import GenerationConfig
 
-# As the papers sample: from the model's own distribution, whole.
-SAMPLED = GenerationConfig(max_new_tokens=256, temperature=1.0, batch_size=32)
+
+class SampledGeneration(GenerationConfig):
+    """How the answers that are learned from are sampled: from the model's own distribution, whole,
+    as the papers do.
+    """
+
+    temperature: NonNegative = Field(default=1.0, description="0: greedy")
+    batch_size: PositiveInt = Field(default=32, description="prompts decoded together")
 
 
 class Offline(Stage):
@@ -21,7 +27,9 @@ class SeqKd(Stage):
     """Responses that the teacher wrote once, before training (Kim & Rush, arXiv 1606.07947)."""
 
     kind: Literal["seqkd"] = "seqkd"
-    generation: GenerationConfig = Field(default=SAMPLED, description="how the teacher answers")
+    generation: SampledGeneration = Field(
+        default=SampledGeneration(), description="how the teacher answers"
+    )
 
 
 class Gkd(Stage):
@@ -34,7 +42,9 @@ class Gkd(Stage):
     schedule: Literal["constant", "cosine"] = Field(
         default="constant", description="cosine: from 1 to 0 over the run, whatever the fraction"
     )
-    generation: GenerationConfig = Field(default=SAMPLED, description="how the student answers")
+    generation: SampledGeneration = Field(
+        default=SampledGeneration(), description="how the student answers"
+    )
 
 
 class DistiLlm(Stage):
@@ -50,13 +60,15 @@ class DistiLlm(Stage):
     capacity: PositiveInt = Field(default=1000, description="responses that the buffer replays")
     loss_eps: NonNegativeFloat = Field(
         default=0.1,
-        description="how much held-out NLL must rise from one evaluation to the next for the "
-        "student's responses to be used more often, in nats per token",
+        description="how much held-out NLL must rise for the student's responses to be used more "
+        "often, in nats per token: above that before training, then above that of the last rise",
     )
     rise: Probability = Field(
         default=0.1, description="what that adds to φ, the probability of using them; φ starts at 0"
     )
-    generation: GenerationConfig = Field(default=SAMPLED, description="how the student answers")
+    generation: SampledGeneration = Field(
+        default=SampledGeneration(), description="how the student answers"
+    )
 
 
 Policy = Annotated[Offline | SeqKd | Gkd | DistiLlm, Field(discriminator="kind")]

@@ -74,7 +74,11 @@ class OtherRunError(ValueError):
 
 
 def write_provenance(
-    run_dir: str, config: Stage, argv: Sequence[str], devices: Iterable[str] = ()
+    run_dir: str,
+    config: Stage,
+    argv: Sequence[str],
+    devices: Iterable[str] = (),
+    changed_inputs: Sequence[str] = (),
 ) -> None:
     """Writes all settings to `config.yaml`, and adds a record of this start to `run.json`.
 
@@ -83,6 +87,7 @@ def write_provenance(
       config: the settings of this start.
       argv: the exact command, e.g. `sys.orig_argv`.
       devices: what the run computes on, e.g. `map(str, jax.devices())`.
+      changed_inputs: 'item: old -> new' of rows and weights that are others than before.
 
     Scope: one process of a run calls this.
     """
@@ -94,6 +99,7 @@ def write_provenance(
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": shlex.join(argv),
             "changed_settings": _changes_since_last_start(folder, config),
+            "changed_inputs": list(changed_inputs),
             "git": _git_revision(),
             "python": platform.python_version(),
             "platform": platform.platform(),

@@ -39,7 +39,9 @@ class OptimizerConfig(Stage):
     )
     average_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         default=None,
-        description="decay of an average of the weights, evaluated and exported; null: none",
+        description="decay of an average of the weights, evaluated and exported: at most "
+        "(1 + t)/(10 + t) after t updates, so that a short run leaves the untrained weights behind "
+        "too; null: none",
     )
 
 
@@ -80,6 +82,11 @@ class CheckpointConfig(Stage):
         default=1,
         description="checkpoints of lowest held-out reverse KL (without a teacher: NLL) to keep "
         "besides; needs `evaluation.every_steps`",
+    )
+    accept_changed_inputs: bool = Field(
+        default=False,
+        description="go on from a checkpoint though rows, weights or tokenizer are others than the "
+        "run began with; false: refuse, and say which have changed",
     )
 
 

@@ -73,7 +73,7 @@ class Examples:
     """Tokenized rows, random access, in flat arrays that are read from disk as needed.
 
     `lengths` [N] counts each example's tokens; `rows` [N] is its row in the source, whose `origin`
-    says file and line.
+    says file and line; `rows_key` names the content of these rows.
     """
 
     def __init__(
@@ -83,8 +83,10 @@ class Examples:
         lengths: Int64[np.ndarray, " N"],
         rows: Int64[np.ndarray, " N"],
         report: EncodingReport,
+        rows_key: str = "",
     ):
         """Takes all examples' tokens end to end."""
+        self.rows_key = rows_key
         self.lengths = lengths
         self.rows = rows
         self.report = report
@@ -150,7 +152,8 @@ def encode_rows(
     def write(folder: Path) -> None:
         _write(folder, rows, encoder)
 
-    examples = _open(prepared_folder(local_folder(cache_dir), f"tokens-{key}", write))
+    folder = prepared_folder(local_folder(cache_dir), f"tokens-{key}", write)
+    examples = _open(folder, rows.key)
     report = examples.report
     if report.refused and on_error == "fail":
         raise MalformedRowsError(
@@ -242,7 +245,7 @@ def _encoded(rows: RowSource, encoder: Encoder) -> Iterator[tuple[int, Row, Exam
         yield from zip(indices, batch, encoder.examples(batch), strict=True)
 
 
-def _open(folder: Path) -> Examples:
+def _open(folder: Path, rows_key: str) -> Examples:
     stored = json.loads((folder / _REPORT).read_text())
     cuts = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
     # Plain arrays over the mapped files: slicing them is much faster.
@@ -250,4 +253,4 @@ def _open(folder: Path) -> Examples:
     targets = np.asarray(np.memmap(folder / _TARGETS, np.bool_, "r"))
     report = EncodingReport(**{**stored, **cuts})
     with np.load(folder / _INDEX) as index:
-        return Examples(tokens, targets, index["lengths"], index["rows"], report)
+        return Examples(tokens, targets, index["lengths"], index["rows"], report, rows_key)

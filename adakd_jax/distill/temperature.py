@@ -21,7 +21,6 @@ from adakd_jax.config.distill import (
 from adakd_jax.distill.focus import entropy_ranks
 from adakd_jax.distill.log_probability import IMPOSSIBLE, entropy, log_probabilities
 from adakd_jax.distill.registry import choose
-from adakd_jax.distill.schedule import moving
 from adakd_jax.distill.signals import Difficulty, Signals
 
 Selected = Bool[Array, "*tokens"]
@@ -149,18 +148,18 @@ def _one(config: Any, difficulty: Difficulty, selected: Selected, signals: Signa
 def _learned(
     config: Ctkd, tau: PerToken, student: Logits, teacher: Logits, signals: Signals
 ) -> Temperatures:
-    """One temperature that the student's loss is raised by: its gradient is reversed, with a
-    strength from 0 to 1 over the run (CTKD, arXiv 2211.16231).
+    """One temperature that the student's loss is raised by: its gradient is reversed (CTKD, arXiv
+    2211.16231).
 
-    Deviations: τ² has no gradient.
+    Deviations: τ² has no gradient. The strength λ, from 0 to 1 over the run, is not in the
+    gradient, of which Adam would divide it out again: who trains the temperature scales its update.
     """
     if signals.learned is None or "temperature" not in signals.learned:
         raise ValueError("temperature ctkd: needs Signals.learned['temperature'], a number > 0")
     learned = jnp.asarray(signals.learned["temperature"], tau.dtype)
     constant = jax.lax.stop_gradient(learned)
-    strength = jnp.asarray(moving(0.0, 1.0, "cosine", signals.progress), tau.dtype)
-    # Its value is that of `learned` to the last bit, its gradient is −strength.
-    reversed_gradient = constant - strength * (learned - constant)
+    # Its value is that of `learned` to the last bit, its gradient is −1.
+    reversed_gradient = constant - (learned - constant)
     tau = jnp.broadcast_to(reversed_gradient, tau.shape)
     return tau, tau
 

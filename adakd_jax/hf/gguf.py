@@ -55,7 +55,8 @@ def load_gguf(
     dtype: DTypeLike = jnp.float32,
     compute_dtype: DTypeLike | None = None,
     remat: Remat = "none",
-    **weights: Any,
+    weights: bool = True,
+    **placing: Any,
 ) -> Pretrained:
     """Loads a model and its tokenizer from a GGUF file, dequantised one tensor at a time.
 
@@ -64,7 +65,8 @@ def load_gguf(
       dtype: of the parameters.
       compute_dtype: of activations and matrix products; the parameters' if None.
       remat: what the backward pass computes again: "none", "dots" or "full".
-      **weights: `place` and `quantization`, see `params_from_tensors`.
+      weights: False reads none: `params` are shapes.
+      **placing: `place` and `quantization`, see `params_from_tensors`.
 
     Raises:
       ValueError: not a GGUF file, or of an architecture, rotary scaling or tokenizer that is not
@@ -78,16 +80,18 @@ def load_gguf(
             decoder_config(file.hf_config), compute_dtype=computed_in, remat=remat
         )
         tokenizer = gguf_tokenizer(file.metadata)
-        # Every part of a tensor that is asked for comes out of one dequantisation.
-        whole = functools.lru_cache(maxsize=1)(file.read)
-        params = params_from_tensors(
-            config,
-            file.shapes,
-            lambda name, index: whole(name)[index],
-            dtype=dtype,
-            source=str(path),
-            **weights,
-        )
+        graphdef, params = abstract_decoder(config, dtype)
+        if weights:
+            # Every part of a tensor that is asked for comes out of one dequantisation.
+            whole = functools.lru_cache(maxsize=1)(file.read)
+            params = params_from_tensors(
+                config,
+                file.shapes,
+                lambda name, index: whole(name)[index],
+                dtype=dtype,
+                source=str(path),
+                **placing,
+            )
     source = ModelSource(
         name=Path(path).name,
         hf_config=file.hf_config,
@@ -95,7 +99,6 @@ def load_gguf(
         generation_config=_generation_config(file.metadata),
         chat_template=file.metadata.get("tokenizer.chat_template"),
     )
-    graphdef, _ = abstract_decoder(config)
     return Pretrained(config, graphdef, params, tokenizer, source)
 
 

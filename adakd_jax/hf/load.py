@@ -38,6 +38,7 @@ def load_pretrained(
     remat: Remat = "none",
     quantization: Quantization | None = None,
     revision: str | None = None,
+    weights: bool = True,
 ) -> Pretrained:
     """Load a model with its tokenizer: nothing is unpickled, no code of the repository is run.
 
@@ -56,6 +57,7 @@ def load_pretrained(
             "full" (whole layers).
         quantization: of the kernels, for a model that is not trained; None: none.
         revision: hub branch, tag or commit.
+        weights: False reads none: `params` are shapes in `dtype`, without a place.
 
     Raises:
         ModelNotFoundError: the model cannot be reached.
@@ -70,6 +72,7 @@ def load_pretrained(
         "place": place,
         "remat": remat,
         "quantization": quantization,
+        "weights": weights,
     }
     if path.suffix == ".gguf":
         # Only who has a GGUF file needs that library.
@@ -86,18 +89,20 @@ def _load_folder(
     dtype: DTypeLike,
     compute_dtype: DTypeLike | None,
     remat: Remat,
-    **weights: Any,
+    weights: bool,
+    **placing: Any,
 ) -> Pretrained:
     hf_config = _read_json(folder / "config.json")
     if hf_config is None:
         raise ValueError(f"{folder} has no config.json; files there: {_listing(folder)}")
     computed_in = jnp.dtype(dtype if compute_dtype is None else compute_dtype).name
     config = dataclasses.replace(decoder_config(hf_config), compute_dtype=computed_in, remat=remat)
-    with open_safetensors(safetensors_files(folder)) as files:
-        params = params_from_tensors(
-            config, files.shapes, files.read, dtype=dtype, source=name, **weights
-        )
-    graphdef, _ = abstract_decoder(config)
+    graphdef, params = abstract_decoder(config, dtype)
+    if weights:
+        with open_safetensors(safetensors_files(folder)) as files:
+            params = params_from_tensors(
+                config, files.shapes, files.read, dtype=dtype, source=name, **placing
+            )
     has_tokenizer = any(
         (folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json")
     )

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from adakd_jax.config.models import LoraConfig
 from adakd_jax.hf.keymap import projections
 from adakd_jax.hf.peft import AdapterError, LowRank, PeftAdapter, read_adapter
-from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.models.config import DecoderConfig, Lora
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.lora import (
@@ -53,7 +53,12 @@ def lora_of(settings: LoraConfig, config: DecoderConfig) -> Lora:
 
 
 def with_adapters(
-    model: Pretrained, settings: LoraConfig, key: Array, adapter: epath.PathLike | None = None
+    model: Pretrained,
+    settings: LoraConfig,
+    key: Array,
+    adapter: epath.PathLike | None = None,
+    *,
+    drawn: bool = True,
 ) -> Pretrained:
     """The model with adapters beside its weights, which are not copied.
 
@@ -62,22 +67,25 @@ def with_adapters(
         settings: of the adapters.
         key: random key of new ones: A is drawn, B is 0, so that the model stays what it is.
         adapter: a PEFT adapter to start from in their place.
+        drawn: False leaves the adapters shapes, for who has them from a checkpoint.
 
     Raises:
         ValueError: a target that the model has not.
         ModelNotFoundError: the adapter cannot be reached.
         AdapterError: it does not fit the model, or is not of these settings.
     """
-    lora, source = lora_of(settings, model.config), model.source
+    lora = lora_of(settings, model.config)
     config = dataclasses.replace(model.config, lora=lora)
-    if adapter is None:
+    graphdef, shapes = abstract_decoder(config)
+    if not drawn:
+        adapters = split_adapters(shapes)[1]
+    elif adapter is None:
         adapters = _new_adapters(config, key)
     else:
         adapters = _adapters_of(read_adapter(adapter, config), lora)
-        source = _with(source, adapter)
-    graphdef, _ = abstract_decoder(config)
     params = combine(model.params, adapters)
-    return Pretrained(config, graphdef, params, model.tokenizer, source)
+    whole = Pretrained(config, graphdef, params, model.tokenizer, model.source)
+    return whole if adapter is None else named_after(whole, adapter)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -124,12 +132,13 @@ def merge_peft(model: Pretrained, adapter: epath.PathLike) -> Pretrained:
     for path, update in read.updates.items():
         kernel = ("layers", *path.split("."), "kernel")
         flat[kernel] = _merged(flat[kernel], update)
-    source = _with(model.source, adapter)
-    return dataclasses.replace(model, params=unflatten_dict(flat), source=source)
+    return named_after(dataclasses.replace(model, params=unflatten_dict(flat)), adapter)
 
 
-def _with(source: ModelSource, adapter: epath.PathLike) -> ModelSource:
-    return dataclasses.replace(source, name=f"{source.name} with {adapter}")
+def named_after(model: Pretrained, adapter: epath.PathLike) -> Pretrained:
+    """The model under the name that it has with an adapter."""
+    source = dataclasses.replace(model.source, name=f"{model.source.name} with {adapter}")
+    return dataclasses.replace(model, source=source)
 
 
 def _merged(kernel: Array, update: LowRank) -> Array:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from adakd_jax.config.models import Student, StudentCheckpoint, StudentLayers, StudentRandom
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import CONFIG_FILES, locate
-from adakd_jax.hf.lora import merge_peft, with_adapters
+from adakd_jax.hf.lora import merge_peft, named_after, with_adapters
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import abstract_decoder, random_params
@@ -29,6 +29,10 @@ from adakd_jax.sharding import RULES, Rules, parameter_spec, shardings_like
 _LAYER_RULES = ("sliding_window_pattern", "_sliding_window_pattern")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 
+# Which of a student's weights are read or made: all; those under its adapters, which training
+# leaves as they are, so that no checkpoint holds them; or none. The others are shapes.
+Held = Literal["all", "frozen", "none"]
+
 
 def init_student(
     source: Student,
@@ -37,6 +41,7 @@ def init_student(
     *,
     mesh: Mesh | None = None,
     rules: Rules = RULES,
+    held: Held = "all",
 ) -> Pretrained:
     """Makes the student that training starts from, in buffers of its own: float32 parameters; under
     `lora` those of the base, in its precision, with float32 adapters beside them.
@@ -48,6 +53,7 @@ def init_student(
       key: random key; used for random weights and new adapters only.
       mesh: over which every parameter is made or read in its shards; None: on the default device.
       rules: what is split over the mesh.
+      held: the weights that are needed; a run that goes on from a checkpoint has the others there.
 
     Raises:
       ValueError: a layer that the teacher has not, layers of a quantised teacher, a vocabulary too
@@ -55,21 +61,31 @@ def init_student(
       ModelNotFoundError: a checkpoint, configuration or adapter that cannot be reached.
       AdapterError: an adapter that does not fit.
     """
-    student = _base(source, teacher, key, mesh, rules)
+    frozen = source.lora is not None
+    weights = held == "all" or (held == "frozen" and frozen)
+    student = _base(source, teacher, key, mesh, rules, weights)
     if source.lora is None:
-        return student if source.adapter is None else merge_peft(student, source.adapter)
+        if source.adapter is None:
+            return student
+        join = merge_peft if weights else named_after
+        return join(student, source.adapter)
     key = jax.random.fold_in(key, 1)
-    student = with_adapters(student, source.lora, key, source.adapter)
-    if mesh is None:
+    student = with_adapters(student, source.lora, key, source.adapter, drawn=held == "all")
+    if mesh is None or held != "all":
         return student
     split = shardings_like(student.params, mesh, rules)
     return dataclasses.replace(student, params=jax.device_put(student.params, split))
 
 
 def _base(
-    source: Student, teacher: Pretrained | None, key: Array, mesh: Mesh | None, rules: Rules
+    source: Student,
+    teacher: Pretrained | None,
+    key: Array,
+    mesh: Mesh | None,
+    rules: Rules,
+    weights: bool,
 ) -> Pretrained:
-    """The student without adapters."""
+    """The student without adapters; without `weights`, its parameters as shapes."""
     dtype = jnp.dtype("float32" if source.lora is None else source.lora.base_dtype)
     if isinstance(source, StudentCheckpoint):
         return load_pretrained(
@@ -80,13 +96,14 @@ def _base(
             revision=source.revision,
             mesh=mesh,
             rules=lambda path: parameter_spec(path, rules),
+            weights=weights,
         )
     shardings = functools.partial(_shardings, mesh, rules)
     if isinstance(source, StudentRandom):
-        return _from_random(source, teacher, key, dtype, shardings)
+        return _from_random(source, teacher, key if weights else None, dtype, shardings)
     if teacher is None:
         raise ValueError("student.kind is 'layers', which needs a teacher to take them from")
-    return _from_layers(source, teacher, dtype, shardings)
+    return _from_layers(source, teacher, dtype, shardings if weights else None)
 
 
 # From the shapes of parameters to their shardings, None without a mesh.
@@ -134,8 +151,9 @@ def _check_layers(layers: Sequence[int], count: int) -> None:
 
 
 def _from_layers(
-    source: StudentLayers, teacher: Pretrained, dtype: DTypeLike, shardings: Shardings
+    source: StudentLayers, teacher: Pretrained, dtype: DTypeLike, shardings: Shardings | None
 ) -> Pretrained:
+    """Without `shardings`, as shapes."""
     if quantization_of(teacher.params) is not None:
         raise ValueError(
             f"the kernels of {teacher.source.name} are rounded, which is no weights to start a "
@@ -143,10 +161,13 @@ def _from_layers(
         )
     hf_config = select_layers(teacher.source.hf_config, source.layers)
     kept = ", ".join(map(str, source.layers))
+    params = abstract_decoder(decoder_config(hf_config), dtype)[1]
+    if shardings is not None:
+        params = _copy_layers(teacher.params, source.layers, dtype, shardings)
     return _assemble(
         source,
         hf_config,
-        _copy_layers(teacher.params, source.layers, dtype, shardings),
+        params,
         teacher.tokenizer,
         dataclasses.replace(
             teacher.source, name=f"layers {kept} of {teacher.source.name}", hf_config=hf_config
@@ -174,10 +195,11 @@ def _copy_layers(
 def _from_random(
     source: StudentRandom,
     teacher: Pretrained | None,
-    key: Array,
+    key: Array | None,
     dtype: DTypeLike,
     shardings: Shardings,
 ) -> Pretrained:
+    """Without `key`, as shapes."""
     hf_config = _read_config(source.config)
     config = decoder_config(hf_config)
     origin = ModelSource(name="random weights", hf_config=hf_config)
@@ -190,8 +212,9 @@ def _from_random(
             f"student.config has vocab_size {config.vocab_size}, but the teacher's tokenizer has "
             f"{len(tokenizer)} tokens; make it at least that"
         )
-    split = shardings(abstract_decoder(config)[1])
-    params = random_params(config, key, dtype, shardings=split)
+    params = abstract_decoder(config, dtype)[1]
+    if key is not None:
+        params = random_params(config, key, dtype, shardings=shardings(params))
     return _assemble(source, hf_config, params, tokenizer, origin)
 
 

@@ -22,27 +22,35 @@ class HeadWork(NamedTuple):
             token.
         keep_ratio: share of the response tokens in the loss.
         keeps_logits: whether the logits of the ranking serve the loss too.
+        trains_head: whether the student's output embedding has a gradient.
     """
 
     ranks: bool = False
     keep_ratio: float = 1.0
     keeps_logits: bool = False
+    trains_head: bool = True
 
 
-def head_work(config: DistillConfig) -> HeadWork:
-    """Of a method; a share that moves during the run counts as 1, where AdaKD's starts."""
+def head_work(config: DistillConfig, *, trains_head: bool = True) -> HeadWork:
+    """Of a method; a share that moves during the run counts as 1, where AdaKD's starts.
+
+    Args:
+        config: the loss.
+        trains_head: False under adapters.
+    """
     keep = config.focus.ratio if isinstance(config.focus, TopRatio) and not config.has_ce else 1.0
-    return HeadWork(needs_survey(config), keep, config.keep_logits != "none")
+    return HeadWork(needs_survey(config), keep, config.keep_logits != "none", trains_head)
 
 
 def head_operations(work: HeadWork, student: int, teacher: int, vocabulary: int) -> float:
     """Operations of the output embeddings per response token; widths Ds and Dt.
 
     Forward costs 2·D·V a model, backward 4·Ds·V: (6·Ds + 2·Dt)·V for a plain loss. Ranking adds
-    (2·Ds + 2·Dt)·V, unless its logits are kept. Without a teacher, Dt is 0.
+    (2·Ds + 2·Dt)·V, unless its logits are kept. Without a teacher, Dt is 0. Of a head that is
+    frozen the compiler leaves the gradient out, and backward costs 2·Ds·V.
     """
     forward = 2.0 * (student + teacher) * vocabulary
-    backward = 4.0 * student * vocabulary
+    backward = (4.0 if work.trains_head else 2.0) * student * vocabulary
     if not work.ranks:
         return forward + backward
     again = 0.0 if work.keeps_logits else forward

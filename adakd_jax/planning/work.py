@@ -45,7 +45,7 @@ def step_operations(config: PlanConfig, layout: tuple[int, int]) -> Operations:
         config.response_share
         * length
         * head_operations(
-            head_work(config.distill),
+            head_work(config.distill, trains_head=student.lora is None),
             student.embed_dim,
             0 if teacher is None else teacher.embed_dim,
             min(model.vocab_size for model in (student, teacher) if model is not None),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from flax import nnx
 
 from adakd_jax.axes import TokenBatch
@@ -37,6 +38,10 @@ class DatasetResponses:
     ) -> Responses:
         """The batch as it is."""
         return Responses(batch, None, {})
+
+    def awaits_evaluation(self, replay: Replay | None) -> bool:
+        """Whether an evaluation is needed before training: never."""
+        return False
 
     def evaluated(self, replay: Replay | None, scores: dict[str, float]) -> Replay | None:
         """Evaluations change nothing."""
@@ -112,6 +117,10 @@ class StudentResponses(DatasetResponses):
             old = drawn(replay, len(info.examples), step_random(self._seed, step, 2))
             batch = self._batches.pack(old)
         return Responses(batch, replay, self._recorded(source, replay, time.perf_counter() - began))
+
+    def awaits_evaluation(self, replay: Replay | None) -> bool:
+        """DistiLLM counts rises from the held-out NLL before training."""
+        return replay is not None and bool(np.isnan(replay.held_out_loss))
 
     def evaluated(self, replay: Replay | None, scores: dict[str, float]) -> Replay | None:
         """DistiLLM uses the student's responses more often when held-out NLL has risen."""

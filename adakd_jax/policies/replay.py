@@ -8,6 +8,9 @@ import numpy as np
 from adakd_jax.config import DistiLlm
 from adakd_jax.data.tokenize import Example
 
+# What float32, in which the reference is kept, may take from a rise of exactly `loss_eps`.
+_ROUNDING = 1e-6
+
 
 class Replay(NamedTuple):
     """The last responses that the student wrote, with their prompts.
@@ -19,7 +22,8 @@ class Replay(NamedTuple):
       count: int32 [], responses held.
       next: int32 [], the place that is written next, the oldest once the buffer is full.
       probability: float32 [], φ in [0, 1]: how often the student's responses are used.
-      held_out_loss: float32 [], of the evaluation before; NaN before the first.
+      held_out_loss: float32 [], what a rise is counted from: before training, then at the last
+        rise; NaN where it has not been measured.
     """
 
     tokens: np.ndarray
@@ -80,13 +84,21 @@ def drawn(replay: Replay, number: int, random: np.random.Generator) -> list[Exam
 def adapted(replay: Replay, held_out_loss: float, config: DistiLlm) -> Replay:
     """Returns the buffer after an evaluation: φ rises, to 1 at most, where the loss has risen.
 
+    A loss is compared with the one before training, and with that of the last rise once there was
+    one, as in the released code. So a loss that creeps up raises φ, however often it is measured;
+    and what it falls below that is not asked back.
+
     Args:
       replay: as it was before.
-      held_out_loss: held-out NLL in nats per token.
+      held_out_loss: held-out NLL in nats per token; the first one is that before training.
       config: how much is a rise, and what it adds.
     """
-    rose = held_out_loss > float(replay.held_out_loss) + config.loss_eps  # not before the first
-    probability = min(1.0, float(replay.probability) + config.rise * rose)
+    reference = float(replay.held_out_loss)
+    if np.isnan(reference):
+        return replay._replace(held_out_loss=np.asarray(held_out_loss, np.float32))
+    if held_out_loss - reference < config.loss_eps - _ROUNDING:
+        return replay
+    probability = min(1.0, float(replay.probability) + config.rise)
     return replay._replace(
         probability=np.asarray(probability, np.float32),
         held_out_loss=np.asarray(held_out_loss, np.float32),

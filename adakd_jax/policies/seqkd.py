@@ -1,10 +1,8 @@
 """Sequence-level distillation: before training, the teacher answers the training prompts."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from adakd_jax.config import Columns, DataConfig, FileSource, SeqKd
 from adakd_jax.console import Console
@@ -26,6 +24,7 @@ def teacher_written(
     policy: SeqKd,
     data: DataConfig,
     *,
+    weights: str,
     seed: int,
     console: Console,
 ) -> RowSource:
@@ -39,6 +38,7 @@ def teacher_written(
       teacher: who answers.
       policy: how it samples.
       data: how rows become prompts.
+      weights: names the content of the teacher's files, whatever their place.
       seed: of sampling.
       console: where it is said what was done.
     """
@@ -49,7 +49,7 @@ def teacher_written(
     )
     key = content_key(
         rows=rows.key,
-        teacher=[teacher.source.name, dict(teacher.source.hf_config), _fingerprint(teacher.params)],
+        teacher=[weights, dict(teacher.source.hf_config), quantization_of(teacher.params)],
         tokenizer=tokenizer_digest(teacher.tokenizer),
         prompts=[encoder.template_key, data.max_prompt_length],
         generation=settings.model_dump(),
@@ -63,16 +63,3 @@ def teacher_written(
     return open_rows(
         FileSource(path=str(file)), columns=Columns(), cache_dir=data.cache_dir, on_error="skip"
     )
-
-
-@jax.jit
-def _sums(params: Any) -> Any:
-    return jax.tree.map(lambda x: jnp.sum(jnp.abs(x.astype(jnp.float32))), params)
-
-
-def _fingerprint(params: Any) -> list[str]:
-    """Tells other weights under the same name; rounded, for sums depend on how arrays are split."""
-    chosen = {name: params[name] for name in ("embed", "final_norm")}
-    sums = [f"{float(total):.4g}" for total in jax.tree.leaves(_sums(chosen))]
-    rounded = quantization_of(params)
-    return sums if rounded is None else [*sums, rounded]

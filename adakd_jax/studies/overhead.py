@@ -20,7 +20,7 @@ from adakd_jax.studies.shared import Shared
 from adakd_jax.training.interrupt import terminated
 from adakd_jax.training.loop import CompiledSteps
 from adakd_jax.training.prepare import Run
-from adakd_jax.training.run import first_state
+from adakd_jax.training.start import first_state
 from adakd_jax.training.step import StepParts
 from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole

@@ -25,6 +25,7 @@ from adakd_jax.training.base import base_checksum
 from adakd_jax.training.checkpoint import FOLDER
 from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.display import duration
+from adakd_jax.training.inputs import Inputs, file_inputs
 from adakd_jax.training.interrupt import terminated
 from adakd_jax.training.loop import TrainingDivergedError
 from adakd_jax.training.run import train
@@ -53,7 +54,8 @@ def run_quality(
 
     Raises:
         SystemExit: 0 after SIGTERM or Ctrl-C, once the state is saved.
-        OtherRunError: the folder holds runs with other settings.
+        OtherRunError: the folder holds runs with other settings, or of other rows or models.
+        OtherInputsError: a run was begun with other rows or models.
     """
     found = [(run, read_result(run.config.run_dir, run.config)) for run in runs]
     reference = next(run for run in runs if run.method == study.baseline)
@@ -70,6 +72,8 @@ def run_quality(
     if waiting or untrained is None:
         shared = Shared(reference.config, console)
         check_data([*finished, *([untrained] if untrained else [])], shared.data)
+        for run in waiting:
+            shared.batches(run.config)  # refused before any is trained
         untrained = untrained or _measure_untrained(study, reference, shared, console)
         for result in _finish_all(study, waiting, shared, argv, console):
             finished.append(result)
@@ -135,8 +139,12 @@ def _finish(
 ) -> RunResult:
     """Train to the end, measure, and leave the result."""
     config = planned.config
+    inputs = Inputs(config, console)
+    inputs.check(file_inputs(config) | shared.inputs)
     run = shared.trainable(config)
-    write_provenance(config.run_dir, config, argv, map(str, jax.devices()))
+    devices = map(str, jax.devices())
+    write_provenance(config.run_dir, config, argv, devices, inputs.changed)
+    inputs.write()
     if study.keep_checkpoints:
         describe_student(config.run_dir, run.student, base_checksum(run.base))
         write_story(config.run_dir, tell(run))

@@ -160,16 +160,22 @@ def check_settings(
 
 
 def check_data(results: Sequence[RunResult], data: Mapping[str, Any]) -> None:
-    """Refuses results of rows that have changed since, though their path has not.
+    """Refuses results of rows or models that have changed since, though their path has not. What an
+    older version did not note is not compared.
 
     Raises:
         OtherRunError: names the run.
     """
     for result in results:
-        if result.data != data:
+        changed = [
+            f"{name}: {old} -> {data[name]}"
+            for name, old in result.data.items()
+            if name in data and old != data[name]
+        ]
+        if changed:
             raise OtherRunError(
-                f"{result.method}, seed {result.seed}: the rows were others then "
-                f"({result.data} -> {dict(data)}); valid: the old rows; or another --output"
+                f"{result.method}, seed {result.seed}: rows or models were others then "
+                f"({', '.join(changed)}); valid: the old ones; or another --output"
             )
 
 

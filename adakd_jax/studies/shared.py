@@ -8,12 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from adakd_jax.config import RunConfig, StudentRandom
+from adakd_jax.config.schedules import check_schedules
 from adakd_jax.console import Console
+from adakd_jax.data.cache import content_key
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.eval.suite import Evaluation, evaluate
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.training.chat import with_chat_template, writes_date
 from adakd_jax.training.data import read_data
+from adakd_jax.training.inputs import (
+    file_inputs,
+    told_of_key,
+    told_of_rows,
+    told_of_tokenizer,
+)
 from adakd_jax.training.loop import CompiledSteps
 from adakd_jax.training.measure import held_out_of
 from adakd_jax.training.models import describe, load_student, load_teacher, vocabulary_note
@@ -28,7 +36,8 @@ class Shared:
 
     Attributes:
         teacher: of all methods, and what students are compared with.
-        data: names the content of the rows.
+        data: names the content of rows and models.
+        inputs: the digests of rows and tokenizer, as `Inputs` compares them.
         held_out: rows that all students are measured on; None if there are none.
     """
 
@@ -59,6 +68,13 @@ class Shared:
             "tokens": report.tokens,
             "response_tokens": report.response_tokens,
             "held_out": None if self._rows is None else self._rows.key,
+            "rows": self._examples.rows_key,
+            "models": content_key(files=file_inputs(config)),
+        }
+        self.inputs = {
+            "training rows": told_of_key(self._examples.rows_key),
+            "held-out rows": told_of_rows(self._rows),
+            "tokenizer": told_of_tokenizer(student),
         }
         self.held_out = held_out_of(self.run(config))
 
@@ -81,13 +97,23 @@ class Shared:
             )
         return student
 
+    def batches(self, config: RunConfig) -> TrainingBatches:
+        """The batches of a run.
+
+        Raises:
+            ScheduleError: its settings do not fit the steps that its epochs make.
+        """
+        batches = TrainingBatches(self._examples, config.data, config.training, config.seed)
+        check_schedules(config, batches.total_steps)
+        return batches
+
     def run(self, config: RunConfig) -> Run:
         """All that a run reads; its student's weights are the shared ones."""
         return Run(
             config=config,
             teacher=self.teacher,
             student=self.student(config),
-            batches=TrainingBatches(self._examples, config.data, config.training, config.seed),
+            batches=self.batches(config),
             held_out=self._rows,
         )
 

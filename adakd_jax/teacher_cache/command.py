@@ -19,6 +19,7 @@ from adakd_jax.teacher_cache.weights import LoadedTeacher
 from adakd_jax.teacher_cache.writing import write_cache
 from adakd_jax.training.chat import with_chat_template, with_date
 from adakd_jax.training.data import read_data
+from adakd_jax.training.inputs import teacher_key
 from adakd_jax.training.models import describe, load_student, load_teacher
 
 _STREAM = 0xCAC4E  # keeps the sample that is verified apart from other uses of the seed
@@ -89,6 +90,7 @@ def describe_cache(
         shard_examples=config.shard_examples,
         data=data_settings(config),
         tokenizer=tokenizer_digest(student.tokenizer),
+        weights=teacher_key(config.teacher) if config.endpoint is None else None,
     )
 
 

@@ -52,6 +52,7 @@ class Manifest:
       shard_examples: examples of each file; the last may hold less.
       data: the settings that the examples come from, and the seed of the held-out share.
       tokenizer: digest of the tokenizer that made the tokens.
+      weights: digest of the teacher's files; None where a server was asked, and in old caches.
     """
 
     teacher: str
@@ -63,6 +64,7 @@ class Manifest:
     shard_examples: int
     data: Mapping[str, Any]
     tokenizer: str
+    weights: str | None = None
 
     @property
     def shards(self) -> int:
@@ -151,7 +153,9 @@ def digests_of(examples: Examples) -> np.ndarray:
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
-    """'key: old -> new' for everything that two caches differ in."""
+    """'key: old -> new' for everything that two caches differ in, as far as they say."""
+    if old.weights is None:
+        old = dataclasses.replace(old, weights=new.weights)
     return config_differences(*(dataclasses.asdict(each) for each in (old, new)))
 
 

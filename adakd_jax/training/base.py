@@ -88,7 +88,6 @@ def _made_again(config: RunConfig) -> dict[str, Any]:
     teacher = None
     if isinstance(config.student, StudentLayers) and config.teacher is not None:
         teacher = load_teacher(config.teacher)
-    # The adapters that it starts from are not needed: those of the checkpoint take their place.
-    source = config.student.model_copy(update={"adapter": None})
-    student = init_student(source, teacher, jax.random.key(config.seed))
+    # Those of the checkpoint take the place of adapters that it starts from.
+    student = init_student(config.student, teacher, jax.random.key(config.seed), held="frozen")
     return split_adapters(student.params)[0]

@@ -15,6 +15,7 @@ from adakd_jax.console import Console
 from adakd_jax.data.chat_render import ChatRenderer
 from adakd_jax.data.templates import template_warning
 from adakd_jax.hf.chat_template import ending_turns, with_template
+from adakd_jax.hf.load import read_tokenizer
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.processes import first_number
 from adakd_jax.user_path import user_path
@@ -53,6 +54,18 @@ def with_chat_template(
     if note is not None:
         console.print(f"template {note}")
     return ending_turns(told, config.chat)
+
+
+def teacher_tokenizer(
+    config: RunConfig, teacher: Pretrained | None
+) -> PreTrainedTokenizerFast | None:
+    """The teacher's; of a teacher that only its cache stands for, if it can be reached."""
+    if teacher is not None or config.teacher is None:
+        return None if teacher is None else teacher.tokenizer
+    try:
+        return read_tokenizer(config.teacher.path, config.teacher.revision)
+    except (OSError, ValueError):
+        return None
 
 
 def with_earlier_date(config: RunConfig) -> RunConfig:

@@ -164,6 +164,11 @@ class Checkpoints:
                 write_checksums(folder)
 
 
+def has_checkpoints(run_dir: str) -> bool:
+    """Whether an earlier start of a run has left a state, sound or not."""
+    return bool(complete_checkpoints(checkpoints_folder(run_dir)))
+
+
 def checkpoints_folder(run_dir: str) -> epath.Path:
     """Where the checkpoints of a run are."""
     return absolute(run_dir) / FOLDER

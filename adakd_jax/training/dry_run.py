@@ -29,6 +29,7 @@ from adakd_jax.sharding import rules_of, shardings_like
 from adakd_jax.teacher_cache.reading import TeacherCache
 from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.cached import open_cache
+from adakd_jax.training.counted_steps import check_schedules_of_data
 from adakd_jax.training.learned import initial_learned
 from adakd_jax.training.models import teacher_dtype, teacher_quantization
 from adakd_jax.training.prepare import step_parts
@@ -67,8 +68,8 @@ class Shapes(NamedTuple):
 
 
 def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]:
-    """Check a run without weights or data: build both models as shapes, compile the train step,
-    print sizes.
+    """Check a run without weights: build both models as shapes, compile the train step, print
+    sizes. Data is read only to count the steps of epochs that a schedule has to fit.
 
     Args:
         config: all settings.
@@ -79,11 +80,13 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
 
     Raises:
         ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
+        ScheduleError: settings do not fit the steps that the data makes.
         ValueError: an architecture that is not supported.
     """
     console = console or Console()
     for remark in remarks(config):
         console.print(f"note     {remark}", soft_wrap=True)
+    check_schedules_of_data(config, console)
     shapes = run_shapes(config)
     train_step, (state, *others) = abstract_step(config, shapes)
     with console.status("compiling the train step from shapes"):
@@ -247,9 +250,7 @@ def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str,
     for name, size in sizes.items():
         table.add_row(name, f"{size / GIB:,.3f}", style="bold" if name == "total" else None)
     console.print(table)
-    console.print(
-        "dry run: settings, models and train step are in order; no weights or data were read"
-    )
+    console.print("dry run: settings, models and train step are in order; no weights were read")
 
 
 def _bytes(tree: Any) -> int:

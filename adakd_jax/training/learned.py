@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array
 
 from adakd_jax.config import Ctkd, DistillConfig, OptimizerConfig
+from adakd_jax.distill.schedule import moving
 
 
 class Learned(NamedTuple):
@@ -43,13 +44,17 @@ def initial_learned(
 
 def build_learner(
     config: DistillConfig, optimizer: OptimizerConfig, schedule: optax.Schedule
-) -> optax.GradientTransformation | None:
-    """The optimizer of `initial_learned`: Adam at CTKD's own rate, the student's AdamW for the
-    projection; None if nothing is learned.
+) -> optax.GradientTransformationExtraArgs | None:
+    """The optimizer of `initial_learned`: Adam at CTKD's own rate, growing with the run, the
+    student's AdamW for the projection; None if nothing is learned.
+
+    Its update takes `progress`, steps done over all steps, by keyword.
     """
     links: dict[Hashable, optax.GradientTransformation] = {}
     if (learned := _learned_temperature(config)) is not None:
-        links["log_temperature"] = optax.adam(learned.learning_rate)
+        links["log_temperature"] = optax.chain(
+            optax.scale_by_adam(), scale_by_strength(learned.learning_rate)
+        )
     if config.has_features:
         links["projector"] = optax.adamw(
             schedule,
@@ -59,6 +64,23 @@ def build_learner(
             weight_decay=optimizer.weight_decay,
         )
     return optax.partition(links, {name: name for name in links}) if links else None
+
+
+def scale_by_strength(learning_rate: float) -> optax.GradientTransformationExtraArgs:
+    """−rate·λ, with CTKD's strength of the reversal λ = (1 − cos π·progress)/2, from 0 to 1.
+
+    Last of a chain: Adam divides a gradient by its own size, and λ with it, so that a temperature
+    would move at its full rate from the second step on.
+    """
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: Any = None, *, progress: Array
+    ) -> tuple[optax.Updates, optax.OptState]:
+        rate = learning_rate * moving(0.0, 1.0, "cosine", progress)
+        return jax.tree.map(lambda x: -rate * x, updates), state
+
+    update_fn = cast(optax.TransformUpdateFn, update)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update_fn)
 
 
 def as_signals(values: Mapping[str, Any] | None) -> dict[str, Array] | None:

@@ -146,6 +146,16 @@ class BetweenSteps:
     held_out: HeldOut | None
     watch: Callable[[TrainState], None] | None
 
+    def before_first(self, state: TrainState, start: int) -> TrainState:
+        """Evaluate the untrained student for responses that later evaluations are compared by."""
+        awaited = start == 0 and self.responses.awaits_evaluation(state.replay)
+        if self.held_out is None or not awaited:
+            return state
+        scores = self.held_out(state)
+        self.display.note(_held_out_line(0, scores))
+        self.recorder.restart_clock()
+        return state._replace(replay=self.responses.evaluated(state.replay, scores))
+
     def __call__(self, state: TrainState, done: int, last: bool) -> TrainState:
         """What is due after `done` steps; a last state, and one that was evaluated, is saved."""
         every = self.schedule.evaluate_every
@@ -222,6 +232,7 @@ def fit(
         between = BetweenSteps(
             schedule, recorder, display, log, checkpoints, responses, held_out, watch
         )
+        state = between.before_first(state, start)
         for index, batch, info in batches.iterate(start):
             if responses.ask_student:  # which waits for the step before: not this one's time
                 recorder.flush()

@@ -10,7 +10,8 @@ from adakd_jax.eval.suite import HeldOut, evaluate, hold_ready
 from adakd_jax.eval.table import answers_table
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.processes import first_says, is_first
-from adakd_jax.sharding import row_shards
+from adakd_jax.sharding import row_shards, rules_of
+from adakd_jax.training.models import load_student, load_teacher
 from adakd_jax.training.prepare import Run
 from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
@@ -74,9 +75,21 @@ def before_training(run: Run, held_out: HeldOut | None, console: Console) -> dic
         teacher = run.teacher
         results["teacher"] = _stored(run, "teacher", lambda: answers_of(teacher))
     results["before"] = _stored(
-        run, "before", lambda: measured(run, held_out, run.student.params, console)
+        run, "before", lambda: measured(run, held_out, untrained_params(run), console)
     )
     return results
+
+
+def untrained_params(run: Run) -> Any:
+    """The student's weights before the first step; made again where the run is resumed, for
+    evaluations that an earlier start left out.
+    """
+    if not run.resumed:
+        return run.student.params
+    config, teacher = run.config, run.teacher
+    if teacher is None and config.teacher is not None and config.loads_teacher:
+        teacher = load_teacher(config.teacher, run.mesh, rules_of(config.mesh, "teacher"))
+    return load_student(config, teacher, run.mesh).params
 
 
 def after_training(

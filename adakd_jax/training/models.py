@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 from adakd_jax.config import RunConfig, StudentCheckpoint, TeacherConfig
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
-from adakd_jax.hf.lora import merge_peft
+from adakd_jax.hf.lora import merge_peft, named_after
 from adakd_jax.hf.pretrained import Pretrained
-from adakd_jax.hf.student import init_student
+from adakd_jax.hf.student import Held, init_student
 from adakd_jax.hf.tokenizer import check_same_tokens
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import parameter_count
@@ -22,12 +22,17 @@ from adakd_jax.training.architecture import check_architecture
 
 
 def load_teacher(
-    config: TeacherConfig, mesh: Mesh | None = None, rules: Rules | None = None
+    config: TeacherConfig,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+    *,
+    weights: bool = True,
 ) -> Pretrained:
     """Load the teacher from `path`, or from `fallback` if that cannot be reached, onto the mesh;
-    its adapter, if it has one, is merged into it.
+    its adapter, if it has one, is merged into it. Without `weights`, its parameters are shapes.
     """
     options: dict[str, Any] = {
+        "weights": weights,
         "dtype": jnp.dtype(teacher_dtype(config)),
         "quantization": teacher_quantization(config),
     }
@@ -40,14 +45,17 @@ def load_teacher(
             raise
         teacher = load_pretrained(config.fallback, **options)
     check_architecture(config.architecture, teacher, "teacher")
-    return teacher if config.adapter is None else merge_peft(teacher, config.adapter)
+    if config.adapter is None:
+        return teacher
+    join = merge_peft if weights else named_after
+    return join(teacher, config.adapter)
 
 
 def load_student(
-    config: RunConfig, teacher: Pretrained | None, mesh: Mesh | None = None
+    config: RunConfig, teacher: Pretrained | None, mesh: Mesh | None = None, held: Held = "all"
 ) -> Pretrained:
     """Make the student as training starts from it, on the mesh, and check that it fits the
-    teacher.
+    teacher; of its weights, those that are asked for.
     """
     student = init_student(
         config.student,
@@ -55,6 +63,7 @@ def load_student(
         jax.random.key(config.seed),
         mesh=mesh,
         rules=rules_of(config.mesh, "student"),
+        held=held,
     )
     if isinstance(config.student, StudentCheckpoint):
         check_architecture(config.student.architecture, student, "student")

@@ -1,6 +1,7 @@
 """From settings to everything a run computes with: models, held-out rows and training batches."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,15 +9,15 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
-from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.axes import BATCH_AXES
 from adakd_jax.config import RunConfig, SeqKd, StudentCheckpoint
+from adakd_jax.config.schedules import check_schedules
 from adakd_jax.console import Console
+from adakd_jax.data.examples import Examples
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.distill import mapped_layers
-from adakd_jax.hf.load import read_tokenizer
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.models.config import DecoderConfig
@@ -35,9 +36,21 @@ from adakd_jax.teacher_cache.manifest import data_settings, date_of
 from adakd_jax.teacher_cache.reading import Taught, TeacherCache
 from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.cached import open_cache, told_of
-from adakd_jax.training.chat import asking_alike, with_chat_template, with_date
+from adakd_jax.training.chat import (
+    asking_alike,
+    teacher_tokenizer,
+    with_chat_template,
+    with_date,
+)
 from adakd_jax.training.data import read_data
 from adakd_jax.training.finite import check_finite
+from adakd_jax.training.inputs import (
+    Inputs,
+    teacher_key,
+    told_of_key,
+    told_of_rows,
+    told_of_tokenizer,
+)
 from adakd_jax.training.learned import build_learner, initial_learned
 from adakd_jax.training.models import describe, load_student, load_teacher, vocabulary_note
 from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
@@ -47,7 +60,10 @@ from adakd_jax.training.step import StepParts
 
 @dataclass(frozen=True)
 class Run:
-    """All that a run reads; the state that it writes is `TrainState`."""
+    """All that a run reads; the state that it writes is `TrainState`.
+
+    Of a run that is `resumed`, the student's trained weights are shapes: a checkpoint has them.
+    """
 
     config: RunConfig
     teacher: Pretrained | None
@@ -56,6 +72,7 @@ class Run:
     held_out: RowSource | None
     mesh: Mesh | None = None
     cache: TeacherCache | None = None
+    resumed: bool = False
 
     @property
     def teaching(self) -> Pretrained | None:
@@ -143,31 +160,33 @@ def step_parts(
     )
 
 
-def prepare(config: RunConfig, console: Console) -> Run:
+def prepare(
+    config: RunConfig, console: Console, *, resumed: bool = False, inputs: Inputs | None = None
+) -> Run:
     """Load the models and prepare the data, saying what was found.
 
     With `teacher.cache` the teacher is not loaded; but for its layers or its tokenizer, if the
-    student takes those, and then let go.
+    student takes those, and then let go. A run that is `resumed` needs no weights of the student
+    but those under its adapters. Rows and tokenizer are compared with those of `inputs`.
 
     Raises:
         ModelNotFoundError, WeightsError, NonFiniteWeightsError, MalformedRowsError,
-        EmptyDataError, ValueError: what is wrong, and what would be valid.
+        EmptyDataError, ScheduleError, OtherInputsError, ValueError: what is wrong, and what would
+        be valid.
     """
     cache = open_cache(config)
     mesh = make_mesh(config.mesh)
     _check_models(config, mesh)
     if mesh is not None:
         console.print("mesh     " + ", ".join(f"{axis} {n}" for axis, n in mesh.shape.items()))
-    teacher = None
-    if config.teacher is not None and config.loads_teacher:
-        console.print(f"loading  {config.teacher.path}", soft_wrap=True)
-        teacher = load_teacher(config.teacher, mesh, rules_of(config.mesh, "teacher"))
-        check_finite(teacher, "teacher")
-    student = load_student(config, teacher, mesh)
-    own = _teacher_tokenizer(config, teacher)
+    # A cached teacher is there for what the student takes of it: if that is saved, no weights.
+    needed = cache is None or not resumed or config.student.lora is not None
+    teacher = _loaded_teacher(config, mesh, console, weights=needed)
+    student = load_student(config, teacher, mesh, "frozen" if resumed else "all")
+    own = teacher_tokenizer(config, teacher)
     student = with_chat_template(config.data, student, own, console)
     config = with_date(config, student, None if cache is None else date_of(cache.path))
-    if isinstance(config.student, StudentCheckpoint):
+    if isinstance(config.student, StudentCheckpoint) and not resumed:
         check_finite(student, "student")
     if cache is not None:
         teacher = None
@@ -179,7 +198,7 @@ def prepare(config: RunConfig, console: Console) -> Run:
         console.print(note, soft_wrap=True)
     writer = None if teacher is None else asking_alike(teacher, student, config.data)
     rewrite = functools.partial(_rewritten, config, writer, mesh, console)
-    examples, held_out = read_data(config.data, student, config.seed, console, rewrite)
+    examples, held_out = _read_data(config, student, console, rewrite, inputs)
     batches = TrainingBatches(
         examples,
         config.data,
@@ -190,19 +209,46 @@ def prepare(config: RunConfig, console: Console) -> Run:
         taught=None if cache is None else Taught(cache, examples, data_settings(config)).rows,
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
-    return Run(config, teacher, student, batches, held_out, mesh, cache)
+    check_schedules(config, batches.total_steps)
+    return Run(config, teacher, student, batches, held_out, mesh, cache, resumed)
 
 
-def _teacher_tokenizer(
-    config: RunConfig, teacher: Pretrained | None
-) -> PreTrainedTokenizerFast | None:
-    """The teacher's; of a teacher that only its cache stands for, if it can be reached."""
-    if teacher is not None or config.teacher is None:
-        return None if teacher is None else teacher.tokenizer
-    try:
-        return read_tokenizer(config.teacher.path, config.teacher.revision)
-    except (OSError, ValueError):
+def _loaded_teacher(
+    config: RunConfig, mesh: Mesh | None, console: Console, *, weights: bool
+) -> Pretrained | None:
+    if config.teacher is None or not config.loads_teacher:
         return None
+    console.print(f"loading  {config.teacher.path}", soft_wrap=True)
+    rules = rules_of(config.mesh, "teacher")
+    teacher = load_teacher(config.teacher, mesh, rules, weights=weights)
+    if weights:
+        check_finite(teacher, "teacher")
+    return teacher
+
+
+def _read_data(
+    config: RunConfig,
+    student: Pretrained,
+    console: Console,
+    rewrite: Callable[[RowSource], RowSource],
+    inputs: Inputs | None,
+) -> tuple[Examples, RowSource | None]:
+    """Training examples and held-out rows, compared with those that the run began with."""
+
+    def checked(rows: RowSource) -> RowSource:
+        if inputs is not None:  # before a teacher answers them
+            inputs.check(
+                {"training rows": told_of_rows(rows), "tokenizer": told_of_tokenizer(student)}
+            )
+        return rewrite(rows)
+
+    examples, held_out = read_data(config.data, student, config.seed, console, checked)
+    if inputs is not None:
+        found = {"held-out rows": told_of_rows(held_out)}
+        if isinstance(config.policy, SeqKd):
+            found["teacher's answers"] = told_of_key(examples.rows_key)
+        inputs.check(found)
+    return examples, held_out
 
 
 def _check_models(config: RunConfig, mesh: Mesh | None) -> None:
@@ -230,12 +276,18 @@ def _rewritten(
     rows: RowSource,
 ) -> RowSource:
     """The training rows, under `seqkd` with the teacher's answers."""
-    if teacher is None or not isinstance(config.policy, SeqKd):
+    if teacher is None or config.teacher is None or not isinstance(config.policy, SeqKd):
         return rows
     # Only who needs it waits for its import.
     from adakd_jax.policies.seqkd import teacher_written
 
     with entered(mesh):
         return teacher_written(
-            rows, teacher, config.policy, config.data, seed=config.seed, console=console
+            rows,
+            teacher,
+            config.policy,
+            config.data,
+            weights=teacher_key(config.teacher),
+            seed=config.seed,
+            console=console,
         )

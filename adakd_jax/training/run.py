@@ -9,22 +9,21 @@ from typing import Any
 
 import jax
 
-from adakd_jax.config import DistiLlm, Gkd, RunConfig
+from adakd_jax.config import RunConfig
 from adakd_jax.config.provenance import check_same_run, check_writable, write_provenance
 from adakd_jax.config.remarks import remarks
 from adakd_jax.console import Console
-from adakd_jax.eval.answers import end_tokens
 from adakd_jax.eval.suite import HeldOut
 from adakd_jax.eval.table import metrics_table
 from adakd_jax.hf.folder import refuse_to_overwrite
-from adakd_jax.policies import DatasetResponses, StudentResponses
-from adakd_jax.processes import any_of, is_first, wait_for_all
+from adakd_jax.processes import any_of, first_says, is_first, wait_for_all
 from adakd_jax.sharding import entered, place_batch
 from adakd_jax.training.base import base_checksum
 from adakd_jax.training.chat import with_earlier_date
-from adakd_jax.training.checkpoint import Checkpoints, checkpoints_folder
+from adakd_jax.training.checkpoint import Checkpoints, checkpoints_folder, has_checkpoints
 from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.export import export_student
+from adakd_jax.training.inputs import Inputs, file_inputs
 from adakd_jax.training.integrity import set_damaged_aside
 from adakd_jax.training.loop import CompiledSteps, Schedule, fit
 from adakd_jax.training.measure import (
@@ -37,7 +36,8 @@ from adakd_jax.training.measure import (
 from adakd_jax.training.prepare import Run, prepare
 from adakd_jax.training.records import MetricsLog, NoLog
 from adakd_jax.training.saved_student import describe_student
-from adakd_jax.training.state import TrainState, init_state
+from adakd_jax.training.start import responses_of, start
+from adakd_jax.training.state import TrainState
 from adakd_jax.training.step import StepParts, TrainStep, make_train_step
 from adakd_jax.training.tokens import TokenSnapshots, snapshots_of
 
@@ -45,8 +45,8 @@ from adakd_jax.training.tokens import TokenSnapshots, snapshots_of
 def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = None) -> None:
     """Distil as configured, or go on with what an earlier start of the same run left.
 
-    Leaves in `run_dir`: config.yaml, run.json, metrics.jsonl, TensorBoard files, checkpoints,
-    evaluation/*.json, tokens/*.json and (unless `export.path` says otherwise) export/.
+    Leaves in `run_dir`: config.yaml, run.json, inputs.json, metrics.jsonl, TensorBoard files,
+    checkpoints, evaluation/*.json, tokens/*.json and (unless `export.path` says otherwise) export/.
 
     Args:
         config: all settings.
@@ -56,6 +56,7 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     Raises:
         SystemExit: 0 after SIGTERM or Ctrl-C, once the state is saved.
         OtherRunError: `run_dir` holds a run with other settings.
+        OtherInputsError: it holds one of other rows, weights or tokenizer.
         OtherBaseError: it holds adapters of other weights.
         DamagedCheckpointError: all its checkpoints are damaged.
         SaveError, OSError: it cannot be written to.
@@ -69,11 +70,17 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     refuse_to_overwrite(_export_path(config))
     if is_first():
         check_writable(config.run_dir)
-    run = prepare(config, console)
+    inputs = Inputs(config, console)
+    inputs.check(file_inputs(config))
+    resumed = first_says(has_checkpoints(config.run_dir))
+    run = prepare(config, console, resumed=resumed, inputs=inputs)
     checksum = base_checksum(run.base)
     if is_first():
-        describe_student(config.run_dir, run.student, checksum)
-        write_provenance(config.run_dir, run.config, argv, map(str, jax.devices()))
+        accepted = config.checkpoint.accept_changed_inputs
+        describe_student(config.run_dir, run.student, checksum, another=accepted)
+        devices = map(str, jax.devices())
+        write_provenance(config.run_dir, run.config, argv, devices, inputs.changed)
+        inputs.write()
         write_story(config.run_dir, tell(run))
     held_out = held_out_of(run)
     with entered(run.mesh):
@@ -132,8 +139,8 @@ def train(
         set_damaged_aside(folder, lambda line: console.print(line, soft_wrap=True))
     wait_for_all("the checkpoints are checked")
     with Checkpoints(run.config.run_dir, run.config.checkpoint) as checkpoints:
-        state = _start(run, parts, checkpoints, console)
-        if int(state.step) == parts.total_steps:
+        state = start(run, parts, checkpoints, console)
+        if int(state.step) >= parts.total_steps:
             return state
         step = step_for(run, parts, state, console)
         state, stopped = _fit(run, step, state, checkpoints, held_out, snapshots, console)
@@ -145,51 +152,6 @@ def train(
         )
         raise SystemExit(0)
     return state
-
-
-def _start(run: Run, parts: StepParts, checkpoints: Checkpoints, console: Console) -> TrainState:
-    """The newest checkpoint, or the first state of a new run."""
-    state = first_state(run, parts)
-    if checkpoints.latest_step is None:
-        return state
-    console.print(f"reading the checkpoint of step {checkpoints.latest_step}")
-    restored = checkpoints.restore(state)
-    assert restored is not None
-    console.print(f"continuing after step {int(restored.step)} of {parts.total_steps}")
-    return restored
-
-
-def first_state(run: Run, parts: StepParts) -> TrainState:
-    """The state of a new run; it holds the student's own weights, which a step is given away."""
-    state = init_state(
-        run.trained,
-        parts.optimizer,
-        seed=run.config.seed,
-        average=parts.average_decay is not None,
-        learned=run.learned(),
-        learner=parts.learner,
-        shardings=run.shardings,
-    )
-    if run.mesh is not None:
-        state = jax.device_put(state, run.shardings(state))
-    return state._replace(replay=responses_of(run).initial())
-
-
-def responses_of(run: Run) -> DatasetResponses:
-    """Where the responses of each step come from."""
-    policy, tokenizer = run.config.policy, run.student.tokenizer
-    if not isinstance(policy, Gkd | DistiLlm):
-        return DatasetResponses()
-    pad = None if tokenizer is None else tokenizer.pad_token_id
-    return StudentResponses(
-        policy,
-        run.batches,
-        run.student.graphdef,
-        eos_ids=end_tokens(run.student),
-        pad_id=pad if isinstance(pad, int) else 0,
-        seed=run.config.seed,
-        base=run.base,
-    )
 
 
 def _fit(

@@ -25,17 +25,19 @@ DESCRIPTION = "student"
 SOURCE = "source.json"
 
 
-def describe_student(run_dir: str, student: Pretrained, checksum: int | None = None) -> None:
+def describe_student(
+    run_dir: str, student: Pretrained, checksum: int | None = None, *, another: bool = False
+) -> None:
     """Write beside the checkpoints what they lack: the student's config, tokenizer, origin.
 
     Of a student with adapters only the `base_checksum` of the frozen weights is there, by which
-    `frozen_base` knows them again.
+    `frozen_base` knows them again; `another` takes the place of an earlier start's.
 
     Raises:
         OtherBaseError: an earlier start of the run had other frozen weights.
     """
     folder = user_path(run_dir) / DESCRIPTION
-    if checksum is not None and (folder / SOURCE).exists():
+    if checksum is not None and (folder / SOURCE).exists() and not another:
         recorded = json.loads((folder / SOURCE).read_text())["base_checksum"]
         check_same_base(run_dir, recorded, checksum)
     folder.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,22 @@ def init_state(
     )
 
 
+def decay_of_average(decay: float, updates: Array) -> Array:
+    """The decay of the moving average in one update: min(decay, (1 + t)/(10 + t)).
+
+    The average starts as the untrained weights. At a decay of .999 they would be 98% of it after 20
+    steps; with this warm-up they are a ten-millionth, as the average is over the last tenth of the
+    updates until `decay` is reached. A division by 1 − decayᵗ (`optax.ema(debias=True)`) would rid
+    it of them too, but weighs all updates of a short run alike, the first ones included, and needs
+    an average that starts at zero: other checkpoints, and nothing to evaluate before training.
+
+    Args:
+        decay: what it comes to, in (0, 1).
+        updates: t, accepted so far; [].
+    """
+    return jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
+
+
 def evaluated_params(state: TrainState) -> Any:
     """The weights that are evaluated and exported: the average where there is one."""
     return state.params if state.average is None else state.average

@@ -28,7 +28,7 @@ from adakd_jax.sharding import replicated_like
 from adakd_jax.training.forward import merge, run_models, whole_logits_loss
 from adakd_jax.training.learned import Learned, as_signals
 from adakd_jax.training.metrics import step_metrics
-from adakd_jax.training.state import TrainState
+from adakd_jax.training.state import TrainState, decay_of_average
 
 Metrics = dict[str, Array]
 # (state, teacher's weights, batch, base=None) → (state, metrics)
@@ -44,7 +44,7 @@ class StepParts(NamedTuple):
     student: nnx.GraphDef
     teacher: nnx.GraphDef | None
     total_steps: int
-    learner: optax.GradientTransformation | None = None
+    learner: optax.GradientTransformationExtraArgs | None = None
     layers: tuple[tuple[int, int], ...] = ()  # pairs whose hidden states are compared
     average_decay: float | None = None
     batch_axes: tuple[str, ...] = ()  # mesh axes that share the rows
@@ -168,9 +168,12 @@ def _update(
     params = optax.apply_updates(state.params, updates)
     average, learned = state.average, state.learned
     if parts.average_decay is not None:
-        average = optax.incremental_update(params, average, 1.0 - parts.average_decay)
+        decay = decay_of_average(parts.average_decay, state.step - state.skipped)
+        average = optax.incremental_update(params, average, 1.0 - decay)
     if learned is not None and parts.learner is not None:
-        updates, learner_state = parts.learner.update(grads[1], learned.opt_state, learned.values)
+        updates, learner_state = parts.learner.update(
+            grads[1], learned.opt_state, learned.values, progress=state.step / parts.total_steps
+        )
         values: Any = optax.apply_updates(learned.values, updates)
         learned = Learned(values, learner_state)
     kept = (state.params, state.opt_state, state.average, state.learned)

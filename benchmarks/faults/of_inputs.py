@@ -137,7 +137,8 @@ def no_response(place: Workplace) -> Observation:
 
 def _step_without_labels(place: Workplace) -> tuple[Any, Any, dict[str, float]]:
     from adakd_jax.training.prepare import prepare
-    from adakd_jax.training.run import compiled_step, first_state
+    from adakd_jax.training.run import compiled_step
+    from adakd_jax.training.start import first_state
 
     quiet = Console(quiet=True)
     run = prepare(place.settings(place.fresh("no_response")), quiet)

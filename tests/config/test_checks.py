@@ -1,7 +1,7 @@
 """Combinations that cannot work are refused, in Python as in YAML; their neighbours pass."""
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from adakd_jax.config import (
     DataConfig,
@@ -15,9 +15,14 @@ from adakd_jax.config import (
     TrainingConfig,
     UniformScore,
 )
+from adakd_jax.config.plan import PlanConfig
+from adakd_jax.config.policy import Policy
 from adakd_jax.config.remarks import remarks
-from adakd_jax.config.stage import COMBINATION, flatten, known_values
+from adakd_jax.config.stage import COMBINATION, Stage, flatten, known_values, stages_in
+from adakd_jax.config.study import StudyConfig
 from adakd_jax.config.teacher_cache import CacheCommand
+from adakd_jax.evaluate import EvaluateCommand
+from adakd_jax.generate import GenerateCommand
 
 CASES = [
     # (settings in conflict, the key that is named, part of what is valid, a change that mends it)
@@ -131,7 +136,14 @@ CASES = [
         "one of fixed, idts, entropy, ctkd",
         {"distill.temperature.kind": "ctkd"},
     ),
-]
+    (
+        {"policy.kind": "distillm", "data.template": "chat", "data.validation_fraction": 0.1,
+         "evaluation.every_steps": 10},
+        "policy.kind",
+        "a smaller evaluation.every_steps",
+        {"evaluation.every_steps": 9},
+    ),
+]  # fmt: skip
 
 
 def put(values, key, value):
@@ -251,3 +263,31 @@ def test_the_cache_command_needs_a_teacher_and_a_folder(values):
     assert "policy.kind offline" in refused(values)
     without = values | {"teacher": None, "student": {"kind": "checkpoint", "path": "owner/s"}}
     assert "there is no teacher to keep anything of" in refused(without)
+
+
+@pytest.mark.parametrize("kind", ["seqkd", "gkd", "distillm"])
+def test_a_policy_samples_where_nothing_else_is_said(kind):
+    """In Python as in YAML: what is given of `generation` leaves the rest as the policy has it."""
+    policy = TypeAdapter(Policy)
+    whole = policy.validate_python({"kind": kind}).generation
+    partly = policy.validate_python({"kind": kind, "generation": {"max_new_tokens": 9}}).generation
+    assert whole.temperature == 1.0
+    assert partly == whole.model_copy(update={"max_new_tokens": 9})
+
+
+def test_no_default_differs_from_its_stage():
+    """Or settings that are given in part would fall back to others than those left out whole."""
+    commands = (RunConfig, CacheCommand, PlanConfig, StudyConfig, EvaluateCommand, GenerateCommand)
+    for stage in stages_below(*commands):
+        for name, field in stage.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            if isinstance(default, Stage):
+                assert default == type(default)(), f"{stage.__name__}.{name}"
+
+
+def stages_below(*stages):
+    found = set(stages)
+    for stage in stages:
+        below = (stages_in(field.annotation) for field in stage.model_fields.values())
+        found |= stages_below(*(inner for each in below for inner in each.values()))
+    return found

@@ -259,3 +259,13 @@ def test_other_architectures_and_files_are_refused(tmp_path, llama, tokenizer_mo
 def test_end_of_turn_ends_generation_too(llama):
     loaded = load_gguf(llama[2](**{"tokenizer.ggml.eot_token_id": 0}))
     assert loaded.source.generation_config["eos_token_id"] == [2, 0]
+
+
+def test_without_weights_a_model_is_the_same_but_for_shapes(llama):
+    write = llama[2]
+    whole, shapes = (load_gguf(write(), weights=weights) for weights in (True, False))
+    assert (shapes.config, shapes.source) == (whole.config, whole.source)
+    assert shapes.tokenizer is not None
+    for one, other in zip(*map(jax.tree.leaves, (shapes.params, whole.params)), strict=True):
+        assert isinstance(one, jax.ShapeDtypeStruct)
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from adakd_jax.config.models import StudentCheckpoint, StudentLayers, StudentRandom
+from adakd_jax.config.models import LoraConfig, StudentCheckpoint, StudentLayers, StudentRandom
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.student import init_student, select_layers
 from adakd_jax.models.families import decoder_config
@@ -164,3 +164,29 @@ def test_checkpoint_student_is_an_exported_student(teacher, tmp_path):
     again = init_student(source, teacher, KEY)
     assert again.config == dataclasses.replace(first.config, remat="dots")
     np.testing.assert_array_equal(run(again), run(first))
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
+@pytest.mark.parametrize("kind", ["layers", "checkpoint", "random"])
+def test_weights_that_a_checkpoint_has_are_shapes(teacher, tmp_path, kind, lora):
+    """All else is that of the whole student; under adapters, the weights that are frozen too."""
+    source = {
+        "layers": lambda: StudentLayers(layers=(0, 2), lora=lora),
+        "checkpoint": lambda: StudentCheckpoint(
+            path=str(save_pretrained(teacher, tmp_path / "model")), lora=lora
+        ),
+        "random": lambda: StudentRandom(config=TINY_LLAMA, lora=lora),
+    }[kind]()
+    whole = init_student(source, teacher, KEY)
+    for held in ("frozen", "none"):
+        student = init_student(source, teacher, KEY, held=held)
+        assert (student.config, student.graphdef) == (whole.config, whole.graphdef)
+        assert student.source == whole.source and student.tokenizer is not None
+        for path, leaf in jax.tree.leaves_with_path(whole.params):
+            got = student.params
+            for key in path:
+                got = got[key.key]
+            assert (got.shape, got.dtype) == (leaf.shape, leaf.dtype)
+            read = held == "frozen" and lora is not None and "adapter" not in str(path)
+            assert isinstance(got, jax.Array if read else jax.ShapeDtypeStruct)
+            assert not read or np.array_equal(got, leaf)

@@ -1,10 +1,15 @@
 """The counted operations against a count by hand, and the roofline's arithmetic."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from adakd_jax.axes import Head
+from adakd_jax.config import DistillConfig
+from adakd_jax.distill import Signals, vocab_distillation_loss
 from adakd_jax.models.families import decoder_config
 from adakd_jax.planning.collectives import Collective
-from adakd_jax.planning.flops import attention_operations
+from adakd_jax.planning.flops import HeadWork, attention_operations, head_operations
 from adakd_jax.planning.hardware import CHIPS
 from adakd_jax.planning.roofline import roofline, speed
 from adakd_jax.planning.work import Operations, step_operations
@@ -49,6 +54,48 @@ def test_a_step_is_counted_as_by_hand(planned, changes, heads):
     )
     assert counted.needed == pytest.approx(by_hand, rel=1e-9)
     assert counted.executed == pytest.approx(by_hand + 1.5 * ROWS * attention(STUDENT), rel=1e-9)
+
+
+def test_a_frozen_head_has_no_gradient(planned):
+    """Of two shares of answers the bodies are the same, whatever adapters cost in them."""
+    student = {"kind": "random", "config": STUDENT, "remat": "none", "lora": {"rank": 2}}
+    whole, half = (
+        step_operations(planned("cpu:1", student=student, response_share=share), (1, ROWS))
+        for share in (1.0, 0.5)
+    )
+    per_token = 2 * (4 * 16 + 2 * 32) - 2 * 16  # ranked: forward twice, hidden states' once
+    expected = 0.5 * ROWS * LENGTH * 64 * per_token
+    assert whole.needed - half.needed == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_compiler_makes_no_gradient_of_a_frozen_head():
+    vocabulary, width, tokens = 96, 32, 64
+    config = DistillConfig.model_validate(
+        {"focus": {"kind": "all"}, "temperature": {"kind": "fixed"}, "score": {"kind": "uniform"}}
+    )
+
+    def loss(hidden, weight):
+        head, signals = Head(weight, vocabulary), Signals(jnp.float32(1.0), jnp.float32(0.0))
+        labels = jnp.zeros(tokens, jnp.int32)
+        return vocab_distillation_loss(
+            config, hidden, head, hidden, head, labels, signals, chunk_size=tokens
+        )[0]
+
+    shapes = [jax.ShapeDtypeStruct((size, width), jnp.float32) for size in (tokens, vocabulary)]
+    trained, frozen = (
+        jax.jit(jax.grad(loss, wanted)).lower(*shapes).compile() for wanted in ((0, 1), (0,))
+    )
+    spared = head_operations(HeadWork(), width, width, vocabulary) - head_operations(
+        HeadWork(trains_head=False), width, width, vocabulary
+    )
+    found = trained.cost_analysis()["flops"] - frozen.cost_analysis()["flops"]
+    assert tokens * spared <= found < 1.1 * tokens * spared
+    weight = 4 * vocabulary * width
+    held = [
+        c.memory_analysis().temp_size_in_bytes + c.memory_analysis().output_size_in_bytes
+        for c in (trained, frozen)
+    ]
+    assert held[0] - held[1] >= weight
 
 
 def test_micro_batches_do_the_same_and_remat_does_more(planned):

@@ -74,8 +74,20 @@ def test_the_buffer_forgets_the_oldest_and_gives_back_what_it_was_given():
 
 
 def test_the_students_responses_are_used_more_when_the_held_out_loss_has_risen():
-    config, replay, found = DistiLlm(rise=0.4), empty_replay(1, 8), []
-    for loss in (3.0, 3.05, 3.2, 3.0, 3.2, 3.4, 3.6):  # a rise by .1 or less is none
-        replay = adapted(replay, loss, config)
-        found.append(round(float(replay.probability), 5))
-    assert found == [0, 0, 0.4, 0.4, 0.8, 1.0, 1.0]
+    def path(losses, **settings):
+        replay, found = empty_replay(1, 8), []
+        for loss in losses:
+            replay = adapted(replay, loss, DistiLlm(**settings))
+            found.append(round(float(replay.probability), 5))
+        return found
+
+    # From 3.0, before training; then from 3.2, whatever lies between; 1 is the end.
+    losses = (3.0, 3.05, 3.2, 3.0, 3.2, 3.4, 3.6, 3.8)
+    assert path(losses, rise=0.4) == [0, 0, 0.4, 0.4, 0.4, 0.8, 1.0, 1.0]
+    # Overfitting that creeps up counts, though no two evaluations are far apart.
+    creeping = [2.0 + 0.0625 * n for n in range(9)]
+    assert path(creeping, loss_eps=0.125) == [0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4]
+    # A rise of exactly loss_eps is one, in the float32 of a checkpoint too.
+    assert path((2.3, 2.4, 2.5)) == [0, 0.1, 0.2]
+    # Better than before training, and worse than an evaluation ago.
+    assert path((3.0, 1.0, 2.0, 2.9)) == [0, 0, 0, 0]

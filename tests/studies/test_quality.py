@@ -2,15 +2,19 @@
 
 import csv
 import dataclasses
+import json
 import signal
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from adakd_jax.config.provenance import OtherRunError, write_provenance
+from adakd_jax.config.schedules import ScheduleError
 from adakd_jax.studies.plan import plan
 from adakd_jax.studies.results import check_data, read_result
 from adakd_jax.training import run as training_run
+from adakd_jax.training.inputs import FILE, OtherInputsError
 from adakd_jax.training.records import MetricsLog, read_records
 from tests.studies.tiny_study import METHODS, STEPS, make_study, start
 
@@ -168,6 +172,25 @@ def test_rows_that_changed_in_place_are_refused(told, base, output):
     run = plan(make_study(base, output))[0][0]
     result = read_result(run.config.run_dir, run.config)
     check_data([result], result.data)
-    changed = dataclasses.replace(result, data={**result.data, "held_out": "other"})
-    with pytest.raises(OtherRunError, match="plain, seed 0: the rows were others"):
-        check_data([changed], result.data)
+    for name in ("held_out", "rows", "models"):
+        changed = dataclasses.replace(result, data={**result.data, name: "other"})
+        with pytest.raises(OtherRunError, match=rf"plain, seed 0: rows or .*\({name}: other -> "):
+            check_data([changed], result.data)
+        older = {key: value for key, value in result.data.items() if key != name}
+        check_data([dataclasses.replace(result, data=older)], result.data)
+
+
+def test_a_run_begun_with_other_rows_is_refused(study):
+    run = plan(study())[0][0]
+    begun = Path(run.config.run_dir)
+    (begun / "checkpoints" / "step_1").mkdir(parents=True)
+    (begun / FILE).write_text(json.dumps({"training rows": "digest 0"}))
+    with pytest.raises(OtherInputsError, match="training rows: digest 0 -> digest"):
+        start(study())
+
+
+def test_epochs_are_held_to_the_steps_that_they_make(study):
+    training = {"steps": None, "epochs": 1.0}
+    config = study(run={"training": training, "optimizer": {"warmup_steps": 500}})
+    with pytest.raises(ScheduleError, match="warm-up never ends within the run's 9 steps"):
+        start(config)

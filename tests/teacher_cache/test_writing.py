@@ -77,6 +77,20 @@ def test_a_cache_is_of_one_teacher(tmp_path, examples):
         write(tmp_path, examples, TableTeacher(seed=1))
 
 
+def test_other_weights_behind_the_same_name_are_not_mixed_in(tmp_path, examples):
+    """However little they say else: the file of the first is not one of the second."""
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, examples, TableTeacher(stop_after=6), weights="one")
+    with pytest.raises(TeacherCacheError, match="weights: one -> another"):
+        write(tmp_path, examples, weights="another")
+    write(tmp_path, examples, weights="one")
+    # A cache from before it was noted is taken at its word.
+    old = tmp_path / "old"
+    with pytest.raises(KeyboardInterrupt):
+        write(old, examples, TableTeacher(stop_after=6))
+    write(old, examples, weights="another")
+
+
 def test_another_cache_is_not_mixed_in(tmp_path, examples):
     write(tmp_path, examples)
     with pytest.raises(TeacherCacheError, match=r"form\.dtype: float16 -> bfloat16"):

@@ -127,42 +127,44 @@ def rows(tmp_path_factory):
     return file
 
 
+def settings_of_a_run(run_dir, teacher, rows, cache, /, **changes):
+    """Settings of a whole run of the tiny pair."""
+    values = {
+        "run_dir": str(run_dir),
+        "seed": 3,
+        "data": {
+            "train": {"kind": "file", "path": str(rows)},
+            "validation_fraction": 0.25,
+            "template": "chat",
+            "max_length": 64,
+            "max_prompt_length": 48,
+            "cache_dir": str(cache),
+        },
+        "teacher": {"path": str(teacher)},
+        "student": {"kind": "layers", "layers": [0, 2]},
+        "distill": {"focus": {"kind": "latf", "ema": 0.5, "tolerance": 0.01}},
+        "optimizer": {"learning_rate": 5e-3, "average_decay": 0.5},
+        "training": {"steps": STEPS, "batch_rows": 2, "max_bad_steps": 2},
+        "checkpoint": {"every_steps": 2},
+        "evaluation": {
+            "every_steps": 3,
+            "batch_rows": 2,
+            "generate_examples": 2,
+            "show_examples": 1,
+            "token_snapshots": 0,
+            "generation": {"max_new_tokens": 4, "batch_size": 2},
+        },
+        "logging": {"tensorboard": False},
+    }
+    return RunConfig.model_validate(values | changes)
+
+
 @pytest.fixture(scope="module")
 def make_settings(teacher, rows, tmp_path_factory):
     """Settings of a whole run of the tiny pair, by run folder and changes."""
     cache = tmp_path_factory.getbasetemp() / "data_cache"
 
-    def make(run_dir, **changes):
-        values = {
-            "run_dir": str(run_dir),
-            "seed": 3,
-            "data": {
-                "train": {"kind": "file", "path": str(rows)},
-                "validation_fraction": 0.25,
-                "template": "chat",
-                "max_length": 64,
-                "max_prompt_length": 48,
-                "cache_dir": str(cache),
-            },
-            "teacher": {"path": str(teacher)},
-            "student": {"kind": "layers", "layers": [0, 2]},
-            "distill": {"focus": {"kind": "latf", "ema": 0.5, "tolerance": 0.01}},
-            "optimizer": {"learning_rate": 5e-3, "average_decay": 0.5},
-            "training": {"steps": STEPS, "batch_rows": 2, "max_bad_steps": 2},
-            "checkpoint": {"every_steps": 2},
-            "evaluation": {
-                "every_steps": 3,
-                "batch_rows": 2,
-                "generate_examples": 2,
-                "show_examples": 1,
-                "token_snapshots": 0,
-                "generation": {"max_new_tokens": 4, "batch_size": 2},
-            },
-            "logging": {"tensorboard": False},
-        }
-        return RunConfig.model_validate(values | changes)
-
-    return make
+    return lambda run_dir, **changes: settings_of_a_run(run_dir, teacher, rows, cache, **changes)
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ from adakd_jax.hf.lora import merge_peft, without_adapters
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.training.base import BaseNotFoundError, OtherBaseError, base_checksum
 from adakd_jax.training.dry_run import dry_run
+from adakd_jax.training.inputs import OtherInputsError
 from adakd_jax.training.optimizer import decayed
 from adakd_jax.training.prepare import prepare
-from adakd_jax.training.run import first_state
 from adakd_jax.training.saved_student import load_student
+from adakd_jax.training.start import first_state
 from adakd_jax.training.step import make_train_step
 from tests.training.tiny_run import STEPS, latest, run, weights
 
@@ -193,8 +194,13 @@ def test_a_base_that_is_gone_or_another_is_named(adapter_run):
         save_pretrained(other, config.student.path)
         with pytest.raises(OtherBaseError, match=r"belong to other weights.*valid: the same files"):
             load_student(config.run_dir)
-        with pytest.raises(OtherBaseError, match=r"belong to other weights"):
+        with pytest.raises(OtherInputsError, match=r"student: model.safetensors: .* -> .*"):
             run(config)
+        accepting = config.checkpoint.model_copy(update={"accept_changed_inputs": True})
+        copy = shutil.copytree(config.run_dir, f"{config.run_dir}-copy")
+        run(config.model_copy(update={"run_dir": copy, "checkpoint": accepting}))
+        there = load_pretrained(config.student.path, dtype=jnp.bfloat16).params
+        assert equal(split_adapters(load_student(copy).params)[0], there)
     finally:
         shutil.rmtree(config.student.path, ignore_errors=True)
         shutil.move(f"{config.student.path}-moved", config.student.path)

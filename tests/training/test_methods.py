@@ -20,6 +20,7 @@ from adakd_jax.config import (
     Latf,
     OptimizerConfig,
 )
+from adakd_jax.training.learned import build_learner
 from adakd_jax.training.step import make_train_step
 from tests.training.conftest import random_batch
 
@@ -89,14 +90,38 @@ def test_hidden_states_of_several_layers(pair):
 
 
 def test_a_learned_temperature_moves_by_its_own_rate(pair):
-    # Adam's first step is the learning rate, whatever the gradient; at progress 0 there is none.
     state, history = train(pair, DistillConfig(temperature=Ctkd(initial=2.0, learning_rate=0.1)))
     path = [float(metrics["learned_temperature"]) for metrics in history]
+    # Adam's step is the learning rate, whatever the gradient, but for the strength λ of the step.
+    strength = 0.5 * (1 - np.cos(np.pi * np.arange(STEPS) / STEPS))
     assert path[0] == 2.0
-    np.testing.assert_allclose(abs(np.log(path[1] / path[0])), 0.1 / np.sqrt(2), rtol=0.5)
+    moved = np.abs(np.diff(np.log([2.0, *path])))
+    np.testing.assert_allclose(moved[1:4], 0.1 * strength[1:4], rtol=0.2)
+    assert np.all(moved <= 0.1 * strength * 1.1 + 1e-6)
     assert min(path) > 0 and len(set(path)) == STEPS
     np.testing.assert_allclose(history[1]["temperature_q50"], path[0], rtol=1e-6)
     assert state.learned is not None
+
+
+def test_the_strength_of_the_reversal_is_that_of_the_update():
+    """λ = 0 does not move the temperature, and twice λ moves it twice as far, for any gradient."""
+    learner = build_learner(
+        DistillConfig(temperature=Ctkd(learning_rate=0.1)), OPTIMIZER, optax.constant_schedule(1.0)
+    )
+    values = {"log_temperature": jnp.float32(0.0)}
+
+    def moved(progress, gradient):
+        state = learner.init(values)
+        for _ in range(3):
+            grads = {"log_temperature": jnp.float32(gradient)}
+            updates, state = learner.update(grads, state, values, progress=jnp.float32(progress))
+        return float(updates["log_temperature"])
+
+    assert moved(0.0, 3.0) == 0.0
+    third, two_thirds = np.arccos(1 - 2 / 3) / np.pi, np.arccos(1 - 4 / 3) / np.pi
+    for gradient in (1e-3, 5.0):
+        np.testing.assert_allclose(moved(third, gradient), -0.1 / 3, rtol=1e-3)
+        np.testing.assert_allclose(moved(two_thirds, gradient), -0.2 / 3, rtol=1e-3)
 
 
 def test_fine_tuning_runs_without_a_teacher(pair):

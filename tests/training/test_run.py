@@ -1,5 +1,6 @@
 """Whole runs on a tiny model: from settings to the exported student, through every kind of stop."""
 
+import io
 import json
 import signal
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from adakd_jax.config.provenance import OtherRunError
+from adakd_jax.config.schedules import ScheduleError
 from adakd_jax.console import Console
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
@@ -16,6 +18,7 @@ from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.loop import TrainingDivergedError
 from adakd_jax.training.models import vocabulary_note
+from adakd_jax.training.prepare import prepare
 from adakd_jax.training.records import read_records
 from adakd_jax.training.saved_student import load_student
 from tests.hf.tiny import TINY_LLAMA, make_pretrained
@@ -152,3 +155,29 @@ def test_a_dry_run_of_a_model_out_of_reach_uses_its_described_architecture(setti
     config = settings(teacher={"path": "nobody/nothing", "architecture": described})
     sizes = dry_run(config, Console(quiet=True))
     assert sizes["teacher"] > sizes["student"] > 0
+
+
+def test_epochs_are_held_to_the_steps_that_they_make(settings, tmp_path):
+    """Before anything is compiled, and without weights; as `steps` are when settings are built."""
+    training = {"epochs": 1.0, "batch_rows": 2}
+    never_warm = settings(training=training, optimizer={"warmup_steps": 500})
+    told = r"training.epochs 1 of this data: \d+ steps.*\n.*warmup_steps 500: warm-up never ends"
+    for start in (run, lambda config: dry_run(config, Console(quiet=True))):
+        with pytest.raises(ScheduleError, match=told):
+            start(never_warm)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    decays = {"schedule": "wsd", "warmup_steps": 3, "decay_fraction": 1.0}
+    with pytest.raises(ScheduleError, match="warm-up runs into the decay, which starts at step 0"):
+        prepare(settings(training=training, optimizer=decays), Console(quiet=True))
+
+
+def test_a_dry_run_says_which_steps_it_cannot_count(settings):
+    described = TINY_LLAMA | {"num_hidden_layers": 4}
+    config = settings(
+        teacher={"path": "nobody/nothing", "architecture": described},
+        training={"epochs": 1.0, "batch_rows": 2},
+        optimizer={"warmup_steps": 500},
+    )
+    console = Console(record=True, width=120, file=io.StringIO())
+    dry_run(config, console)
+    assert "how many steps training.epochs makes is not known" in console.export_text()

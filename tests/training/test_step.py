@@ -16,6 +16,7 @@ from adakd_jax.config import (
 )
 from adakd_jax.distill import Signals, denominators, distillation_loss
 from adakd_jax.models import logits
+from adakd_jax.training.state import decay_of_average
 from adakd_jax.training.step import make_train_step
 from tests.training.conftest import random_batch
 
@@ -132,12 +133,33 @@ def test_an_unusable_step_changes_nothing_but_the_counters(pair, cause):
 
 
 def test_the_average_follows_the_weights(pair):
-    optimizer = SGD_LIKE.model_copy(update={"average_decay": 0.75})
-    state, _, _ = run(pair, PLAIN, [random_batch(4)], optimizer)
-    for start, new, average in zip(
-        *map(jax.tree.leaves, (pair.student_params, state.params, state.average)), strict=True
-    ):
-        np.testing.assert_allclose(average, 0.75 * start + 0.25 * new, rtol=1e-5, atol=1e-7)
+    """By min(decay, (1 + t)/(10 + t)) in update t; a skipped one does not count."""
+    optimizer = SGD_LIKE.model_copy(update={"average_decay": 0.15})
+    parts = pair.parts(PLAIN, optimizer)
+    step, state = make_train_step(parts), pair.state(parts)
+    empty = random_batch(4)._replace(labels=np.full_like(random_batch(4).labels, IGNORE))
+    expected = jax.tree.map(np.array, state.average)
+    for batch, decay in ((random_batch(4), 0.1), (empty, None), (random_batch(4), 0.15)):
+        state, _ = step(state, pair.teaching(parts), batch)
+        if decay is not None:
+            expected = jax.tree.map(
+                lambda old, new, decay=decay: decay * old + (1 - decay) * np.array(new),
+                expected,
+                state.params,
+            )
+    for found, wanted in zip(*map(jax.tree.leaves, (state.average, expected)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_the_average_of_a_short_run_leaves_the_untrained_weights_behind():
+    """After 20 updates a ten-millionth of it is the start; at .999 all along it would be 98%."""
+    start, later = jnp.float32(1.0), jnp.float32(0.0)
+    average = start
+    for update in range(20):
+        decay = decay_of_average(0.999, jnp.int32(update))
+        average = decay * average + (1.0 - decay) * later
+    assert 0 < float(average) < 1.1e-7
+    assert float(decay_of_average(0.999, jnp.int32(10_000))) == pytest.approx(0.999)
 
 
 def test_padding_and_documents_beside_a_token_do_not_reach_it(pair):

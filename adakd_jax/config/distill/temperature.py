@@ -40,7 +40,9 @@ class Ctkd(Stage):
     kind: Literal["ctkd"] = "ctkd"
     initial: PositiveFloat = Field(default=1.0, description="temperature T₀ at the start")
     learning_rate: PositiveFloat = Field(
-        default=1e-3, description="of the logarithm of the temperature (Adam)"
+        default=1e-3,
+        description="of the logarithm of the temperature (Adam), at the end of the run: it grows "
+        "from 0, half a cosine",
     )
 
 
