@@ -1,6 +1,8 @@
 """From a path as a user writes it to one that can be opened: the one place that knows `~`."""
 
+import glob
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from etils import epath
@@ -30,6 +32,11 @@ def local_path(path: epath.PathLike, setting: str) -> Path:
     if is_remote(path):
         raise ValueError(f"{setting}: {os.fspath(path)!r} is remote; valid: a path on this machine")
     return Path(user_path(path))
+
+
+def matching(folder: epath.Path, pattern: str) -> Iterator[epath.Path]:
+    """What a pattern finds in a folder, whose own name `epath` would take for a pattern too."""
+    return epath.Path(glob.escape(os.fspath(folder))).glob(pattern)
 
 
 def is_remote(path: epath.PathLike) -> bool:
