@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 import adakd_jax
-from adakd_jax.user_path import local_path, matching, user_path
+from adakd_jax.user_path import local_path, user_path
 from tests.hf.bucket import use_bucket
 
 
@@ -36,7 +36,7 @@ def test_a_folder_is_no_pattern_wherever_it_is(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}")
     for root in (str(tmp_path), "gs://bucket"):
-        found = matching(user_path(f"{root}/run [1]"), "*.json")
+        found = user_path(f"{root}/run [1]").glob("*.json")
         assert [str(file) for file in found] == [f"{root}/run [1]/a.json"]
 
 

@@ -17,7 +17,7 @@ from adakd_jax.data.rows import Row, RowError, normalize_row
 from adakd_jax.data.shapes import columns_read, recognise
 
 # Changes whenever the same files would give other rows.
-_FORMAT = 3
+_FORMAT = 4
 _REASONS_KEPT = 100
 
 

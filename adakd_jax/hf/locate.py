@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from adakd_jax.user_path import is_remote, matching, user_path
+from adakd_jax.user_path import is_remote, user_path
 
 CONFIG_FILES = ("config.json",)
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
@@ -132,7 +132,7 @@ def _fetch_remote(url: str, files: Sequence[str]) -> Path:
     """Copies the matching files into a cache folder named by their sizes and times."""
     source = epath.Path(url)
     try:
-        found = sorted({file for pattern in files for file in matching(source, pattern)})
+        found = sorted({file for pattern in files for file in source.glob(pattern)})
         listing = [(file.name, file.stat().length, file.stat().mtime) for file in found]
     except (ImportError, OSError) as error:
         raise ModelNotFoundError(f"{url!r} cannot be read: {error}") from error

@@ -11,7 +11,7 @@ from etils import epath
 from adakd_jax.config.provenance import CONFIG_FILE, read_starts
 from adakd_jax.config.yaml_file import read_yaml
 from adakd_jax.training.records import read_records
-from adakd_jax.user_path import matching, user_path
+from adakd_jax.user_path import user_path
 
 _EVALUATIONS = ("teacher", "before", "after")
 _NAMED = 5
@@ -109,7 +109,7 @@ def _json(file: epath.Path) -> Any:
 
 
 def _listed(folder: epath.Path, pattern: str) -> list[epath.Path]:
-    return sorted(matching(folder, pattern)) if folder.exists() else []
+    return sorted(folder.glob(pattern)) if folder.exists() else []
 
 
 def _valid(path: epath.Path) -> str:
