@@ -22,7 +22,7 @@ from adakd_jax.data.templates import TemplateName
 from adakd_jax.data.tokenize import Encoder, Example
 
 # Changes whenever the same rows would give other tokens.
-_FORMAT = 3
+_FORMAT = 5
 _REASONS_KEPT = 100
 _BATCH = 512
 _TOKENS, _TARGETS, _INDEX, _REPORT = "tokens.int32", "targets.bool", "index.npz", "report.json"

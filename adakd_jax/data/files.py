@@ -85,8 +85,7 @@ def _is_file(path: epath.Path) -> bool:
 def _expand(pattern: str) -> Iterator[epath.Path]:
     if not is_remote(pattern):
         return map(epath.Path, glob.iglob(pattern, recursive=True))
-    literal = glob.escape(_unescaped(pattern)) == pattern
-    if literal:
+    if glob.escape(_unescaped(pattern)) == pattern:
         return iter([epath.Path(_unescaped(pattern))])
     parts = epath.Path(pattern).parts
     first = next(index for index, part in enumerate(parts) if glob.has_magic(part))

@@ -17,7 +17,7 @@ from adakd_jax.data.rows import Row, RowError, normalize_row
 from adakd_jax.data.shapes import columns_read, recognise
 
 # Changes whenever the same files would give other rows.
-_FORMAT = 3
+_FORMAT = 5
 _REASONS_KEPT = 100
 
 
@@ -92,13 +92,7 @@ def open_rows(
     folder = prepared_folder(folder_of_all, f"rows-{key}", write)
     report = ReadReport.load(folder)
     if report.skipped and on_error == "fail":
-        ways = ["repair them"]
-        if flags.skip is not None:
-            ways.append(f"leave them out with {flags.skip}")
-        raise MalformedRowsError(
-            f"{report.skipped} of {report.rows + report.skipped} rows of {report.name} "
-            f"are malformed:\n{report.listing()}{_column_hint(report, flags)}\n{', or '.join(ways)}"
-        )
+        raise MalformedRowsError(_malformed(report, flags))
     return RowSource(folder, report, key)
 
 
@@ -178,6 +172,12 @@ def _prepare(
         shapes=dict(shapes.most_common()),
         missing=tuple(missing),
     )
+
+
+def _malformed(report: ReadReport, flags: Flags) -> str:
+    count = f"{report.skipped} of {report.rows + report.skipped} rows of {report.name}"
+    ways = "repair them" + (f", or leave them out with {flags.skip}" if flags.skip else "")
+    return f"{count} are malformed:\n{report.listing()}{_column_hint(report, flags)}\n{ways}"
 
 
 def _nothing_usable(report: ReadReport, flags: Flags) -> str:

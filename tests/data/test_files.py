@@ -8,6 +8,7 @@ import pytest
 from adakd_jax.config.data import Columns, FileSource, HubSource
 from adakd_jax.data.files import DataNotFoundError, source_files
 from adakd_jax.data.sources import open_rows
+from tests.hf.bucket import use_bucket
 
 ROW = json.dumps({"instruction": "Add.", "output": "2"}) + "\n"
 
@@ -44,6 +45,24 @@ def test_a_path_is_literal_before_it_is_a_pattern(folder, monkeypatch, path, fou
     monkeypatch.chdir(folder)
     files = source_files(FileSource(path=(path, "rows1.jsonl")))
     assert list(map(str, files)) == [*found, "rows1.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("exp [v1]/rows[0].jsonl", ["exp [v1]/rows[0].jsonl"]),
+        ("exp [v1]/*.jsonl", ["exp [v1]/rows.jsonl", "exp [v1]/rows[0].jsonl"]),
+        ("rows[12].jsonl", ["rows1.jsonl", "rows2.jsonl"]),
+        ("rows1.jsonl", ["rows1.jsonl"]),
+    ],
+)
+def test_so_is_a_path_in_a_bucket(monkeypatch, path, found):
+    bucket = use_bucket(monkeypatch)
+    for name in ("exp [v1]/rows.jsonl", "exp [v1]/rows[0].jsonl", "rows1.jsonl", "rows2.jsonl"):
+        bucket.pipe_file(f"gs://bucket/data/{name}", ROW.encode())
+    files = source_files(FileSource(path=f"gs://bucket/data/{path}"))
+    assert [str(file).partition("/data/")[2] for file in files] == found
+    assert all(str(file).startswith("gs://bucket/") for file in files)
 
 
 def test_what_is_neither_is_not_found(folder):

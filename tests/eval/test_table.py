@@ -2,6 +2,7 @@ import io
 
 from adakd_jax.console import Console
 from adakd_jax.eval.table import answers_table, card_metrics, metrics_table
+from adakd_jax.studies.tables import row
 
 BEFORE = {"tokens": 1200, "nll": 5.87654, "forward_kl": 2.0, "top1_agreement": 0.25}
 ROUGE = {"rouge_l": 0.3123, "rouge_l_low": 0.29, "rouge_l_high": 0.333, "answers": [{}, {}]}
@@ -40,3 +41,7 @@ def test_answers_are_shown_as_they_are_and_not_endless():
     assert "What [b]?" in text and "[red]plain[/]" in text
     assert text.count("x") == 599 and "…" in text
     assert "(nothing)" in printed(answers_table("What?", {"student": " \n"}))
+
+
+def test_text_in_a_cell_of_markdown_is_no_part_of_the_table():
+    assert row(["a|b", "two\nlines", "c"]) == "| a\\|b | two lines | c |"

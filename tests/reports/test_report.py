@@ -156,6 +156,7 @@ def test_output_goes_where_it_should(make_run, tmp_path, capsys):
     for arguments, message in (
         ([str(folder), "--output", str(tmp_path)], "is a folder; valid: the name of a file"),
         ([str(folder), str(folder)], "is given twice"),
+        ([str(folder), f"{folder}/"], "is given twice"),
         ([], "runs"),
     ):
         with pytest.raises(SystemExit) as ended:

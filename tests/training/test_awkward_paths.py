@@ -1,14 +1,19 @@
-"""A run whose every path begins with `~` stands in the home folder, whole, and is found there."""
+"""Runs in awkward places: whole paths with `~`, and names that could be patterns."""
 
 import json
 import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
 
 from adakd_jax.eval.model import open_model
 from adakd_jax.export import main as export
 from adakd_jax.generate import main as generate
 from adakd_jax.report import main as report
 from adakd_jax.training.records import read_records
-from tests.training.tiny_run import STEPS, run
+from tests.training.tiny_run import STEPS, latest, run, weights
 
 
 def test_every_path_of_a_run_may_begin_with_a_tilde(
@@ -39,3 +44,18 @@ def test_every_path_of_a_run_may_begin_with_a_tilde(
     assert (home / "run" / "metrics.jsonl").is_file() and (home / "run" / "report.html").is_file()
     assert (home / "again" / "config.json").is_file()
     assert not list(here.iterdir())
+
+
+def test_a_run_in_a_folder_with_brackets_continues_and_exports(settings, stop_after, tmp_path):
+    """Of such a folder, etils finds nothing, and orbax would leave what nobody can read."""
+    config = settings("exp [v1]/run [*?]")
+    stop_after(2, signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        run(config)
+    assert stopped.value.code == 0 and latest(config) in (2, 3)
+    assert "continuing after step" in run(config)
+    exported = open_model(config.run_dir)
+    for one, other in zip(jax.tree.leaves(exported.params), weights(config), strict=True):
+        assert np.array_equal(one, other)
+    report([config.run_dir])
+    assert (tmp_path / "exp [v1]" / "run [*?]" / "report.html").is_file()
