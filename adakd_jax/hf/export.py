@@ -15,6 +15,7 @@ from adakd_jax.hf.tokenizer import save_tokenizer
 from adakd_jax.hf.write import save_weights
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.rope_keys import without_contradictions
 from adakd_jax.processes import is_first
 
 ARCHITECTURES = {
@@ -96,6 +97,7 @@ def export_config(pretrained: Pretrained) -> dict[str, Any]:
             f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}"
         )
     exported = {k: v for k, v in pretrained.source.hf_config.items() if k not in _NOT_EXPORTED}
+    exported = without_contradictions(exported)
     exported |= _older_rope_keys(exported)
     exported["architectures"] = [ARCHITECTURES[config.family]]
     exported["vocab_size"] = config.vocab_size

@@ -14,7 +14,8 @@ from adakd_jax.models.config import DecoderConfig
 class ModelSource:
     """Where a model comes from, and what travels with it besides its weights.
 
-    `hf_config` is its `config.json`; `licence` the identifier in its model card, if it says.
+    `hf_config` is its `config.json`; `licence` the identifier in its model card, if it says,
+    several joined by ", ".
     """
 
     name: str
