@@ -157,9 +157,11 @@ def _measure(
 ) -> "Iterator[tuple[HeldOutSet, Measured]]":
     """Each set with what the model got on it, as soon as it has."""
     from adakd_jax.eval.measured import measure
-    from adakd_jax.eval.model import open_model
+    from adakd_jax.eval.model import length_remarks, open_model
     from adakd_jax.eval.sampled import claim_folder
+    from adakd_jax.eval.suite import check_tokens
     from adakd_jax.hf.tokenizer import check_same_tokens
+    from adakd_jax.hf.vocabulary import embedding_of
 
     model = open_model(name, step=config.step if name == config.model else None)
     if model.tokenizer is None:
@@ -167,8 +169,13 @@ def _measure(
     if teacher is not None:
         check_same_tokens(model, teacher)
     prompts = _prompts(config)
+    new = 0 if config.generate_examples == 0 else config.sampling().max_new_tokens
+    for remark in length_remarks(prompts, new, model, teacher):
+        print(f"{PROG}: {remark}", file=sys.stderr)
+    embeddings = [embedding_of(each) for each in (model, teacher) if each is not None]
     for each in sets:
         held_out = _held_out(config, name, each, model.tokenizer, prompts)
+        check_tokens(held_out, embeddings)
         folder = None
         if config.output is not None and held_out.questions:
             folder = Path(config.output).expanduser() / "answers" / _label(name) / each.name

@@ -21,6 +21,7 @@ from adakd_jax.data.tokenize import Encoder, Example
 # Changes whenever the same rows would give other tokens.
 _FORMAT = 2
 _BATCH = 512
+_SCANNED = 2**24  # tokens that are looked at together
 _TOKENS, _TARGETS, _INDEX, _REPORT = "tokens.int32", "targets.bool", "index.npz", "report.json"
 
 
@@ -93,6 +94,12 @@ class Examples:
         end = int(self._ends[index])
         place = slice(end - int(self.lengths[index]), end)
         return Example(self._tokens[place], self._targets[place])
+
+    def ids_from(self, size: int) -> set[int]:
+        """The ids in the examples that are `size` or above; reads all tokens once."""
+        starts = range(0, len(self._tokens), _SCANNED)
+        blocks = (self._tokens[start : start + _SCANNED] for start in starts)
+        return {number for block in blocks for number in np.unique(block[block >= size]).tolist()}
 
     def __iter__(self) -> Iterator[Example]:
         """All examples in order."""

@@ -15,6 +15,7 @@ from adakd_jax.data.templates import TemplateName
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.models.positions import Reads, check_positions, position_remark
 
 
 def open_model(
@@ -97,3 +98,33 @@ def prompt_settings(
         max_length=max_length or default("max_length"),
         max_prompt_length=max_prompt_length or default("max_prompt_length"),
     )
+
+
+def length_remarks(
+    settings: PromptSettings, new_tokens: int, model: Pretrained, teacher: Pretrained | None = None
+) -> list[str]:
+    """Whether models can read and answer as long texts as settings allow.
+
+    Args:
+      settings: how rows become tokens.
+      new_tokens: of an answer, at most; 0: nothing is answered.
+      model: what is measured.
+      teacher: what it is compared with, which answers nothing.
+
+    Returns:
+      A remark on each model that is to read more than it was made for.
+
+    Raises:
+      TooLongError: rows or answers are longer than learned positions.
+    """
+    rows = [Reads("max_length", settings.max_length)]
+    answers = Reads(
+        "max_prompt_length + generation.max_new_tokens", settings.max_prompt_length + new_tokens
+    )
+    answered = settings.template != "text" and new_tokens > 0
+    remarks = []
+    for each, reads in ((model, [*rows, answers] if answered else rows), (teacher, rows)):
+        if each is not None:
+            check_positions(each.config, reads, each.source.name)
+            remarks.append(position_remark(each.config, reads, each.source.name))
+    return [remark for remark in remarks if remark is not None]

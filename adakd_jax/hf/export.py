@@ -12,6 +12,7 @@ from adakd_jax.hf.folder import MARK, absolute, new_folder
 from adakd_jax.hf.lora import without_adapters
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.tokenizer import save_tokenizer
+from adakd_jax.hf.vocabulary import check_tokenizer_fits
 from adakd_jax.hf.write import save_weights
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import decoder_config
@@ -59,8 +60,8 @@ def save_pretrained(
 
     Raises:
       FileExistsError: something other than an earlier export is in its place.
-      ValueError: the tokenizer has tokens that the model has not, or the config.json that the
-        model came with describes another model.
+      UnknownTokensError: the tokenizer has tokens that the model has not.
+      ValueError: the config.json that the model came with describes another model.
     """
     pretrained = without_adapters(pretrained)
     hf_config = export_config(pretrained)
@@ -88,14 +89,11 @@ def export_config(pretrained: Pretrained) -> dict[str, Any]:
     """The config.json of a model, readable by `transformers` 4 and 5 and what builds on them.
 
     Raises:
-      ValueError: the tokenizer has tokens that the model has not, or the config.json that the
-        model came with describes another model.
+      UnknownTokensError: the tokenizer has tokens that the model has not.
+      ValueError: the config.json that the model came with describes another model.
     """
-    config, tokenizer = pretrained.config, pretrained.tokenizer
-    if tokenizer is not None and len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}"
-        )
+    config = pretrained.config
+    check_tokenizer_fits(pretrained, "the model")
     exported = {k: v for k, v in pretrained.source.hf_config.items() if k not in _NOT_EXPORTED}
     exported = without_contradictions(exported)
     exported |= _older_rope_keys(exported)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from jaxtyping import Array
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config.models import Student, StudentCheckpoint, StudentLayers, StudentRandom
+from adakd_jax.hf.config_file import read_config
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import CONFIG_FILES, locate
 from adakd_jax.hf.lora import merge_peft, with_adapters
@@ -198,11 +198,7 @@ def _from_random(
 def _read_config(config: str | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(config, str):
         return dict(config)
-    path = locate(config, files=CONFIG_FILES)
-    file = path / "config.json" if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(f"student.config: {path} has no config.json")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_config(locate(config, files=CONFIG_FILES))
 
 
 def _assemble(

@@ -17,6 +17,7 @@ from adakd_jax.teacher_cache.tables import tables
 from adakd_jax.teacher_cache.verify import what_is_lost
 from adakd_jax.teacher_cache.weights import LoadedTeacher
 from adakd_jax.teacher_cache.writing import write_cache
+from adakd_jax.training.checks import check_examples, check_models
 from adakd_jax.training.data import read_data
 from adakd_jax.training.models import describe, load_student, load_teacher
 
@@ -31,6 +32,8 @@ def cache_teacher(config: CacheCommand, console: Console) -> None:
     """
     assert config.teacher is not None and config.teacher.cache is not None  # checks of the settings
     mesh = make_mesh(config.mesh)
+    for remark in check_models(config, mesh):
+        console.print(f"note     {remark}", soft_wrap=True)
     teacher = None
     if config.endpoint is None or config.student.kind != "checkpoint":
         console.print(f"loading  {config.teacher.path}", soft_wrap=True)
@@ -38,6 +41,7 @@ def cache_teacher(config: CacheCommand, console: Console) -> None:
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
     student = load_student(config, teacher, mesh)
     examples, _ = read_data(config.data, student, config.seed, console)
+    check_examples(config, examples, student, teacher)
     if config.endpoint is not None:
         teacher = None  # it was there for what the student takes of it
     manifest = describe_cache(config, examples, student, teacher)

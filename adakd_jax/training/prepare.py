@@ -15,13 +15,10 @@ from adakd_jax.config import RunConfig, SeqKd, StudentCheckpoint
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.distill import mapped_layers
-from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import combine, split_adapters
 from adakd_jax.sharding import (
-    check_model,
     entered,
     make_mesh,
     row_shards,
@@ -31,8 +28,8 @@ from adakd_jax.sharding import (
 )
 from adakd_jax.teacher_cache.manifest import data_settings
 from adakd_jax.teacher_cache.reading import Taught, TeacherCache
-from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.cached import open_cache, told_of
+from adakd_jax.training.checks import check_examples, check_models
 from adakd_jax.training.data import read_data
 from adakd_jax.training.finite import check_finite
 from adakd_jax.training.learned import build_learner, initial_learned
@@ -147,12 +144,14 @@ def prepare(config: RunConfig, console: Console) -> Run:
     student takes those, and then let go.
 
     Raises:
-        ModelNotFoundError, WeightsError, NonFiniteWeightsError, MalformedRowsError,
-        EmptyDataError, ValueError: what is wrong, and what would be valid.
+        ModelNotFoundError, ModelFileError, WeightsError, NonFiniteWeightsError, TooLongError,
+        UnknownTokensError, MalformedRowsError, EmptyDataError, ValueError: what is wrong, and what
+        would be valid.
     """
     cache = open_cache(config)
     mesh = make_mesh(config.mesh)
-    _check_models(config, mesh)
+    for remark in check_models(config, mesh):
+        console.print(f"note     {remark}", soft_wrap=True)
     if mesh is not None:
         console.print("mesh     " + ", ".join(f"{axis} {n}" for axis, n in mesh.shape.items()))
     teacher = None
@@ -173,6 +172,7 @@ def prepare(config: RunConfig, console: Console) -> Run:
         console.print(note, soft_wrap=True)
     rewrite = functools.partial(_rewritten, config, teacher, mesh, console)
     examples, held_out = read_data(config.data, student, config.seed, console, rewrite)
+    check_examples(config, examples, student, teacher, cache)
     batches = TrainingBatches(
         examples,
         config.data,
@@ -184,23 +184,6 @@ def prepare(config: RunConfig, console: Console) -> Run:
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
     return Run(config, teacher, student, batches, held_out, mesh, cache)
-
-
-def _check_models(config: RunConfig, mesh: Mesh | None) -> None:
-    """Refuses models that the mesh does not divide, and targets of adapters that the student has
-    not, before weights are read.
-    """
-    lora = config.student.lora
-    if mesh is None and lora is None:
-        return
-    teacher, student = model_configs(config)
-    if lora is not None:
-        lora_of(lora, decoder_config(student))
-    if mesh is not None:
-        for who, description in (("teacher", teacher), ("student", student)):
-            if description is not None:
-                rules = rules_of(config.mesh, who)
-                check_model(decoder_config(description), mesh, rules, who)
 
 
 def _rewritten(

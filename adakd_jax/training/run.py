@@ -18,6 +18,7 @@ from adakd_jax.eval.answers import end_tokens
 from adakd_jax.eval.suite import HeldOut
 from adakd_jax.eval.table import metrics_table
 from adakd_jax.hf.folder import refuse_to_overwrite
+from adakd_jax.hf.vocabulary import usable_vocabulary
 from adakd_jax.policies import DatasetResponses, StudentResponses
 from adakd_jax.processes import any_of, is_first, wait_for_all
 from adakd_jax.sharding import entered, place_batch
@@ -191,6 +192,7 @@ def responses_of(run: Run) -> DatasetResponses:
         pad_id=pad if isinstance(pad, int) else 0,
         seed=run.config.seed,
         base=run.base,
+        vocabulary=usable_vocabulary(*filter(None, (run.student, run.teacher))),
     )
 
 
