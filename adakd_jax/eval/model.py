@@ -53,9 +53,21 @@ def open_model(
 
 
 def run_config(name: str) -> RunConfig | None:
-    """The settings of a run, or None if `name` is not a run folder."""
+    """The settings of a run, or None if `name` is not a run folder.
+
+    Raises:
+      ValueError: the file of its settings cannot be read.
+    """
     file = epath.Path(name).expanduser() / CONFIG_FILE
-    return RunConfig.model_validate(read_yaml(str(file)).values) if file.is_file() else None
+    if not file.is_file():
+        return None
+    read = read_yaml(str(file))
+    if read.problems:
+        raise ValueError(f"{file} cannot be read: {read.problems[0].message}")
+    try:
+        return RunConfig.model_validate(read.values)
+    except ValueError as error:
+        raise ValueError(f"{file} holds other settings than this version's: {error}") from error
 
 
 def weights_digest(params: Any) -> str:

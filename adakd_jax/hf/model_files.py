@@ -46,8 +46,12 @@ def _other_content(file: epath.Path) -> str | None:
     return None
 
 
-def read_json(path: epath.PathLike) -> dict[str, Any]:
-    """The object that a JSON file of a model holds; the file may be remote.
+def read_json(path: epath.PathLike, remedy: str | None = None) -> dict[str, Any]:
+    """The object that a JSON file of a model or a run holds; the file may be remote.
+
+    Args:
+        path: the file.
+        remedy: what to do about a broken one; None: to get it again.
 
     Raises:
         ModelFileError: it is not JSON, or no object.
@@ -57,10 +61,10 @@ def read_json(path: epath.PathLike) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise unusable(file, f"is not readable JSON: {error}") from error
+        raise unusable(file, f"is not readable JSON: {error}", remedy) from error
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise unusable(file, f"holds a {kind}, not an object {{…}}")
+        raise unusable(file, f"holds a {kind}, not an object {{…}}", remedy)
     return content
 
 

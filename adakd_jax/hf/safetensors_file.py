@@ -99,7 +99,26 @@ def _opened(path: Path) -> Any:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError, ValueError) as error:
         why = str(error).removeprefix("Error while deserializing header: ")
+        lengths = _lengths(path)
+        if lengths is not None and lengths[0] < lengths[1]:
+            why = f"it has {lengths[0]:,} bytes, and its header announces {lengths[1]:,}"
         raise unusable(path, f"is not a whole safetensors file: {why}") from error
+
+
+def _lengths(path: Path) -> tuple[int, int] | None:
+    """Bytes of a file, and how many there should be; None where its header does not say."""
+    try:
+        with path.open("rb") as opened:
+            size = int.from_bytes(opened.read(_LENGTH_BYTES), "little")
+            length = path.stat().st_size
+            if size > length:
+                return length, _LENGTH_BYTES + size
+            header = json.loads(opened.read(size))
+            header.pop("__metadata__", None)
+        ends = [tensor["data_offsets"][1] for tensor in header.values()]
+        return length, _LENGTH_BYTES + size + max(ends, default=0)
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError):
+        return None
 
 
 def read_metadata(file: epath.Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from adakd_jax.eval.answers import answer_prompts
 from adakd_jax.eval.suite import HeldOut, check_tokens, evaluate, hold_ready
 from adakd_jax.eval.table import answers_table
+from adakd_jax.hf.model_files import read_json
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.vocabulary import embedding_of
 from adakd_jax.processes import first_says, is_first
@@ -102,7 +103,7 @@ def _stored(run: Run, name: str, measure: Callable[[], dict[str, Any]]) -> dict[
     folder = epath.Path(run.config.run_dir).expanduser() / EVALUATION
     file = folder / f"{name}.json"
     if first_says(file.exists()):
-        return json.loads(file.read_text())
+        return read_json(file, "remove it, and the same command measures again")
     result = measure()
     if not is_first():
         return result
