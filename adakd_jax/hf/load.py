@@ -15,7 +15,7 @@ from adakd_jax.hf.config_file import check_not_quantised, read_config
 from adakd_jax.hf.keymap import is_harmless
 from adakd_jax.hf.licence import licence_of
 from adakd_jax.hf.locate import MODEL_FILES, locate
-from adakd_jax.hf.model_files import read_json_if_there
+from adakd_jax.hf.model_files import ModelFileError, read_json_if_there
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.safetensors_file import open_safetensors
 from adakd_jax.hf.tokenizer import load_tokenizer
@@ -91,6 +91,10 @@ def _load_folder(
     remat: Remat,
     **weights: Any,
 ) -> Pretrained:
+    if not folder.is_dir():
+        raise ModelFileError(
+            f"{folder} is a file and no .gguf file; valid: the folder of a model, or a .gguf file"
+        )
     hf_config = read_config(folder)
     check_not_quantised(hf_config, name)
     computed_in = jnp.dtype(dtype if compute_dtype is None else compute_dtype).name

@@ -19,6 +19,7 @@ from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import CONFIG_FILES, locate
 from adakd_jax.hf.lora import merge_peft, with_adapters
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.hf.vocabulary import tokenizer_size
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
@@ -185,10 +186,11 @@ def _from_random(
     if teacher is not None:
         origin = dataclasses.replace(teacher.source, name=origin.name, hf_config=hf_config)
         tokenizer = teacher.tokenizer
-    if tokenizer is not None and len(tokenizer) > config.vocab_size:
+    needed = 0 if tokenizer is None else tokenizer_size(tokenizer)
+    if needed > config.vocab_size:
         raise ValueError(
             f"student.config has vocab_size {config.vocab_size}, but the teacher's tokenizer has "
-            f"{len(tokenizer)} tokens; make it at least that"
+            f"{needed} tokens; make it at least that"
         )
     split = shardings(abstract_decoder(config)[1])
     params = random_params(config, key, dtype, shardings=split)

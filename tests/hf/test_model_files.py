@@ -265,3 +265,9 @@ def test_json_of_any_depth_ends_in_the_same_error(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(ModelFileError, match=r"deep\.json is not readable JSON"):
         read_json(tmp_path / "deep.json")
+
+
+def test_a_weight_file_is_no_model(tmp_path):
+    saved(tmp_path, ONE_LAYER)
+    with pytest.raises(ModelFileError, match=r"is a file and no \.gguf file; valid: the folder"):
+        load_pretrained(tmp_path / "model.safetensors")
