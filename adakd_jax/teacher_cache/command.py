@@ -7,6 +7,7 @@ from adakd_jax.config.teacher_cache import CacheCommand
 from adakd_jax.data.examples import Examples, tokenizer_digest
 from adakd_jax.data.shuffle import permutation
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.models.positions import Reads, check_positions
 from adakd_jax.sharding import entered, make_mesh, rules_of
 from adakd_jax.teacher_cache.agreement import Teach, agreement, answers, check_same_teacher
 from adakd_jax.teacher_cache.manifest import Manifest, data_settings, local_cache
@@ -39,6 +40,8 @@ def cache_teacher(config: CacheCommand, console: Console) -> None:
         console.print(f"loading  {config.teacher.path}", soft_wrap=True)
         teacher = load_teacher(config.teacher, mesh, rules_of(config.mesh, "teacher"))
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
+        rows = Reads("data.max_length", config.data.max_length)
+        check_positions(teacher.config, [rows], "the teacher")
     student = load_student(config, teacher, mesh)
     examples, _ = read_data(config.data, student, config.seed, console)
     check_examples(config, examples, student, teacher)

@@ -95,6 +95,14 @@ def test_lengths_beyond_learned_positions(settings, learned_positions, changes, 
         cache_teacher(CacheCommand.model_validate(values), quiet())
 
 
+def test_a_teacher_that_is_loaded_to_be_cached_alone(settings, teacher, tmp_path):
+    path = save_pretrained(make_pretrained(GPT2 | {"n_positions": 60}, tokenizer()), tmp_path / "t")
+    values = settings().model_dump() | {"student": {"kind": "checkpoint", "path": str(teacher)}}
+    values["teacher"] = {"path": str(path), "cache": str(tmp_path / "cache")}
+    with pytest.raises(TooLongError, match=r"the teacher .* 60 tokens, but data\.max_length is 64"):
+        cache_teacher(CacheCommand.model_validate(values), quiet())
+
+
 def test_lengths_that_fit_are_not_refused(settings, learned_positions):
     config = settings(teacher=learned_positions)
     whole = decoder_config(GPT2 | {"n_positions": 64})
