@@ -1,6 +1,5 @@
 """Exports a student from a run's checkpoint: `python -m adakd_jax.export RUN OUT_DIR`."""
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -69,10 +68,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _results(config: ExportCommand) -> dict[str, dict[str, Any]]:
     """What the run measured; of the trained student only if it is the one exported."""
+    from adakd_jax.hf.model_files import read_json
+
     names = ("before", "after") if config.step in (None, "latest") else ("before",)
     folder = user_path(config.run) / "evaluation"
     files = {name: folder / f"{name}.json" for name in names}
-    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    return {name: read_json(file) for name, file in files.items() if file.exists()}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from adakd_jax.data.tokenize import Encoder, Example
 _FORMAT = 5
 _REASONS_KEPT = 100
 _BATCH = 512
+_SCANNED = 2**24  # tokens that are looked at together
 _TOKENS, _TARGETS, _INDEX, _REPORT = "tokens.int32", "targets.bool", "index.npz", "report.json"
 
 
@@ -103,6 +104,12 @@ class Examples:
         end = int(self._ends[index])
         place = slice(end - int(self.lengths[index]), end)
         return Example(self._tokens[place], self._targets[place])
+
+    def ids_from(self, size: int) -> set[int]:
+        """The ids in the examples that are `size` or above; reads all tokens once."""
+        starts = range(0, len(self._tokens), _SCANNED)
+        blocks = (self._tokens[start : start + _SCANNED] for start in starts)
+        return {number for block in blocks for number in np.unique(block[block >= size]).tolist()}
 
     def __iter__(self) -> Iterator[Example]:
         """All examples in order."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from adakd_jax.config import GenerationConfig
 from adakd_jax.console import Console
-from adakd_jax.eval.answers import Answer, answer_prompts
+from adakd_jax.eval.answers import Answer, answer_prompts, check_answerable
 from adakd_jax.eval.generate import GenerationProgress
 from adakd_jax.eval.progress import shown_generation
 from adakd_jax.hf.pretrained import Pretrained
@@ -32,7 +32,11 @@ def answer_blocks(
       seed: of sampling.
       what: names the work where progress is shown.
       console: where to show it; by default stderr.
+
+    Raises:
+      ValueError: of any prompt, before the first is answered; see `check_answerable`.
     """
+    check_answerable(model, prompts, settings)
     size = settings.batch_size * _BATCHES_A_BLOCK
     tokens = 0
     with shown_generation(what, console) as show:

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config import GenerationConfig
 from adakd_jax.data.chat_ends import turn_ends
 from adakd_jax.data.chat_render import ChatRenderer
 from adakd_jax.eval.generate import GenerationProgress, generate
+from adakd_jax.eval.prompts import check_prompts
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.hf.vocabulary import check_known, embedding_of
 
 
 class Answer(NamedTuple):
@@ -45,11 +48,11 @@ def answer_prompts(
       One answer per prompt, in order.
 
     Raises:
-      ValueError: the model has no tokenizer; or see `generate`.
+      ValueError: see `check_answerable`.
     """
+    check_answerable(model, prompts, settings)
     tokenizer = model.tokenizer
-    if tokenizer is None:
-        raise ValueError(f"{model.source.name} has no tokenizer, which answers in words need")
+    assert tokenizer is not None  # it has just been refused
     ends = end_tokens(model)
     pad = tokenizer.pad_token_id
     generated = generate(
@@ -70,6 +73,26 @@ def answer_prompts(
         Answer(text, len(tokens), "eos" if tokens[-1] in ends else "length")
         for text, tokens in zip(texts, generated, strict=True)
     ]
+
+
+def check_answerable(
+    model: Pretrained, prompts: Sequence[Sequence[int] | np.ndarray], settings: GenerationConfig
+) -> None:
+    """Refuse, before any answer, all prompts together that a model cannot answer in words.
+
+    Raises:
+      ValueError: it has no tokenizer, or an embedding for none of its end tokens; or see
+        `check_prompts`.
+    """
+    name = model.source.name
+    if model.tokenizer is None:
+        raise ValueError(f"{name} has no tokenizer, which answers in words need")
+    ends = end_tokens(model)
+    if ends and min(ends) >= model.config.vocab_size:
+        check_known("its answers end with", set(ends), [embedding_of(model)], model.tokenizer)
+    check_prompts(
+        model.config, prompts, settings.max_new_tokens, name=name, tokenizer=model.tokenizer
+    )
 
 
 def end_tokens(model: Pretrained) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 
 import jax
@@ -16,10 +17,14 @@ def user_errors(prog: str) -> Iterator[None]:
     """Ends the program with exit code 2 and the message of an error about files or values.
 
     For the part of a command that opens what the user named; an error after that is a defect and
-    keeps its traceback.
+    keeps its traceback. Warnings are shown as messages too, without a place in the code.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(
+                f"{prog}: {message}", file=sys.stderr
+            )
+            yield
     except (OSError, ValueError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Int, Key
 
 from adakd_jax.axes import replicated
 from adakd_jax.config import GenerationConfig
+from adakd_jax.eval.prompts import check_prompts
 from adakd_jax.eval.sampling import next_tokens, penalised
 from adakd_jax.models.cache import KVCache, cut_into_layers, init_cache
-from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.decoder import Decoder, logits
 from adakd_jax.models.layer_views import layer_views
 
@@ -39,6 +39,7 @@ def generate(
     pad_id: int,
     seed: int = 0,
     sample_ids: Sequence[int] | None = None,
+    vocabulary: int | None = None,
     progress: Callable[[GenerationProgress], object] | None = None,
 ) -> list[list[int]]:
     """Continues every prompt until an end token or `settings.max_new_tokens`.
@@ -56,16 +57,20 @@ def generate(
       pad_id: a token of the model to fill rows with; it is masked.
       seed: of sampling.
       sample_ids: what makes the samples of a seed differ; by default the index of the prompt.
+      vocabulary: how many tokens, the first ones, may be written; None: all.
       progress: called every few tokens.
 
     Returns:
       The new tokens of each prompt in input order, the end token included.
 
     Raises:
-      ValueError: an empty prompt, or one that with its answer exceeds learned position embeddings.
+      TooLongError: a prompt with its answer is longer than there are learned positions.
+      UnknownTokensError: a prompt holds tokens that the model has not.
+      ValueError: an empty prompt.
     """
     config = nnx.merge(graphdef, params).config
-    _check_lengths(config, prompts, settings.max_new_tokens)
+    check_prompts(config, prompts, settings.max_new_tokens)
+    size = min(config.vocab_size, vocabulary or config.vocab_size)
     ids = range(len(prompts)) if sample_ids is None else sample_ids
     ends = np.asarray(eos_ids, np.int32).reshape(-1)
     weights = _Weights(params, layer_views(params["layers"]))
@@ -75,7 +80,8 @@ def generate(
         padded = _pad_left([prompts[row] for row in rows], settings.batch_size, pad_id)
         keys = _sample_keys(seed, [ids[row] for row in rows], settings.batch_size)
         done, tokens = report.answered, report.tokens
-        for state in _decode_batch(graphdef, weights, _Batch(*padded, keys, ends), settings):
+        batch = _Batch(*padded, keys, ends)
+        for state in _decode_batch(graphdef, weights, batch, settings, size):
             lengths, ended = jax.device_get((state.answer_lengths, state.ended))
             lengths, ended = lengths[: len(rows)], ended[: len(rows)]
             report = GenerationProgress(
@@ -119,10 +125,14 @@ class _State(NamedTuple):
 
 
 def _decode_batch(
-    graphdef: nnx.GraphDef, weights: _Weights, batch: _Batch, settings: GenerationConfig
+    graphdef: nnx.GraphDef,
+    weights: _Weights,
+    batch: _Batch,
+    settings: GenerationConfig,
+    size: int,
 ) -> Iterator[_State]:
     """Yields the state every few tokens; each is valid until the next is asked for."""
-    state = _prefill(graphdef, settings, weights.params, batch)
+    state = _prefill(graphdef, settings, size, weights.params, batch)
     if weights.views is not None:
         state = state._replace(cache=cut_into_layers(state.cache))
     until = 1
@@ -134,12 +144,12 @@ def _decode_batch(
         if finished:
             return
         until = min(until + _SEGMENT, settings.max_new_tokens)
-        state = _continue(graphdef, settings, weights, batch, state, np.int32(until))
+        state = _continue(graphdef, settings, size, weights, batch, state, np.int32(until))
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "settings"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "settings", "size"))
 def _prefill(
-    graphdef: nnx.GraphDef, settings: GenerationConfig, params: Any, batch: _Batch
+    graphdef: nnx.GraphDef, settings: GenerationConfig, size: int, params: Any, batch: _Batch
 ) -> _State:
     """Reads the prompts and picks the first token of every answer."""
     model = nnx.merge(graphdef, params)
@@ -156,21 +166,24 @@ def _prefill(
         answer_lengths=jnp.zeros(rows, jnp.int32),
         ended=batch.lengths == 0,
         step=jnp.zeros((), jnp.int32),
-        held=None if settings.repetition_penalty == 1.0 else _held(model, batch, positions >= 0),
+        held=None if settings.repetition_penalty == 1.0 else _held(size, batch, positions >= 0),
     )
-    return _append(model, settings, batch, state, hidden[:, -1])
+    return _append(model, settings, size, batch, state, hidden[:, -1])
 
 
-def _held(model: Decoder, batch: _Batch, valid: Array) -> Bool[Array, "B V"]:
+def _held(size: int, batch: _Batch, valid: Array) -> Bool[Array, "B V"]:
     rows = jnp.arange(valid.shape[0])[:, None]
-    none = jnp.zeros((valid.shape[0], model.config.vocab_size), bool)
-    return none.at[rows, batch.tokens].max(valid)
+    none = jnp.zeros((valid.shape[0], size), bool)
+    return none.at[rows, batch.tokens].max(valid, mode="drop")
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "settings"), donate_argnames=("state",))
+@functools.partial(
+    jax.jit, static_argnames=("graphdef", "settings", "size"), donate_argnames=("state",)
+)
 def _continue(
     graphdef: nnx.GraphDef,
     settings: GenerationConfig,
+    size: int,
     weights: _Weights,
     batch: _Batch,
     state: _State,
@@ -185,7 +198,8 @@ def _continue(
         hidden, cache = model.decode(
             tokens, positions, ~state.ended[:, None], state.cache, weights.views
         )
-        return _append(model, settings, batch, state._replace(cache=cache), hidden[:, -1])
+        state = state._replace(cache=cache)
+        return _append(model, settings, size, batch, state, hidden[:, -1])
 
     def unfinished(state: _State) -> Bool[Array, ""]:
         return (state.step < until) & ~jnp.all(state.ended)
@@ -194,11 +208,16 @@ def _continue(
 
 
 def _append(
-    model: Decoder, settings: GenerationConfig, batch: _Batch, state: _State, hidden: Array
+    model: Decoder,
+    settings: GenerationConfig,
+    size: int,
+    batch: _Batch,
+    state: _State,
+    hidden: Array,
 ) -> _State:
     """Picks each row's next token from its last hidden state."""
     keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, state.step)
-    scores, held = logits(hidden, model.head()), state.held
+    scores, held = logits(hidden, model.head()._replace(size=size)), state.held
     if held is not None:
         scores = penalised(scores, held, settings.repetition_penalty)
     tokens = next_tokens(
@@ -217,19 +236,6 @@ def _append(
         step=state.step + 1,
         held=None if held is None else held.at[jnp.arange(len(tokens)), tokens].set(True),
     )
-
-
-def _check_lengths(
-    config: DecoderConfig, prompts: Sequence[Sequence[int]], new_tokens: int
-) -> None:
-    for index, prompt in enumerate(prompts):
-        if len(prompt) == 0:
-            raise ValueError(f"prompt {index} is empty; a prompt needs at least one token")
-        if not config.ropes and len(prompt) + new_tokens > config.max_positions:
-            raise ValueError(
-                f"prompt {index} has {len(prompt)} tokens; with max_new_tokens={new_tokens} "
-                f"that exceeds the model's {config.max_positions} positions"
-            )
 
 
 def _by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:

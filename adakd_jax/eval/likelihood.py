@@ -131,11 +131,15 @@ def document_sums(
       The sums of every document that has a response token.
 
     Raises:
-      ValueError: no batch has a response token.
+      ValueError: no batch has a response token, or one holds a token that a model has not.
     """
     tokens, sums = [np.zeros(0, np.int64)], [np.zeros((0, 5))]
     by_confidence = np.zeros((BINS, 3))
+    size = nnx.merge(student_graphdef, student_params).config.vocab_size
+    if teacher_graphdef is not None:
+        size = min(size, nnx.merge(teacher_graphdef, teacher_params).config.vocab_size)
     for batch in batches:
+        _check_ids(batch, size)
         found, bins = _batch_sums(
             student_graphdef, teacher_graphdef, chunk_size, student_params, teacher_params, batch
         )
@@ -197,6 +201,16 @@ def _batch_sums(
     sums = jnp.zeros((rows, length + 1, 5), jnp.float32), jnp.zeros((BINS, 3), jnp.float32)
     chunks = (count + chunk_size - 1) // chunk_size
     return jax.tree.map(replicated, jax.lax.fori_loop(0, chunks, add_chunk, sums))
+
+
+def _check_ids(batch: TokenBatch, size: int) -> None:
+    """An embedding gives its last row for an id beyond it, and a likelihood is NaN."""
+    largest = max(int(np.max(batch.tokens)), int(np.max(batch.labels)))
+    if largest >= size:
+        raise ValueError(
+            f"a batch holds token {largest}, but a model has {size} only; valid: ids up to "
+            f"{size - 1}, or models whose embeddings are resized"
+        )
 
 
 def _response_tokens(batch: TokenBatch) -> Int[np.ndarray, "B segments"]:

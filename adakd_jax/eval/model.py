@@ -15,6 +15,7 @@ from adakd_jax.data.templates import TemplateName
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.models.positions import Reads, check_positions, position_remark
 from adakd_jax.user_path import user_path
 
 
@@ -53,9 +54,21 @@ def open_model(
 
 
 def run_config(name: str) -> RunConfig | None:
-    """The settings of a run, or None if `name` is not a run folder."""
+    """The settings of a run, or None if `name` is not a run folder.
+
+    Raises:
+      ValueError: the file of its settings cannot be read.
+    """
     file = user_path(name) / CONFIG_FILE
-    return RunConfig.model_validate(read_yaml(str(file)).values) if file.is_file() else None
+    if not file.is_file():
+        return None
+    read = read_yaml(str(file))
+    if read.problems:
+        raise ValueError(f"{file} cannot be read: {read.problems[0].message}")
+    try:
+        return RunConfig.model_validate(read.values)
+    except ValueError as error:
+        raise ValueError(f"{file} holds other settings than this version's: {error}") from error
 
 
 def weights_digest(params: Any) -> str:
@@ -102,3 +115,33 @@ def prompt_settings(
         # The template that a run chose is that of its student's tokenizer.
         chat=chat or default("chat").model_copy(update={"template": None}),
     )
+
+
+def length_remarks(
+    settings: PromptSettings, new_tokens: int, model: Pretrained, teacher: Pretrained | None = None
+) -> list[str]:
+    """Whether models can read and answer as long texts as settings allow.
+
+    Args:
+      settings: how rows become tokens.
+      new_tokens: of an answer, at most; 0: nothing is answered.
+      model: what is measured.
+      teacher: what it is compared with, which answers nothing.
+
+    Returns:
+      A remark on each model that is to read more than it was made for.
+
+    Raises:
+      TooLongError: rows or answers are longer than learned positions.
+    """
+    rows = [Reads("max_length", settings.max_length)]
+    answers = Reads(
+        "max_prompt_length + generation.max_new_tokens", settings.max_prompt_length + new_tokens
+    )
+    answered = settings.template != "text" and new_tokens > 0
+    remarks = []
+    for each, reads in ((model, [*rows, answers] if answered else rows), (teacher, rows)):
+        if each is not None:
+            check_positions(each.config, reads, each.source.name)
+            remarks.append(position_remark(each.config, reads, each.source.name))
+    return [remark for remark in remarks if remark is not None]

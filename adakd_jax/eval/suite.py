@@ -24,6 +24,7 @@ from adakd_jax.eval.likelihood import DocumentSums, Likelihood, document_sums
 from adakd_jax.eval.progress import shown_generation
 from adakd_jax.eval.rouge import ANY_SCRIPT, RougeL, rouge_l
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.hf.vocabulary import Embedding, check_known, ids_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +45,15 @@ class Question:
 class HeldOut:
     """Held-out rows made ready once: packed batches to measure on, and questions to answer.
 
-    `left_out` counts the rows that cannot be asked, by reason; `examples` are what is packed.
+    `left_out` counts the rows that cannot be asked, by reason; `examples` are what is packed, and
+    `tokenizer` says what their ids stand for.
     """
 
     batches: Sequence[TokenBatch]
     questions: tuple[Question, ...]
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     examples: Examples | None = None
+    tokenizer: PreTrainedTokenizerFast | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +159,24 @@ def hold_ready(
         encoder = Encoder(template, tokenizer, max_prompt_length, max_length, chat)
         questions, left_out = _questions(rows[:generate_examples], encoder)
     batches = evaluation_batches(examples, max_length, batch_rows)
-    return HeldOut(batches, questions, left_out, examples)
+    return HeldOut(batches, questions, left_out, examples, tokenizer)
+
+
+def check_tokens(held_out: HeldOut, models: Sequence[Embedding]) -> None:
+    """Refuse held-out rows with tokens that a model has no embedding for.
+
+    Args:
+      held_out: from `hold_ready`.
+      models: that are to read them.
+
+    Raises:
+      UnknownTokensError: names the model, the tokens and what would be valid.
+    """
+    size = min(model.size for model in models)
+    found = ids_from((question.tokens for question in held_out.questions), size)
+    if held_out.examples is not None:
+        found |= held_out.examples.ids_from(size)
+    check_known("the held-out rows hold", found, models, held_out.tokenizer)
 
 
 def evaluate(

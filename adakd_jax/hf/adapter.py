@@ -5,7 +5,7 @@ from importlib.metadata import version
 from etils import epath
 
 from adakd_jax.hf.folder import MARK, absolute, new_folder
-from adakd_jax.hf.peft import adapter_config, adapter_tensors, write_adapter
+from adakd_jax.hf.peft_export import adapter_config, adapter_tensors, write_adapter
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.tokenizer import save_tokenizer
 from adakd_jax.processes import is_first

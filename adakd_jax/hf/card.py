@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from huggingface_hub import ModelCardData
 
+from adakd_jax.hf.licence import licence_ids
+
 TAGS = ("knowledge-distillation", "adakd", "jax")
 
 
@@ -32,7 +34,7 @@ class CardFacts:
       name: the model's name, its title.
       teacher: hub id or path of the teacher, as the run was given it; None if there was none.
       teacher_licence: licence id of the teacher, or of the model that was fine-tuned, such as
-        `apache-2.0`; None if its files do not say.
+        `apache-2.0`, several joined by ", "; None if its files do not say.
       origin: where the student's weights started, one sentence.
       method: what was minimised and how, one paragraph.
       data: what it was trained on and how much of it, one paragraph.
@@ -126,9 +128,11 @@ def _front_matter(facts: CardFacts) -> str:
     # The hub accepts as base model only what is on the hub.
     base = facts.base or facts.teacher
     base_model = base if base and _is_hub_id(base) else None
+    licences = licence_ids(facts.teacher_licence or "unknown")
     return ModelCardData(
         base_model=base_model,
-        license=facts.teacher_licence or "unknown",
+        # Several are a list on the hub, which this class writes as well.
+        license=licences[0] if len(licences) == 1 else licences,  # pyright: ignore[reportArgumentType]
         library_name="transformers" if facts.base is None else "peft",
         pipeline_tag="text-generation",
         tags=list(TAGS),

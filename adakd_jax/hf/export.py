@@ -12,9 +12,11 @@ from adakd_jax.hf.folder import MARK, absolute, new_folder
 from adakd_jax.hf.lora import without_adapters
 from adakd_jax.hf.pretrained import SPECIAL_IDS, Pretrained
 from adakd_jax.hf.tokenizer import save_tokenizer
+from adakd_jax.hf.vocabulary import check_tokenizer_fits
 from adakd_jax.hf.write import save_weights
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.rope_keys import without_contradictions
 from adakd_jax.processes import is_first
 
 ARCHITECTURES = {
@@ -57,8 +59,8 @@ def save_pretrained(
 
     Raises:
       FileExistsError: something other than an earlier export is in its place.
-      ValueError: the tokenizer has tokens that the model has not, or the config.json that the
-        model came with describes another model.
+      UnknownTokensError: the tokenizer has tokens that the model has not.
+      ValueError: the config.json that the model came with describes another model.
     """
     pretrained = without_adapters(pretrained)
     hf_config = export_config(pretrained)
@@ -86,15 +88,13 @@ def export_config(pretrained: Pretrained) -> dict[str, Any]:
     """The config.json of a model, readable by `transformers` 4 and 5 and what builds on them.
 
     Raises:
-      ValueError: the tokenizer has tokens that the model has not, or the config.json that the
-        model came with describes another model.
+      UnknownTokensError: the tokenizer has tokens that the model has not.
+      ValueError: the config.json that the model came with describes another model.
     """
-    config, tokenizer = pretrained.config, pretrained.tokenizer
-    if tokenizer is not None and len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}"
-        )
+    config = pretrained.config
+    check_tokenizer_fits(pretrained, "the model")
     exported = {k: v for k, v in pretrained.source.hf_config.items() if k not in _NOT_EXPORTED}
+    exported = without_contradictions(exported)
     exported |= _older_rope_keys(exported)
     exported["architectures"] = [ARCHITECTURES[config.family]]
     exported["vocab_size"] = config.vocab_size

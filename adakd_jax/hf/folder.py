@@ -2,7 +2,6 @@
 
 import fnmatch
 import glob
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from etils import epath
 
+from adakd_jax.hf.model_files import read_json
 from adakd_jax.hf.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from adakd_jax.hf.safetensors_file import read_metadata
 from adakd_jax.processes import is_first, wait_for_all
@@ -128,7 +128,7 @@ def refuse_to_overwrite(path: epath.PathLike) -> None:
 def _is_export(folder: epath.Path) -> bool:
     config, adapter = folder / "config.json", folder / ADAPTER_WEIGHTS
     if config.is_file():
-        return MARK in json.loads(config.read_text(encoding="utf-8"))
+        return MARK in read_json(config)
     return adapter.is_file() and MARK in read_metadata(adapter)
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from gguf import GGUFReader, ReaderTensor
+from gguf import ReaderTensor
 from gguf.quants import dequantize
 from jax.typing import DTypeLike
 
 from adakd_jax.hf.gguf_config import gguf_hf_config
+from adakd_jax.hf.gguf_file import naming, open_parts
 from adakd_jax.hf.gguf_tokenizer import gguf_tokenizer
+from adakd_jax.hf.model_files import ModelFileError
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.weights import params_from_tensors
 from adakd_jax.models.config import Remat
@@ -61,7 +63,7 @@ def load_gguf(
     """Loads a model and its tokenizer from a GGUF file, dequantised one tensor at a time.
 
     Args:
-      path: the file.
+      path: the file; of a model that is split, any of its files, the others beside it.
       dtype: of the parameters.
       compute_dtype: of activations and matrix products; the parameters' if None.
       remat: what the backward pass computes again: "none", "dots" or "full".
@@ -69,8 +71,8 @@ def load_gguf(
       **placing: `place` and `quantization`, see `params_from_tensors`.
 
     Raises:
-      ValueError: not a GGUF file, or of an architecture, rotary scaling or tokenizer that is not
-        supported.
+      ModelFileError: not a whole GGUF file, a part of a model without the others, or of an
+        architecture, rotary scaling or tokenizer that is not supported.
       WeightsError: missing, extra and mis-shaped tensors, all together, under their Hugging Face
         names; a tensor without such a name is called as in the file.
     """
@@ -79,7 +81,8 @@ def load_gguf(
         config = dataclasses.replace(
             decoder_config(file.hf_config), compute_dtype=computed_in, remat=remat
         )
-        tokenizer = gguf_tokenizer(file.metadata)
+        with naming(Path(path)):
+            tokenizer = gguf_tokenizer(file.metadata)
         graphdef, params = abstract_decoder(config, dtype)
         if weights:
             # Every part of a tensor that is asked for comes out of one dequantisation.
@@ -133,7 +136,14 @@ class GgufFile:
     def read(self, name: str) -> np.ndarray:
         """One tensor, dequantised to float32 and in Hugging Face's layout."""
         tensor = self._tensors[name]
-        values = np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+        try:
+            dequantised = dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError as error:
+            raise ModelFileError(
+                f"{name} is of type {tensor.tensor_type.name}, which the gguf library cannot read; "
+                "valid: a file of another quantisation, such as Q8_0 or F16"
+            ) from error
+        values = np.array(dequantised, dtype=np.float32)
         values = values.reshape(self.shapes[name])
         family = self.hf_config["model_type"]
         if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
@@ -148,20 +158,21 @@ class GgufFile:
 
 @contextmanager
 def open_gguf(path: str | Path) -> Iterator[GgufFile]:
-    """Opens a GGUF file; its memory map is released at the end of the block.
+    """Opens a GGUF file, with all other files of a model that is split; the memory maps are
+    released at the end of the block.
 
     Raises:
-      ValueError: not a GGUF file, or of an architecture that is not supported.
+      ModelFileError: not a whole GGUF file, a part without the others, or of a model that is not
+        supported.
     """
-    try:
-        reader = GGUFReader(Path(path))
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{path} is not a readable GGUF file: {error}") from error
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
-    shapes = {name: tuple(int(n) for n in reversed(t.shape)) for name, t in tensors.items()}
-    factors = tensors.pop(_ROPE_FACTORS, None)
-    hf_config = gguf_hf_config(metadata, shapes, None if factors is None else factors.data)
+    metadata, readers = open_parts(Path(path))
+    tensors = {tensor.name: tensor for reader in readers for tensor in reader.tensors}
+    del readers  # they hold the maps as well
+    with naming(Path(path)):
+        shapes = {name: tuple(int(n) for n in reversed(t.shape)) for name, t in tensors.items()}
+        factors = tensors.pop(_ROPE_FACTORS, None)
+        hf_config = gguf_hf_config(metadata, shapes, None if factors is None else factors.data)
+        decoder_config(hf_config)
     hf_names = {name: _hf_name(name, hf_config["model_type"]) for name in tensors}
     opened = {hf_names[name]: tensor for name, tensor in tensors.items()}
     try:

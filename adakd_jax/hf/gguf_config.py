@@ -37,16 +37,15 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     },
 }
 
-_SIZES = {
+_REQUIRED = {
     "hidden_size": "embedding_length",
     "intermediate_size": "feed_forward_length",
     "num_hidden_layers": "block_count",
     "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv",
     "max_position_embeddings": "context_length",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
-    "rope_theta": "rope.freq_base",
 }
+_DEFAULT_THETA = 10_000.0
 
 _SPECIAL_IDS = {
     "bos_token_id": "tokenizer.ggml.bos_token_id",
@@ -75,21 +74,7 @@ def gguf_hf_config(
         raise ValueError(
             f"general.architecture is {architecture!r}; supported: {', '.join(_FAMILIES)}"
         )
-    keys = {name: f"{architecture}.{key}" for name, key in _SIZES.items()}
-    missing = [key for key in keys.values() if key not in metadata]
-    if missing:
-        raise ValueError(f"the metadata lack {', '.join(missing)}")
-    config = _FAMILIES[architecture] | {n: _number(metadata[key]) for n, key in keys.items()}
-    heads = config["num_attention_heads"]
-    config["head_dim"] = metadata.get(
-        f"{architecture}.attention.key_length", config["hidden_size"] // heads
-    )
-    rotated = metadata.get(f"{architecture}.rope.dimension_count", config["head_dim"])
-    if rotated != config["head_dim"]:
-        raise ValueError(
-            f"{architecture}.rope.dimension_count is {rotated}; only the whole head, "
-            f"{config['head_dim']}, can be rotated"
-        )
+    config = _FAMILIES[architecture] | _sizes(metadata, architecture)
     tokens = len(metadata["tokenizer.ggml.tokens"])
     config["vocab_size"] = shapes.get("token_embd.weight", (tokens,))[0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
@@ -101,6 +86,41 @@ def gguf_hf_config(
     return config if scaling is None else config | {"rope_scaling": scaling}
 
 
+def _sizes(metadata: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+    """Sizes and rotary base; what a file may leave out has llama.cpp's default."""
+    own = {
+        key.removeprefix(f"{architecture}."): value
+        for key, value in metadata.items()
+        if key.startswith(f"{architecture}.")
+    }
+    missing = [f"{architecture}.{key}" for key in _REQUIRED.values() if key not in own]
+    if missing:
+        raise ValueError(f"the metadata lack {', '.join(missing)}")
+    sizes = {name: _of_all_layers(own, key) for name, key in _REQUIRED.items()}
+    heads = sizes["num_attention_heads"]
+    own.setdefault("attention.head_count_kv", heads)
+    sizes["num_key_value_heads"] = _of_all_layers(own, "attention.head_count_kv")
+    sizes["rope_theta"] = _number(own.get("rope.freq_base", _DEFAULT_THETA))
+    head_dim = own.get("attention.key_length", sizes["hidden_size"] // heads)
+    sizes["head_dim"] = head_dim
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if own.get(key, head_dim) != head_dim:
+            raise ValueError(
+                f"{architecture}.{key} is {own[key]}; valid: that of a key, {head_dim}"
+            )
+    return sizes
+
+
+def _of_all_layers(own: Mapping[str, Any], key: str) -> Any:
+    """A number, which some converters write once a layer."""
+    value = own[key]
+    if not isinstance(value, list):
+        return _number(value)
+    if len(set(value)) != 1:
+        raise ValueError(f"{key} differs from layer to layer, which is not supported: {value}")
+    return _number(value[0])
+
+
 def _number(value: Any) -> Any:
     """GGUF keeps float32: 1e-5 would read 9.9999997e-06, so take the shortest decimal instead."""
     return float(str(np.float32(value))) if isinstance(value, float) else value
@@ -110,10 +130,21 @@ def _gemma3(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str,
     # Gemma 3 27B alone scales its queries by its width per head, not by its head dimension.
     largest = config["num_hidden_layers"] == 62
     per_head = config["hidden_size"] // config["num_attention_heads"]
-    return {
-        "sliding_window": metadata["gemma3.attention.sliding_window"],
-        "query_pre_attn_scalar": per_head if largest else config["head_dim"],
-    }
+    scale = {"query_pre_attn_scalar": per_head if largest else config["head_dim"]}
+    window = metadata.get("gemma3.attention.sliding_window")
+    if not window:
+        return scale | {"layer_types": ["full_attention"] * config["num_hidden_layers"]}
+    found = scale | {"sliding_window": window}
+    theta = metadata.get("gemma3.rope.freq_base_swa")
+    if theta is not None:
+        found["rope_local_base_freq"] = _number(theta)
+    pattern = metadata.get("gemma3.attention.sliding_window_pattern")
+    if isinstance(pattern, list):
+        kinds = ("full_attention", "sliding_attention")
+        found["layer_types"] = [kinds[bool(local)] for local in pattern]
+    elif pattern is not None:
+        found["sliding_window_pattern"] = pattern
+    return found
 
 
 def _rope_scaling(
@@ -122,12 +153,14 @@ def _rope_scaling(
     config: Mapping[str, Any],
     factors: np.ndarray | None,
 ) -> dict[str, Any] | None:
-    kind = metadata.get(f"{architecture}.rope.scaling.type", "none")
-    if kind == "linear":
-        factor = _number(metadata[f"{architecture}.rope.scaling.factor"])
-        return {"rope_type": "linear", "factor": factor}
-    if kind != "none":
+    """A file that names no type but a factor scales linearly, as files of before types do."""
+    kind = metadata.get(f"{architecture}.rope.scaling.type", "linear")
+    if kind not in ("none", "linear"):
         raise ValueError(f"{architecture}.rope.scaling.type is {kind!r}; supported: none, linear")
+    older = metadata.get(f"{architecture}.rope.scale_linear", 0.0)
+    factor = _number(metadata.get(f"{architecture}.rope.scaling.factor", older))
+    if kind == "linear" and factor not in (0.0, 1.0):
+        return {"rope_type": "linear", "factor": factor}
     return None if factors is None else _llama3_scaling(config, factors)
 
 

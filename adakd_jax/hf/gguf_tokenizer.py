@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from adakd_jax.hf.tokenizer import with_padding
 
 # GGUF's numbers for what a token is.
-_CONTROL, _USER_DEFINED = 3, 4
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 _SPACE = "▁"
 
 _LLAMA3_WORDS = (
@@ -67,13 +67,11 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     # As the vocabulary spells them, which for runs of spaces is not how the file does.
     ids = tokenizer.get_vocab()
     tokens = sorted(ids, key=ids.__getitem__)
-    _mark_added_tokens(tokenizer, tokens, metadata["tokenizer.ggml.token_type"])
-    special = {
-        role: tokens[metadata[f"tokenizer.ggml.{key}_token_id"]]
-        for role, key in _ROLES.items()
-        if f"tokenizer.ggml.{key}_token_id" in metadata
-    }
+    _mark_added_tokens(tokenizer, tokens, _token_types(metadata))
+    special = {role: _token(tokens, number) for role, number in _special_ids(metadata).items()}
     if metadata.get("tokenizer.ggml.add_bos_token", add_bos):
+        if "bos_token" not in special:
+            raise ValueError("the metadata lack tokenizer.ggml.bos_token_id, which begins a text")
         _prepend_bos(tokenizer, special["bos_token"])
     architecture = metadata["general.architecture"]
     wrapped = PreTrainedTokenizerFast(
@@ -94,6 +92,26 @@ _ROLES = {
     "unk_token": "unknown",
     "pad_token": "padding",
 }
+# What llama.cpp takes for the special tokens of a SentencePiece vocabulary that names none.
+_SENTENCEPIECE_IDS = {"unk_token": 0, "bos_token": 1, "eos_token": 2}
+
+
+def _special_ids(metadata: Mapping[str, Any]) -> dict[str, int]:
+    known = _SENTENCEPIECE_IDS if metadata["tokenizer.ggml.model"] == "llama" else {}
+    keys = {role: f"tokenizer.ggml.{key}_token_id" for role, key in _ROLES.items()}
+    return known | {role: metadata[key] for role, key in keys.items() if key in metadata}
+
+
+def _token(tokens: Sequence[str], number: int) -> str:
+    if not 0 <= number < len(tokens):
+        raise ValueError(f"a special token has number {number}, of {len(tokens)} tokens")
+    return tokens[number]
+
+
+def _token_types(metadata: Mapping[str, Any]) -> Sequence[int]:
+    """What each token is; a file that does not say has normal ones only."""
+    tokens = metadata["tokenizer.ggml.tokens"]
+    return metadata.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))
 
 
 def _byte_level(metadata: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
@@ -130,14 +148,13 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
     ]
     vocabulary = _vocabulary(tokens)
     # SentencePiece keeps user-defined pieces whole before it looks at any score.
+    stored = metadata.get("tokenizer.ggml.scores", [0.0] * len(tokens))
     scores = [
         np.inf if kind == _USER_DEFINED else score
-        for score, kind in zip(
-            metadata["tokenizer.ggml.scores"], metadata["tokenizer.ggml.token_type"], strict=True
-        )
+        for score, kind in zip(stored, _token_types(metadata), strict=True)
     ]
     merges = _merges_from_scores(vocabulary, scores)
-    unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
+    unknown = _token(tokens, metadata.get("tokenizer.ggml.unknown_token_id", 0))
     tokenizer = Tokenizer(
         models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     )

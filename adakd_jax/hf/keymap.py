@@ -1,6 +1,7 @@
 """One table per family between our parameters and Hugging Face tensors, read both ways."""
 
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -111,7 +112,12 @@ KEYMAPS: dict[str, tuple[Entry, ...]] = {
 # A file saved from the bare model, without its head, lacks this part of every name.
 OPTIONAL_PREFIXES = ("model.", "transformer.")
 # Buffers that older files carry: constants, not weights.
-HARMLESS = (r"rotary_emb\.inv_freq$", r"\.attn\.(bias|masked_bias)$")
+_HARMLESS = (r"rotary_emb\.inv_freq$", r"\.attn\.(bias|masked_bias)$")
+
+
+def is_harmless(name: str) -> bool:
+    """Whether a tensor is a buffer that is not read."""
+    return any(re.search(known, name) for known in _HARMLESS)
 
 
 def parameters(config: DecoderConfig) -> list[Parameter]:

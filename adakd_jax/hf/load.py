@@ -1,8 +1,6 @@
 """Loading a model: from a hub id or a local folder of safetensors, or from a GGUF file."""
 
 import dataclasses
-import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from transformers import PreTrainedTokenizerFast
 
+from adakd_jax.hf.config_file import check_not_quantised, read_config
+from adakd_jax.hf.keymap import is_harmless
+from adakd_jax.hf.licence import licence_of
 from adakd_jax.hf.locate import MODEL_FILES, TOKENIZER_FILES, locate
+from adakd_jax.hf.model_files import ModelFileError, read_json_if_there
 from adakd_jax.hf.pretrained import SPECIAL_IDS, ModelSource, Pretrained
 from adakd_jax.hf.safetensors_file import open_safetensors
 from adakd_jax.hf.tokenizer import load_tokenizer
+from adakd_jax.hf.weight_files import safetensors_files
 from adakd_jax.hf.weights import Place, params_from_tensors
-from adakd_jax.hf.write import SAFETENSORS_INDEX
 from adakd_jax.models.config import Remat
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
@@ -61,7 +63,8 @@ def load_pretrained(
 
     Raises:
         ModelNotFoundError: the model cannot be reached.
-        ValueError: its configuration is not supported, before any weight is read.
+        ModelFileError: one of its files cannot be read, or its configuration is not supported or
+            says that it is quantised; before any weight is read.
         WeightsError: missing, extra and mis-shaped tensors, all together.
     """
     path = locate(path_or_repo, revision, files=(*MODEL_FILES, MODEL_CARD))
@@ -92,14 +95,18 @@ def _load_folder(
     weights: bool,
     **placing: Any,
 ) -> Pretrained:
-    hf_config = _read_json(folder / "config.json")
-    if hf_config is None:
-        raise ValueError(f"{folder} has no config.json; files there: {_listing(folder)}")
+    if not folder.is_dir():
+        raise ModelFileError(
+            f"{folder} is a file and no .gguf file; valid: the folder of a model, or a .gguf file"
+        )
+    hf_config = read_config(folder)
+    check_not_quantised(hf_config, name)
     computed_in = jnp.dtype(dtype if compute_dtype is None else compute_dtype).name
     config = dataclasses.replace(decoder_config(hf_config), compute_dtype=computed_in, remat=remat)
     graphdef, params = abstract_decoder(config, dtype)
     if weights:
-        with open_safetensors(safetensors_files(folder)) as files:
+        with open_safetensors(safetensors_files(folder, hf_config)) as files:
+            files.check_dtypes(is_harmless)
             params = params_from_tensors(
                 config, files.shapes, files.read, dtype=dtype, source=name, **placing
             )
@@ -110,7 +117,7 @@ def _load_folder(
     source = ModelSource(
         name=name,
         hf_config=hf_config,
-        licence=_licence(folder / MODEL_CARD),
+        licence=licence_of(folder / MODEL_CARD),
         generation_config=_generation_config(folder, hf_config),
         chat_template=_chat_template(tokenizer),
     )
@@ -136,38 +143,6 @@ def read_tokenizer(
         return gguf_tokenizer(file.metadata)
 
 
-def safetensors_files(folder: Path) -> list[Path]:
-    """The weight files of a folder: those of the index if there is one, else the only one.
-
-    Raises:
-        ValueError: there are none, or some of the index are not there.
-    """
-    index = _read_json(folder / SAFETENSORS_INDEX)
-    if index is not None:
-        names = sorted(set(index["weight_map"].values()))
-        absent = [name for name in names if not (folder / name).is_file()]
-        if absent:
-            raise ValueError(
-                f"{folder}: {SAFETENSORS_INDEX} names files that are not there: {', '.join(absent)}"
-            )
-        return [folder / name for name in names]
-    single = folder / "model.safetensors"
-    if single.is_file():
-        return [single]
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found
-    if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
-        raise ValueError(
-            f"{folder} has pickled weights only ({_listing(folder)}), which are never read; "
-            "valid: safetensors (save the model with transformers once) or a .gguf file"
-        )
-    raise ValueError(
-        f"{folder} has no model.safetensors and no {SAFETENSORS_INDEX}; "
-        f"files there: {_listing(folder)}"
-    )
-
-
 def _placement(mesh: Mesh, rules: Rules | None) -> Place:
     def place(path: str) -> NamedSharding:
         if rules is None:
@@ -191,24 +166,7 @@ def _generation_config(folder: Path, hf_config: Mapping[str, Any]) -> dict[str, 
     """What generation_config.json says; without that file, the special tokens of config.json, as in
     transformers.
     """
-    written = _read_json(folder / "generation_config.json")
+    written = read_json_if_there(folder / "generation_config.json")
     if written is not None:
         return written
     return {name: hf_config[name] for name in SPECIAL_IDS if hf_config.get(name) is not None}
-
-
-def _licence(card: Path) -> str | None:
-    """The `license:` of a model card's front matter."""
-    if not card.is_file():
-        return None
-    front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.DOTALL)
-    found = re.search(r"^license:\s*(\S+)", front[1], re.MULTILINE) if front else None
-    return found[1] if found else None
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _listing(folder: Path) -> str:
-    return ", ".join(sorted(file.name for file in folder.iterdir())) or "none"

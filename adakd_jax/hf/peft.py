@@ -1,25 +1,23 @@
-"""Adapters in PEFT's format: a folder of `adapter_config.json` and `adapter_model.safetensors`."""
+"""Reads adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`."""
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from safetensors.numpy import load_file
 
 from adakd_jax.hf.keymap import Projection, projections
 from adakd_jax.hf.locate import locate
-from adakd_jax.hf.safetensors_file import TensorInfo, write_safetensors
-from adakd_jax.hf.shards import on_host
-from adakd_jax.models.config import DecoderConfig, Lora
+from adakd_jax.hf.model_files import read_json
+from adakd_jax.hf.safetensors_file import read_tensors
+from adakd_jax.models.config import DecoderConfig
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 # What would make an adapter more than x·W + scale·x·A·B, and the values that do not.
 _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "bias": ("none",),
@@ -77,6 +75,7 @@ def read_adapter(path_or_repo: epath.PathLike, config: DecoderConfig) -> PeftAda
 
     Raises:
         ModelNotFoundError: it cannot be reached.
+        ModelFileError: one of its files cannot be read.
         AdapterError: it is no LoRA adapter, of a kind that is not supported, or does not fit the
             model; names every setting or tensor at fault.
     """
@@ -87,9 +86,9 @@ def read_adapter(path_or_repo: epath.PathLike, config: DecoderConfig) -> PeftAda
             f"{folder} has no {' and no '.join(absent)}; valid: a folder that peft's "
             "save_pretrained wrote, with safetensors (pickled weights are never read)"
         )
-    settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    settings = read_json(folder / ADAPTER_CONFIG)
     _check_plain(settings, folder)
-    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    tensors = read_tensors(folder / ADAPTER_WEIGHTS)
     reader = _Reader(settings, tensors, config.num_layers)
     updates: dict[str, LowRank] = {}
     modules = []
@@ -119,6 +118,7 @@ def _check_plain(settings: Mapping[str, Any], folder: Path) -> None:
         for key, valid in _PLAIN.items()
         if key in settings and settings[key] not in valid
     ]
+    problems += _scale_problems(settings)
     start = settings.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_OTHER_WEIGHTS):
         problems.append(
@@ -127,6 +127,25 @@ def _check_plain(settings: Mapping[str, Any], folder: Path) -> None:
         )
     if problems:
         raise AdapterError(f"{folder} is no plain LoRA adapter: {'; '.join(problems)}")
+
+
+def _scale_problems(settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the settings that an adapter's factor is made of."""
+    patterns = settings.get("alpha_pattern") or {}
+    if not isinstance(patterns, Mapping):
+        return [f"alpha_pattern is {patterns!r}, valid: a number by module"]
+    alphas = {"lora_alpha": settings.get("lora_alpha", 8), **patterns}
+    problems = [
+        f"{name} is {value!r}, valid: a number"
+        for name, value in alphas.items()
+        if isinstance(value, bool) or not isinstance(value, int | float)
+    ]
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            problems.append(f"alpha_pattern {pattern!r} is no regular expression: {error}")
+    return problems
 
 
 class _Reader:
@@ -160,7 +179,7 @@ class _Reader:
     def _pair(
         self, projection: Projection, module: str
     ) -> tuple[np.ndarray, np.ndarray, float] | None:
-        names = [f"{_PREFIX}{module}.lora_{which}.weight" for which in "AB"]
+        names = [f"{PREFIX}{module}.lora_{which}.weight" for which in "AB"]
         a, b = (self.tensors.pop(name, None) for name in names)
         if a is None and b is None:
             return None
@@ -168,8 +187,8 @@ class _Reader:
             self.problems.append(f"{names[a is not None]} is missing")
             return None
         inward, outward = projection.size
-        rank = a.shape[0]
-        if a.shape != (rank, inward) or b.shape != (outward, rank):
+        rank = len(a) if a.ndim else 0
+        if not rank or a.shape != (rank, inward) or b.shape != (outward, rank):
             self.problems.append(
                 f"{module}: A {list(a.shape)} and B {list(b.shape)}, should be [r, {inward}] and "
                 f"[{outward}, r]"
@@ -202,99 +221,3 @@ def _parts(a: np.ndarray, b: np.ndarray, scale: np.ndarray, count: int) -> list[
     if sum(inside) != np.count_nonzero(b) or not sum(inside):
         return parts
     return [LowRank(a[:, :, own[i]], parts[i].b[:, own[i]], scale) for i in range(count)]
-
-
-def adapter_tensors(
-    config: DecoderConfig, lora: Lora, layers: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """The adapters of a model under PEFT's names: A [r, in], B [out, r].
-
-    Args:
-        config: the model.
-        lora: its adapters' settings.
-        layers: `params["layers"]`, or the part of it that adapters are in.
-    """
-    tensors = {}
-    for projection in _targeted(config, lora):
-        pairs = []
-        for path in projection.paths:
-            block, name = path.split(".")
-            adapter = layers[block][name]["adapter"]
-            pairs.append((on_host(adapter["a"]), on_host(adapter["b"])))
-        for layer in range(config.num_layers):
-            a = np.concatenate([a[layer].T for a, _ in pairs])
-            b = _block_diagonal([b[layer].T for _, b in pairs])
-            module = _PREFIX + projection.name.format(layer=layer)
-            tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a, np.float32)
-            tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b, np.float32)
-    return tensors
-
-
-def _block_diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Of a fused projection: each part of the outputs has a rank of its own."""
-    rows, columns = (sum(block.shape[axis] for block in blocks) for axis in (0, 1))
-    joined = np.zeros((rows, columns), np.float32)
-    row = column = 0
-    for block in blocks:
-        joined[row : row + block.shape[0], column : column + block.shape[1]] = block
-        row, column = row + block.shape[0], column + block.shape[1]
-    return joined
-
-
-def _targeted(config: DecoderConfig, lora: Lora) -> list[Projection]:
-    return [each for each in projections(config) if set(each.paths) <= set(lora.targets)]
-
-
-def adapter_config(
-    config: DecoderConfig, lora: Lora, base: str | None, revision: str | None = None
-) -> dict[str, Any]:
-    """The `adapter_config.json` of a model's adapters; `base` names the model without them."""
-    targeted = _targeted(config, lora)
-    fused = {each.module: len(each.paths) for each in targeted if len(each.paths) > 1}
-    alpha = int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha
-    return {
-        "alpha_pattern": {module: alpha * parts for module, parts in fused.items()},
-        "auto_mapping": None,
-        "base_model_name_or_path": base,
-        "bias": "none",
-        "fan_in_fan_out": config.family == "gpt2",
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "layers_pattern": None,
-        "layers_to_transform": None,
-        "lora_alpha": alpha,
-        "lora_dropout": lora.dropout,
-        "modules_to_save": None,
-        "peft_type": "LORA",
-        "r": lora.rank,
-        "rank_pattern": {module: lora.rank * parts for module, parts in fused.items()},
-        "revision": revision,
-        "target_modules": _shortest_names(projections(config), targeted),
-        "task_type": "CAUSAL_LM",
-        "use_dora": False,
-        "use_rslora": False,
-    }
-
-
-def _shortest_names(known: Sequence[Projection], targeted: Sequence[Projection]) -> list[str]:
-    """`q_proj` rather than `self_attn.q_proj`, where that means no other projection."""
-    names = []
-    for projection in targeted:
-        short = projection.module.rpartition(".")[2]
-        alone = all(each in targeted for each in known if each.is_called(short))
-        names.append(short if alone else projection.module)
-    return list(dict.fromkeys(names))
-
-
-def write_adapter(
-    folder: epath.Path,
-    tensors: Mapping[str, np.ndarray],
-    settings: Mapping[str, Any],
-    metadata: Mapping[str, str],
-) -> None:
-    """Write both files; `metadata` goes into the weights' header."""
-    infos = [TensorInfo(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
-    with (folder / ADAPTER_WEIGHTS).open("wb") as file:
-        write_safetensors(file.write, infos, tensors.values(), {"format": "pt", **metadata})
-    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-    (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")

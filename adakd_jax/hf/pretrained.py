@@ -17,7 +17,8 @@ SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 class ModelSource:
     """Where a model comes from, and what travels with it besides its weights.
 
-    `hf_config` is its `config.json`; `licence` the identifier in its model card, if it says.
+    `hf_config` is its `config.json`; `licence` the identifier in its model card, if it says,
+    several joined by ", ".
     """
 
     name: str

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,10 +14,12 @@ from jaxtyping import Array
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config.models import Student, StudentCheckpoint, StudentLayers, StudentRandom
+from adakd_jax.hf.config_file import read_config
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import CONFIG_FILES, locate
 from adakd_jax.hf.lora import merge_peft, named_after, with_adapters
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.hf.vocabulary import tokenizer_size
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
@@ -207,10 +208,11 @@ def _from_random(
     if teacher is not None:
         origin = dataclasses.replace(teacher.source, name=origin.name, hf_config=hf_config)
         tokenizer = teacher.tokenizer
-    if tokenizer is not None and len(tokenizer) > config.vocab_size:
+    needed = 0 if tokenizer is None else tokenizer_size(tokenizer)
+    if needed > config.vocab_size:
         raise ValueError(
             f"student.config has vocab_size {config.vocab_size}, but the teacher's tokenizer has "
-            f"{len(tokenizer)} tokens; make it at least that"
+            f"{needed} tokens; make it at least that"
         )
     params = abstract_decoder(config, dtype)[1]
     if key is not None:
@@ -221,11 +223,7 @@ def _from_random(
 def _read_config(config: str | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(config, str):
         return dict(config)
-    path = locate(config, files=CONFIG_FILES)
-    file = path / "config.json" if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(f"student.config: {path} has no config.json")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_config(locate(config, files=CONFIG_FILES))
 
 
 def _assemble(

@@ -11,9 +11,18 @@ from etils import epath
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adakd_jax.hf.locate import TOKENIZER_FILES, locate
+from adakd_jax.hf.model_files import ModelFileError, read_json_if_there
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.user_path import user_path
 
+# Of these, the one that is broken is named.
+_JSON_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+)
 # Digits, contractions, runs of spaces, both spellings of é, emoji: where tokenizers differ.
 _PROBE = "In 1984, WE'LL  see 3.14 caf\u00e9s or cafe\u0301s—\n\n\tdef f(x): return x_1  # 🙂 "
 
@@ -31,13 +40,16 @@ def load_tokenizer(
 
     Raises:
       ModelNotFoundError: the folder cannot be reached.
+      ModelFileError: a file of it cannot be read.
       ValueError: it has no tokenizer, or only one that runs code from the model's repository.
     """
     folder = locate(path_or_repo, revision, files=TOKENIZER_FILES)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(f"no tokenizer can be loaded from {folder}: {error}") from error
+    except Exception as error:  # the libraries raise what they like of a broken file
+        for name in _JSON_FILES:
+            read_json_if_there(folder / name)
+        raise ModelFileError(f"no tokenizer can be loaded from {folder}: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(
             f"the tokenizer in {folder} is a {type(tokenizer).__name__}, which has no "

@@ -1,7 +1,6 @@
 """Parameters from named tensors, through the key table, slice by slice straight to their shards."""
 
 import functools
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,9 +12,9 @@ from jax.typing import DTypeLike
 
 from adakd_jax.data.progress import track
 from adakd_jax.hf.keymap import (
-    HARMLESS,
     OPTIONAL_PREFIXES,
     Parameter,
+    is_harmless,
     parameters,
     tensor_names,
 )
@@ -24,6 +23,7 @@ from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.quantized import Quantization, is_kernel, quantize
 from adakd_jax.sharding import split_where_possible
 
+_HEAD = "lm_head.weight"
 Read = Callable[[str, Index], np.ndarray]
 Place = Callable[[str], Sharding]
 
@@ -66,7 +66,7 @@ def params_from_tensors(
         WeightsError: names all missing, extra and mis-shaped tensors together.
     """
     rows = parameters(config)
-    names = _resolve(rows, shapes)
+    names = _resolve(config, rows, shapes)
     _check(config, rows, names, shapes, read, source)
     params: dict[str, Any] = {}
     for row in track(rows, "loading weights", len(rows)):
@@ -153,14 +153,21 @@ def _writer(row: Parameter, read: Read, name: str) -> Write:
     return write
 
 
-def _resolve(rows: list[Parameter], shapes: Mapping[str, Any]) -> dict[str, str]:
-    """Table name → name in the checkpoint, for those that are there."""
+def _resolve(
+    config: DecoderConfig, rows: list[Parameter], shapes: Mapping[str, Any]
+) -> dict[str, str]:
+    """Table name → name in the checkpoint, for those that are there.
+
+    Of two tied tensors a file may hold either one, as `safetensors.torch.save_model` writes them.
+    """
     names = {}
     for name in (name for row in rows for name in tensor_names(row)):
         bare = [name.removeprefix(prefix) for prefix in OPTIONAL_PREFIXES]
         found = [candidate for candidate in (name, *bare) if candidate in shapes]
         if found:
             names[name] = found[0]
+    if config.tied and _HEAD in shapes:
+        names.setdefault(rows[0].entry.name, _HEAD)
     return names
 
 
@@ -174,14 +181,15 @@ def _check(
 ) -> None:
     wanted = {name: row.tensor_shape for row in rows for name in tensor_names(row)}
     extra = set(shapes) - set(names.values())
-    extra = {name for name in extra if not any(re.search(known, name) for known in HARMLESS)}
+    extra = {name for name in extra if not is_harmless(name)}
     problems = []
-    if config.tied and "lm_head.weight" in extra:
-        extra.remove("lm_head.weight")
-        embedding = names.get(rows[0].entry.name)
-        if embedding and not _equal(read, "lm_head.weight", embedding, shapes):
+    if config.tied and _HEAD in extra:
+        extra.remove(_HEAD)
+        embedding = names[rows[0].entry.name]
+        if not _equal(read, _HEAD, embedding, shapes):
             problems.append(
-                f"lm_head.weight differs from {embedding}, but the configuration ties them"
+                f"lm_head.weight differs from {embedding}, but the configuration ties them (valid: "
+                "tie_word_embeddings false in config.json, or a file without lm_head.weight)"
             )
     missing = sorted(set(wanted) - set(names))
     if missing:

@@ -24,6 +24,7 @@ from adakd_jax.models.cache import (
 )
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.layers import Embedding, Layer, Norm
+from adakd_jax.models.positions import Reads, check_positions
 from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers
 
 # Residual stream, keys and values of all layers.
@@ -101,6 +102,9 @@ class Decoder(nnx.Module):
 
         Returns:
             [B, T, D] in the compute dtype.
+
+        Raises:
+            TooLongError: T is more than there are learned positions.
         """
         return self.final_norm(self._run((tokens, positions, segments), dropout_key)[0])
 
@@ -129,6 +133,7 @@ class Decoder(nnx.Module):
         self, inputs: tuple[Array, ...], dropout_key: Array | None, *, collect: bool = False
     ) -> tuple[Array, Any]:
         tokens, positions, segments = inputs
+        check_positions(self.config, [Reads("a row of tokens", tokens.shape[1])], "the model")
         attend = functools.partial(self._attend, query_segments=segments, key_segments=segments)
 
         def apply(layer: Layer, x: Array, place: LayerPlace) -> Array:

@@ -1,12 +1,11 @@
 """How each family configures the one decoder: `config.json` in, `DecoderConfig` out."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from adakd_jax.models.config import Activation, DecoderConfig, Rope
-
-HFConfig = Mapping[str, Any]
+from adakd_jax.models.config import Activation, DecoderConfig
+from adakd_jax.models.hf_values import HFConfig, check_kinds, refuse, require
+from adakd_jax.models.rope_keys import LAYER_TYPES, LOCAL, read_rope, read_ropes
 
 ACTIVATION_NAMES: dict[str, Activation] = {
     "silu": "silu",
@@ -16,7 +15,6 @@ ACTIVATION_NAMES: dict[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
-ROPE_TYPES = ("default", "linear", "llama3")
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -25,7 +23,6 @@ SIZES = (
     "num_attention_heads",
     "max_position_embeddings",
 )
-GLOBAL, LOCAL = LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 def decoder_config(hf_config: HFConfig) -> DecoderConfig:
@@ -39,20 +36,21 @@ def decoder_config(hf_config: HFConfig) -> DecoderConfig:
 
     Raises:
         ValueError: the family, activation, RoPE type or layer type is not supported, with a list of
-            those that are; or a required key is missing.
+            those that are; or a required key is missing, or a value of another kind.
     """
     family = hf_config.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         hint = "; for Gemma 3 with vision, use its text model" if family == "gemma3" else ""
         raise ValueError(
             f"model_type {family!r} is not supported; valid: {', '.join(FAMILIES)}{hint}"
         )
+    check_kinds(hf_config)
     return FAMILIES[family](hf_config)
 
 
 def _gpt2(hf: HFConfig) -> DecoderConfig:
-    _require(hf, "vocab_size", "n_embd", "n_layer", "n_head", "n_positions")
-    _refuse(hf, "scale_attn_by_inverse_layer_idx", "add_cross_attention")
+    require(hf, "vocab_size", "n_embd", "n_layer", "n_head", "n_positions")
+    refuse(hf, "scale_attn_by_inverse_layer_idx", "add_cross_attention")
     head_dim = hf["n_embd"] // hf["n_head"]
     return DecoderConfig(
         family="gpt2",
@@ -114,13 +112,12 @@ def _gemma2(hf: HFConfig) -> DecoderConfig:
 
 
 def _gemma3(hf: HFConfig) -> DecoderConfig:
-    gemma = _gemma(hf)
+    gemma = _gemma(hf, ropes_differ=True)
     pattern = hf.get("sliding_window_pattern", 6)
     kinds = hf.get("layer_types") or _every(pattern, gemma.num_layers)
     return dataclasses.replace(
         gemma,
         windows=_windows(hf, kinds),
-        ropes=_gemma3_ropes(hf),
         layer_ropes=tuple(LAYER_TYPES.index(kind) for kind in kinds),
         attention_soft_cap=hf.get("attn_logit_softcapping"),
         logit_soft_cap=hf.get("final_logit_softcapping"),
@@ -128,30 +125,16 @@ def _gemma3(hf: HFConfig) -> DecoderConfig:
     )
 
 
-def _gemma3_ropes(hf: HFConfig) -> tuple[Rope, ...]:
-    """One per layer type; before transformers 5 only the global one could be scaled."""
-    by_type = hf.get("rope_parameters") or {}
-    if not set(by_type) & set(LAYER_TYPES):
-        by_type = {GLOBAL: hf.get("rope_scaling") or by_type}
-    thetas = {
-        GLOBAL: hf.get("rope_theta", 1_000_000.0),
-        LOCAL: hf.get("rope_local_base_freq", 10_000.0),
-    }
-    return tuple(
-        _rope(by_type.get(kind) or {}, thetas[kind], hf["max_position_embeddings"])
-        for kind in LAYER_TYPES
-    )
-
-
-def _gemma(hf: HFConfig) -> DecoderConfig:
+def _gemma(hf: HFConfig, *, ropes_differ: bool = False) -> DecoderConfig:
     """What Gemma 2 and 3 share."""
-    _refuse(hf, "use_bidirectional_attention")
+    refuse(hf, "use_bidirectional_attention")
     common = _common(
         hf,
         default_kv_heads=4,
         default_head_dim=256,
         default_tied=True,
         default_activation="gelu_pytorch_tanh",
+        ropes_differ=ropes_differ,
     )
     bias = hf.get("attention_bias", False)
     return dataclasses.replace(
@@ -183,16 +166,12 @@ def _common(
     default_head_dim: int | None = None,
     default_tied: bool = False,
     default_activation: str = "silu",
+    ropes_differ: bool = False,
 ) -> DecoderConfig:
     """What families after GPT-2 write alike; the keywords are the family's own defaults."""
-    _require(hf, *SIZES)
+    require(hf, *SIZES)
     layers, heads = hf["num_hidden_layers"], hf["num_attention_heads"]
     head_dim = hf.get("head_dim", default_head_dim) or hf["hidden_size"] // heads
-    scaling = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-    nested = set(scaling) <= set(LAYER_TYPES)
-    rope = _rope(
-        {} if nested else scaling, hf.get("rope_theta", 10_000.0), hf["max_position_embeddings"]
-    )
     return DecoderConfig(
         family=hf["model_type"],
         vocab_size=hf["vocab_size"],
@@ -204,7 +183,8 @@ def _common(
         ffw_dim=hf["intermediate_size"],
         max_positions=hf["max_position_embeddings"],
         windows=(None,) * layers,
-        ropes=(rope,),
+        ropes=read_ropes(hf) if ropes_differ else (read_rope(hf),),
+        layer_ropes=(0,) * layers if ropes_differ else (),
         activation=_activation(
             hf.get("hidden_activation") or hf.get("hidden_act") or default_activation
         ),
@@ -212,36 +192,6 @@ def _common(
         tied=hf.get("tie_word_embeddings", default_tied),
         attention_scale=head_dim**-0.5,
         initializer_range=hf.get("initializer_range", 0.02),
-    )
-
-
-def _rope(scaling: HFConfig, theta: float, max_positions: int) -> Rope:
-    """Read `rope_parameters` (transformers 5) or `rope_scaling` (4, with `type`)."""
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in ROPE_TYPES:
-        raise ValueError(f"rope_type {kind!r} is not supported; valid: {', '.join(ROPE_TYPES)}")
-    if scaling.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError(
-            f"partial_rotary_factor {scaling['partial_rotary_factor']} is not supported; valid: 1.0"
-        )
-    theta = float(scaling.get("rope_theta") or theta)
-    if kind == "default":
-        return Rope(theta)
-    _require(
-        scaling, "factor", *(("low_freq_factor", "high_freq_factor") if kind == "llama3" else ())
-    )
-    if kind == "linear":
-        return Rope(theta, kind, float(scaling["factor"]))
-    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
-    if low >= high:
-        raise ValueError(f"low_freq_factor {low} must be below high_freq_factor {high}")
-    return Rope(
-        theta,
-        kind,
-        float(scaling["factor"]),
-        low,
-        high,
-        scaling.get("original_max_position_embeddings", max_positions),
     )
 
 
@@ -275,15 +225,3 @@ def _activation(name: str) -> Activation:
             f"activation {name!r} is not supported; valid: {', '.join(ACTIVATION_NAMES)}"
         )
     return ACTIVATION_NAMES[name]
-
-
-def _require(hf: HFConfig, *keys: str) -> None:
-    missing = [key for key in keys if hf.get(key) is None]
-    if missing:
-        raise ValueError(f"config.json lacks {', '.join(missing)} (has: {', '.join(sorted(hf))})")
-
-
-def _refuse(hf: HFConfig, *keys: str) -> None:
-    for key in keys:
-        if hf.get(key):
-            raise ValueError(f"config.json: {key}={hf[key]!r} is not supported; valid: false")

@@ -65,10 +65,12 @@ class StudentResponses(DatasetResponses):
         pad_id: int,
         seed: int,
         base: Any = None,
+        vocabulary: int | None = None,
     ):
         """Takes what a run has; `student` is the structure of the model that answers, `base` its
-        frozen weights if it has any.
+        frozen weights if it has any, `vocabulary` how many tokens its readers know.
         """
+        self._vocabulary = vocabulary
         self._base = base
         self._config, self._batches, self._student = config, batches, student
         self._eos_ids, self._pad_id, self._seed = eos_ids, pad_id, seed
@@ -110,6 +112,7 @@ class StudentResponses(DatasetResponses):
                 pad_id=self._pad_id,
                 seed=int(step_random(self._seed, step, 1).integers(2**31)),
                 max_length=self._batches.row_length,
+                vocabulary=self._vocabulary,
             )
             replay = None if replay is None else remember(replay, written)
             batch = self._batches.pack(written)

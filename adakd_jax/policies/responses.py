@@ -38,6 +38,7 @@ def respond(
     pad_id: int,
     seed: int,
     max_length: int,
+    vocabulary: int | None = None,
 ) -> list[Example]:
     """Has a model answer the prompts of examples; the end token it wrote is learned as well.
 
@@ -50,6 +51,7 @@ def respond(
       pad_id: what fills prompts up on the left.
       seed: of sampling.
       max_length: tokens of an example, at most: longer answers are cut.
+      vocabulary: how many tokens, the first ones, may be written; None: all.
 
     Returns:
       An example for each: the prompt, then the response as its targets.
@@ -63,6 +65,7 @@ def respond(
         eos_ids=eos_ids,
         pad_id=pad_id,
         seed=seed,
+        vocabulary=vocabulary,
     )
     return [
         _joined(prompt, answer, max_length) for prompt, answer in zip(prompts, answers, strict=True)

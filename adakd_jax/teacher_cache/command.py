@@ -7,6 +7,7 @@ from adakd_jax.console import Console
 from adakd_jax.data.examples import Examples, tokenizer_digest
 from adakd_jax.data.shuffle import permutation
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.models.positions import Reads, check_positions
 from adakd_jax.sharding import entered, make_mesh, rules_of
 from adakd_jax.teacher_cache.agreement import Teach, agreement, answers, check_same_teacher
 from adakd_jax.teacher_cache.manifest import Manifest, data_settings, date_of, local_cache
@@ -18,6 +19,7 @@ from adakd_jax.teacher_cache.verify import what_is_lost
 from adakd_jax.teacher_cache.weights import LoadedTeacher
 from adakd_jax.teacher_cache.writing import write_cache
 from adakd_jax.training.chat import with_chat_template, with_date
+from adakd_jax.training.checks import check_examples, check_models
 from adakd_jax.training.data import read_data
 from adakd_jax.training.inputs import teacher_key
 from adakd_jax.training.models import describe, load_student, load_teacher
@@ -34,16 +36,21 @@ def cache_teacher(config: CacheCommand, console: Console) -> None:
     assert config.teacher is not None and config.teacher.cache is not None  # checks of the settings
     folder = local_cache(config.teacher.cache)
     mesh = make_mesh(config.mesh)
+    for remark in check_models(config, mesh):
+        console.print(f"note     {remark}", soft_wrap=True)
     teacher = None
     if config.endpoint is None or config.student.kind != "checkpoint":
         console.print(f"loading  {config.teacher.path}", soft_wrap=True)
         teacher = load_teacher(config.teacher, mesh, rules_of(config.mesh, "teacher"))
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
+        rows = Reads("data.max_length", config.data.max_length)
+        check_positions(teacher.config, [rows], "the teacher")
     student = load_student(config, teacher, mesh)
     own = None if teacher is None else teacher.tokenizer
     student = with_chat_template(config.data, student, own, console)
     config = with_date(config, student, date_of(folder))
     examples, _ = read_data(config.data, student, config.seed, console)
+    check_examples(config, examples, student, teacher)
     if config.endpoint is not None:
         teacher = None  # it was there for what the student takes of it
     manifest = describe_cache(config, examples, student, teacher)

@@ -14,6 +14,7 @@ from adakd_jax.config.provenance import config_differences
 from adakd_jax.data.cache import local_folder
 from adakd_jax.data.examples import Examples
 from adakd_jax.data.progress import track
+from adakd_jax.hf.model_files import read_json
 from adakd_jax.teacher_cache.records import DIGEST_BYTES, Form, example_digest
 from adakd_jax.user_path import is_remote
 
@@ -108,15 +109,36 @@ def read_manifest(path: str | Path) -> Manifest:
             f"teacher.cache: {folder} holds no teacher cache (no {MANIFEST}); make it with "
             f"{COMMAND} and the same settings, or set teacher.cache null"
         )
-    stored = json.loads(file.read_text())
-    version = stored.pop("format")
+    stored = read_json(file, f"make it again with {COMMAND}")
+    version = stored.pop("format", None)
     if version != FORMAT:
         raise TeacherCacheError(
             f"teacher.cache: {folder} has format {version}, this version reads {FORMAT}; make it "
             f"again with {COMMAND}"
         )
-    stored["data"] = _with_defaults(stored["data"])
-    return Manifest(**{**stored, "form": Form(**stored["form"])})
+    try:
+        stored["data"] = _with_defaults(stored["data"])
+        return Manifest(**{**stored, "form": Form(**stored["form"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise TeacherCacheError(
+            f"teacher.cache: {file} does not describe a cache ({error}); make it again with "
+            f"{COMMAND}"
+        ) from error
+
+
+def read_index(folder: Path) -> np.ndarray:
+    """The digests of all examples of a cache, uint8 [N, 16].
+
+    Raises:
+      TeacherCacheError: they cannot be read.
+    """
+    try:
+        return np.load(folder / INDEX)
+    except (OSError, ValueError, EOFError) as error:
+        raise TeacherCacheError(
+            f"teacher.cache: {folder / INDEX} cannot be read ({error}); make it again with "
+            f"{COMMAND}"
+        ) from error
 
 
 def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from adakd_jax.config.provenance import config_differences
 from adakd_jax.data.examples import Examples
 from adakd_jax.teacher_cache.manifest import (
     COMMAND,
-    INDEX,
     Manifest,
     TeacherCacheError,
     digests_of,
     local_cache,
     missing_shards,
+    read_index,
     read_manifest,
 )
 from adakd_jax.teacher_cache.records import RecordError, from_bytes, response_places
@@ -88,7 +88,7 @@ class TeacherCache:
     @cached_property
     def index(self) -> np.ndarray:
         """The digests of all examples, uint8 [N, 16]."""
-        return np.load(self.path / INDEX)
+        return read_index(self.path)
 
     @cached_property
     def _records(self) -> ArrayRecordDataSource:

@@ -19,6 +19,7 @@ from adakd_jax.teacher_cache.manifest import (
     differences,
     digests_of,
     missing_shards,
+    read_index,
     read_manifest,
 )
 from adakd_jax.teacher_cache.records import from_bytes, to_bytes
@@ -68,7 +69,7 @@ def _begin(folder: Path, manifest: Manifest, digests: np.ndarray) -> None:
     """Writes index and description, or checks that those that are there are the same."""
     if (folder / MANIFEST).is_file():
         different = differences(read_manifest(folder), manifest)
-        if different or not np.array_equal(np.load(folder / INDEX), digests):
+        if different or not np.array_equal(read_index(folder), digests):
             listed = "".join(f"\n  {line}" for line in different) or "\n  tokens of the examples"
             raise TeacherCacheError(
                 f"teacher.cache: {folder} holds a cache of something else (old -> new):{listed}\n"

@@ -2,11 +2,11 @@
 meant.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from adakd_jax.config import RunConfig, StudentCheckpoint, StudentLayers, TeacherConfig
+from adakd_jax.hf.config_file import check_not_quantised, read_config
 from adakd_jax.hf.locate import CONFIG_FILES, ModelNotFoundError, locate
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import select_layers
@@ -37,6 +37,7 @@ def model_configs(config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, A
 
     Raises:
         ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
+        ModelFileError: a file cannot be read, or describes a model that is not supported.
     """
     teacher = None
     if config.teacher is not None and config.loads_teacher:
@@ -48,7 +49,7 @@ def model_configs(config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, A
     if isinstance(student, StudentCheckpoint):
         return teacher, _reachable(student.path, student.revision, student.architecture)
     if isinstance(student.config, str):
-        return teacher, _reachable(student.config, None, None)
+        return teacher, _reachable(student.config, None, None, weights=False)
     return teacher, dict(student.config)
 
 
@@ -61,8 +62,12 @@ def _teacher_config(config: TeacherConfig) -> dict[str, Any]:
         return _reachable(config.fallback, config.revision, config.architecture)
 
 
-def _reachable(path: str, revision: str | None, known: dict[str, Any] | None) -> dict[str, Any]:
-    """What is at `path`; where that is out of reach, what the settings say is there."""
+def _reachable(
+    path: str, revision: str | None, known: dict[str, Any] | None, *, weights: bool = True
+) -> dict[str, Any]:
+    """What is at `path`; where that is out of reach, what the settings say is there. `weights` says
+    whether those beside it are to be read.
+    """
     try:
         found = locate(path, revision, files=CONFIG_FILES)
     except ModelNotFoundError:
@@ -75,5 +80,7 @@ def _reachable(path: str, revision: str | None, known: dict[str, Any] | None) ->
 
         with open_gguf(found) as file:
             return dict(file.hf_config)
-    file = found / "config.json" if found.is_dir() else found
-    return json.loads(file.read_text(encoding="utf-8"))
+    hf_config = read_config(found)
+    if weights:
+        check_not_quantised(hf_config, path)
+    return hf_config

@@ -15,6 +15,7 @@ from adakd_jax.config.provenance import read_starts
 from adakd_jax.eval.table import card_metrics
 from adakd_jax.hf.card import CardFacts, model_card
 from adakd_jax.hf.keymap import projections
+from adakd_jax.hf.model_files import read_json
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.training.prepare import Run
@@ -119,7 +120,7 @@ def student_card(
         base: what the student's adapters belong to, if the card is theirs alone.
     """
     parts = split_adapters(student.params)
-    story = Story(**json.loads((user_path(run_dir) / FILE).read_text()))
+    story = Story(**read_json(user_path(run_dir) / FILE))
     start = read_starts(run_dir)[-1]
     return model_card(
         CardFacts(

@@ -32,6 +32,7 @@ from adakd_jax.training.cached import open_cache
 from adakd_jax.training.counted_steps import check_schedules_of_data
 from adakd_jax.training.learned import initial_learned
 from adakd_jax.training.models import teacher_dtype, teacher_quantization
+from adakd_jax.training.positions import check_lengths
 from adakd_jax.training.prepare import step_parts
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, make_train_step
@@ -42,7 +43,9 @@ GIB = 2**30
 
 
 class Shapes(NamedTuple):
-    """Both models and a batch, as shapes; None for a teacher that has no say."""
+    """Both models and a batch, as shapes; None for a teacher that has no say. `remarks` are on what
+    is longer than a model was made for.
+    """
 
     teacher: DecoderConfig | None
     teacher_def: nnx.GraphDef | None
@@ -51,6 +54,7 @@ class Shapes(NamedTuple):
     student_def: nnx.GraphDef
     student_params: Any
     batch: TokenBatch
+    remarks: tuple[str, ...] = ()
 
     @property
     def trained(self) -> Any:
@@ -81,13 +85,14 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
     Raises:
         ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
         ScheduleError: settings do not fit the steps that the data makes.
+        TooLongError: rows or answers are longer than learned positions.
         ValueError: an architecture that is not supported.
     """
     console = console or Console()
-    for remark in remarks(config):
-        console.print(f"note     {remark}", soft_wrap=True)
     check_schedules_of_data(config, console)
     shapes = run_shapes(config)
+    for remark in (*remarks(config), *shapes.remarks):
+        console.print(f"note     {remark}", soft_wrap=True)
     train_step, (state, *others) = abstract_step(config, shapes)
     with console.status("compiling the train step from shapes"):
         compiled = train_step.lower(state, *others).compile()
@@ -177,6 +182,8 @@ def run_shapes(
     lora = config.student.lora
     if lora is not None:
         student = dataclasses.replace(student, lora=lora_of(lora, student))
+    whole = None if teacher_json is None else decoder_config(teacher_json)
+    length_remarks = check_lengths(config, whole, student)
     teacher, teacher_def, teacher_params = None, None, None
     if config.teacher is not None and teacher_json is not None and config.learns_from_weights:
         precision = teacher_dtype(config.teacher, platform)
@@ -189,7 +196,9 @@ def run_shapes(
     size = (*(layout or _layout(config)), config.data.max_length)
     batch = jax.eval_shape(lambda: _batch(size, open_cache(config)))
     held = abstract_decoder(student, jnp.dtype(lora.base_dtype if lora else "float32"))
-    return Shapes(teacher, teacher_def, teacher_params, student, *held, batch)
+    return Shapes(
+        teacher, teacher_def, teacher_params, student, *held, batch, tuple(length_remarks)
+    )
 
 
 def _abstract_teacher(

@@ -6,9 +6,11 @@ from typing import Any
 
 from adakd_jax.console import Console
 from adakd_jax.eval.answers import answer_prompts
-from adakd_jax.eval.suite import HeldOut, evaluate, hold_ready
+from adakd_jax.eval.suite import HeldOut, check_tokens, evaluate, hold_ready
 from adakd_jax.eval.table import answers_table
+from adakd_jax.hf.model_files import read_json
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.hf.vocabulary import embedding_of
 from adakd_jax.processes import first_says, is_first
 from adakd_jax.sharding import row_shards, rules_of
 from adakd_jax.training.models import load_student, load_teacher
@@ -20,12 +22,16 @@ EVALUATION = "evaluation"
 
 
 def held_out_of(run: Run) -> HeldOut | None:
-    """The held-out rows of a run, ready to be measured on; None if it has none."""
+    """The held-out rows of a run, ready to be measured on; None if it has none.
+
+    Raises:
+        UnknownTokensError: they hold tokens that a model has no embedding for.
+    """
     if run.held_out is None or run.student.tokenizer is None:
         return None
     data, evaluation = run.config.data, run.config.evaluation
     shards = row_shards(run.mesh)
-    return hold_ready(
+    held_out = hold_ready(
         run.held_out,
         run.student.tokenizer,
         template=data.template,
@@ -38,6 +44,11 @@ def held_out_of(run: Run) -> HeldOut | None:
         on_error=data.on_error,
         cache_dir=data.cache_dir,
     )
+    models = [embedding_of(run.student, "the student")]
+    if run.teacher is not None:
+        models.append(embedding_of(run.teacher, "the teacher"))
+    check_tokens(held_out, models)
+    return held_out
 
 
 def measured(
@@ -106,7 +117,7 @@ def _stored(run: Run, name: str, measure: Callable[[], dict[str, Any]]) -> dict[
     folder = user_path(run.config.run_dir) / EVALUATION
     file = folder / f"{name}.json"
     if first_says(file.exists()):
-        return json.loads(file.read_text())
+        return read_json(file, "remove it, and the same command measures again")
     result = measure()
     if not is_first():
         return result

@@ -14,6 +14,7 @@ from adakd_jax.hf.lora import merge_peft, named_after
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import Held, init_student
 from adakd_jax.hf.tokenizer import check_same_tokens
+from adakd_jax.hf.vocabulary import check_tokenizer_fits, tokenizer_size
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import parameter_count
 from adakd_jax.models.quantized import Quantization, quantization_of
@@ -65,6 +66,7 @@ def load_student(
         rules=rules_of(config.mesh, "student"),
         held=held,
     )
+    check_tokenizer_fits(student, "the student")
     if isinstance(config.student, StudentCheckpoint):
         check_architecture(config.student.architecture, student, "student")
         if teacher is not None:
@@ -104,11 +106,14 @@ def describe(model: Pretrained) -> str:
 
 
 def vocabulary_note(student: Pretrained, teacher: Pretrained) -> str | None:
-    """What is cut where two embeddings of one tokenizer are padded to different sizes."""
+    """What is cut where two embeddings are of different sizes, by padding or by added tokens."""
     sizes = sorted(model.config.vocab_size for model in (student, teacher))
     if sizes[0] == sizes[1]:
         return None
+    known = [model.tokenizer for model in (student, teacher) if model.tokenizer is not None]
+    added = max(map(tokenizer_size, known), default=0) - sizes[0]
+    rest = "the rest is padding" if added <= 0 else f"{added:,} tokens that one adds are left out"
     return (
         f"vocabulary  embeddings of {sizes[0]:,} and {sizes[1]:,} tokens: the loss is over the "
-        f"first {sizes[0]:,}, the rest is padding"
+        f"first {sizes[0]:,}, {rest}"
     )

@@ -18,13 +18,10 @@ from adakd_jax.data.examples import Examples
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
 from adakd_jax.distill import mapped_layers
-from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import combine, split_adapters
 from adakd_jax.sharding import (
-    check_model,
     entered,
     make_mesh,
     row_shards,
@@ -34,7 +31,6 @@ from adakd_jax.sharding import (
 )
 from adakd_jax.teacher_cache.manifest import data_settings, date_of
 from adakd_jax.teacher_cache.reading import Taught, TeacherCache
-from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.cached import open_cache, told_of
 from adakd_jax.training.chat import (
     asking_alike,
@@ -42,6 +38,7 @@ from adakd_jax.training.chat import (
     with_chat_template,
     with_date,
 )
+from adakd_jax.training.checks import check_examples, check_models
 from adakd_jax.training.data import read_data
 from adakd_jax.training.finite import check_finite
 from adakd_jax.training.inputs import (
@@ -170,13 +167,14 @@ def prepare(
     but those under its adapters. Rows and tokenizer are compared with those of `inputs`.
 
     Raises:
-        ModelNotFoundError, WeightsError, NonFiniteWeightsError, MalformedRowsError,
-        EmptyDataError, ScheduleError, OtherInputsError, ValueError: what is wrong, and what would
-        be valid.
+        ModelNotFoundError, ModelFileError, WeightsError, NonFiniteWeightsError, TooLongError,
+        UnknownTokensError, MalformedRowsError, EmptyDataError, ScheduleError, OtherInputsError,
+        ValueError: what is wrong, and what would be valid.
     """
     cache = open_cache(config)
     mesh = make_mesh(config.mesh)
-    _check_models(config, mesh)
+    for remark in check_models(config, mesh):
+        console.print(f"note     {remark}", soft_wrap=True)
     if mesh is not None:
         console.print("mesh     " + ", ".join(f"{axis} {n}" for axis, n in mesh.shape.items()))
     # A cached teacher is there for what the student takes of it: if that is saved, no weights.
@@ -199,6 +197,7 @@ def prepare(
     writer = None if teacher is None else asking_alike(teacher, student, config.data)
     rewrite = functools.partial(_rewritten, config, writer, mesh, console)
     examples, held_out = _read_data(config, student, console, rewrite, inputs)
+    check_examples(config, examples, student, teacher, cache)
     batches = TrainingBatches(
         examples,
         config.data,
@@ -249,23 +248,6 @@ def _read_data(
             found["teacher's answers"] = told_of_key(examples.rows_key)
         inputs.check(found)
     return examples, held_out
-
-
-def _check_models(config: RunConfig, mesh: Mesh | None) -> None:
-    """Refuses models that the mesh does not divide, and targets of adapters that the student has
-    not, before weights are read.
-    """
-    lora = config.student.lora
-    if mesh is None and lora is None:
-        return
-    teacher, student = model_configs(config)
-    if lora is not None:
-        lora_of(lora, decoder_config(student))
-    if mesh is not None:
-        for who, description in (("teacher", teacher), ("student", student)):
-            if description is not None:
-                rules = rules_of(config.mesh, who)
-                check_model(decoder_config(description), mesh, rules, who)
 
 
 def _rewritten(

@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from adakd_jax.hf.export import export_config
+from adakd_jax.hf.model_files import read_json
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.tokenizer import load_tokenizer, save_tokenizer
 from adakd_jax.models.config import DecoderConfig, Lora
@@ -38,7 +39,7 @@ def describe_student(
     """
     folder = user_path(run_dir) / DESCRIPTION
     if checksum is not None and (folder / SOURCE).exists() and not another:
-        recorded = json.loads((folder / SOURCE).read_text())["base_checksum"]
+        recorded = read_json(folder / SOURCE)["base_checksum"]
         check_same_base(run_dir, recorded, checksum)
     folder.mkdir(parents=True, exist_ok=True)
     if student.tokenizer is not None:
@@ -120,7 +121,7 @@ def load_student(run_dir: str, step: int | str | None = None) -> Pretrained:
 
 def _described(folder: epath.Path) -> tuple[ModelSource, DecoderConfig, int | None]:
     """What `describe_student` wrote; before adapters came it wrote nothing of them."""
-    described = json.loads((folder / SOURCE).read_text())
+    described = read_json(folder / SOURCE)
     lora, checksum = described.pop("lora", None), described.pop("base_checksum", None)
     source = ModelSource(**described)
     config = decoder_config(source.hf_config)

@@ -11,6 +11,7 @@ import jax
 from adakd_jax.config import DistiLlm, Gkd
 from adakd_jax.console import Console
 from adakd_jax.eval.answers import end_tokens
+from adakd_jax.hf.vocabulary import usable_vocabulary
 from adakd_jax.policies import DatasetResponses, StudentResponses
 from adakd_jax.training.checkpoint import Checkpoints
 from adakd_jax.training.inputs import ACCEPT, OtherInputsError
@@ -98,4 +99,5 @@ def responses_of(run: Run) -> DatasetResponses:
         pad_id=pad if isinstance(pad, int) else 0,
         seed=run.config.seed,
         base=run.base,
+        vocabulary=usable_vocabulary(*filter(None, (run.student, run.teacher))),
     )

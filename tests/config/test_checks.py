@@ -15,13 +15,13 @@ from adakd_jax.config import (
     TrainingConfig,
     UniformScore,
 )
+from adakd_jax.config.evaluate import EvaluateCommand
 from adakd_jax.config.plan import PlanConfig
 from adakd_jax.config.policy import Policy
 from adakd_jax.config.remarks import remarks
 from adakd_jax.config.stage import COMBINATION, Stage, flatten, known_values, stages_in
 from adakd_jax.config.study import StudyConfig
 from adakd_jax.config.teacher_cache import CacheCommand
-from adakd_jax.evaluate import EvaluateCommand
 from adakd_jax.generate import GenerateCommand
 
 CASES = [

@@ -1,8 +1,12 @@
+import copy
 import dataclasses
+
+import pytest
 
 from adakd_jax.config import GenerationConfig
 from adakd_jax.eval.answers import answer_prompts, end_tokens
 from adakd_jax.eval.generate import generate
+from adakd_jax.hf.vocabulary import UnknownTokensError
 from tests.eval.tiny import with_ends
 
 
@@ -36,3 +40,14 @@ def test_parameters_may_be_given(tiny_pretrained, silent_pretrained):
     settings = GenerationConfig(max_new_tokens=6, batch_size=2)
     params = silent_pretrained.params
     assert answer_prompts(tiny_pretrained, [[5, 6]], settings, params=params) == [("", 6, "length")]
+
+
+def test_a_model_that_can_end_no_answer_is_refused(tiny_pretrained):
+    tokenizer = copy.deepcopy(tiny_pretrained.tokenizer)
+    tokenizer.add_special_tokens({"eos_token": "<turn ends>"})
+    grown = dataclasses.replace(tiny_pretrained, tokenizer=tokenizer)
+    settings = GenerationConfig(max_new_tokens=6, batch_size=2)
+    with pytest.raises(UnknownTokensError, match=r"its answers end with .*'<turn ends>' \(320\)"):
+        answer_prompts(grown, [[5, 6]], settings)
+    with pytest.raises(UnknownTokensError, match=r"the prompts hold .*'<turn ends>' \(320\)"):
+        answer_prompts(with_ends(grown, 9), [[5, 320]], settings)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,11 @@ from flax import nnx
 
 from adakd_jax.config import GenerationConfig
 from adakd_jax.eval.generate import generate
-from adakd_jax.models.decoder import logits
+from adakd_jax.eval.prompts import check_prompts
+from adakd_jax.hf.vocabulary import UnknownTokensError
+from adakd_jax.models.decoder import abstract_decoder, logits
+from adakd_jax.models.positions import TooLongError
+from tests.eval.tiny import TINY
 
 NEW = 20  # more than one segment
 NEVER = (-1,) * 6  # always six end tokens: their number is a shape
@@ -128,3 +134,40 @@ def test_nothing_to_do(tiny_model):
 def test_an_empty_prompt_is_named(tiny_model):
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         generate(*tiny_model, [[1], []], SETTINGS, eos_ids=NEVER, pad_id=0)
+
+
+def test_no_token_beyond_the_vocabulary_that_is_given_is_written(tiny_model, prompts, greedy):
+    settings = SETTINGS.model_copy(update={"max_new_tokens": 4, "repetition_penalty": 1.1})
+    largest = max(token for answer in greedy for token in answer[:1])
+    answers = generate(*tiny_model, prompts, settings, eos_ids=NEVER, pad_id=0, vocabulary=largest)
+    assert all(token < largest for answer in answers for token in answer)
+    sampled = settings.model_copy(update={"temperature": 5.0})
+    answers = generate(*tiny_model, prompts, sampled, eos_ids=NEVER, pad_id=0, vocabulary=3)
+    assert {token for answer in answers for token in answer} == {0, 1, 2}
+
+
+def test_prompts_that_cannot_be_answered_are_refused_before_any_is(tiny_model, prompts):
+    with pytest.raises(UnknownTokensError, match=r"hold tokens .*: 61, 99; it has 61 embeddings"):
+        generate(*tiny_model, [*prompts, [99, 61]], SETTINGS, eos_ids=NEVER, pad_id=0)
+    learned = dataclasses.replace(TINY, ropes=(), max_positions=24)
+    check_prompts(learned, [[1] * 4], NEW)
+    with pytest.raises(
+        TooLongError, match=r"prompt 1 of 5 tokens \+ max_new_tokens 20 is 25; valid"
+    ):
+        check_prompts(learned, [[1], [1] * 5], NEW)
+
+
+def test_a_forward_pass_longer_than_learned_positions_is_refused():
+    learned = dataclasses.replace(TINY, ropes=(), max_positions=8)
+    graphdef, params = abstract_decoder(learned)
+
+    def forward(params, tokens):
+        return nnx.merge(graphdef, params)(tokens, tokens, tokens)
+
+    for length in (8, 9):
+        tokens = jax.ShapeDtypeStruct((1, length), jnp.int32)
+        if length == 8:
+            assert jax.eval_shape(forward, params, tokens).shape == (1, 8, 16)
+            continue
+        with pytest.raises(TooLongError, match="a row of tokens is 9; valid: at most 8"):
+            jax.eval_shape(forward, params, tokens)

@@ -162,3 +162,12 @@ def test_intervals_resample_documents():
     assert found["reverse_kl"] == pytest.approx((3 * low, 3 * high))
     alone = DocumentSums(tokens, sums, False, calibrated).intervals(seed=1)
     assert alone == {"nll": (low, high)}
+
+
+def test_a_token_that_a_model_has_not_is_refused(tiny_model, teacher, batches):
+    """It would be NaN, or the likelihood of another token."""
+    for name in ("tokens", "labels"):
+        changed = np.array(getattr(batches[0], name))
+        changed[0, 3] = 62
+        with pytest.raises(ValueError, match="a batch holds token 62, but a model has 61 only"):
+            likelihood(*teacher, *tiny_model, [batches[0]._replace(**{name: changed})])

@@ -9,11 +9,11 @@ from etils import epath
 
 from adakd_jax.compare import main as compare
 from adakd_jax.config import Columns
+from adakd_jax.config.evaluate import EvaluateCommand
 from adakd_jax.config.suites import SUITES
 from adakd_jax.eval import measured as measured_module
 from adakd_jax.eval.evaluation_file import read_evaluation
 from adakd_jax.eval.held_out_sets import open_sets
-from adakd_jax.evaluate import EvaluateCommand
 from adakd_jax.evaluate import main as evaluate
 from adakd_jax.hf.export import save_pretrained
 

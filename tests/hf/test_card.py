@@ -82,3 +82,9 @@ def test_the_card_of_an_adapter_says_what_it_belongs_to_and_how_to_load_both(bas
     assert line in code.splitlines()
     assert "library_name: peft" in card and ("base_model: acme/base" in card) == (":" not in base)
     assert f"A low-rank adapter (LoRA) of [{base}]" in card or f"(LoRA) of `{base}`" in card
+
+
+def test_several_licences_are_a_list_on_the_hub():
+    card = model_card(dataclasses.replace(FACTS, teacher_licence="apache-2.0, mit"))
+    assert front_matter(card)["license"] == ["apache-2.0", "mit"]
+    assert "That of the teacher: apache-2.0, mit." in card

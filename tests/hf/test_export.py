@@ -151,7 +151,7 @@ def test_config_of_another_model_is_refused(model, tmp_path):
 
 def test_tokenizer_larger_than_the_model_is_refused(tokenizer, tmp_path):
     small = make_pretrained(TINY_LLAMA | {"vocab_size": 300}, tokenizer)
-    with pytest.raises(ValueError, match="tokenizer has 320 tokens, the model only 300"):
+    with pytest.raises(ValueError, match=r"the tokenizer has tokens .*it has 300 embeddings"):
         save_pretrained(small, tmp_path / "model")
 
 

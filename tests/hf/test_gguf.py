@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from adakd_jax.hf import gguf as gguf_module
+from adakd_jax.hf import gguf_file
 from adakd_jax.hf.gguf import load_gguf
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.weights import WeightsError
@@ -187,12 +188,12 @@ def test_all_wrong_tensors_are_named_in_one_error(llama):
 def test_the_memory_map_is_released(llama, monkeypatch):
     maps = []
 
-    class Recording(gguf.GGUFReader):
+    class Recording(gguf_file.BoundedReader):
         def __init__(self, path):
             super().__init__(path)
             maps.append(weakref.ref(self.data))
 
-    monkeypatch.setattr(gguf_module, "GGUFReader", Recording)
+    monkeypatch.setattr(gguf_file, "BoundedReader", Recording)
     path = llama[2]()
     loaded = load_gguf(path)
     with gguf_module.open_gguf(path) as file:
@@ -237,7 +238,7 @@ def test_linear_rotary_scaling(llama):
     ("extra", "message"),
     [
         ({"llama.rope.scaling.type": "yarn"}, "'yarn'; supported: none, linear"),
-        ({"llama.rope.dimension_count": 4}, "dimension_count is 4; only the whole head, 8"),
+        ({"llama.rope.dimension_count": 4}, "dimension_count is 4; valid: that of a key, 8"),
         ({"tokenizer.ggml.pre": "tekken"}, "'tekken'; supported: gpt-2, smollm"),
     ],
 )

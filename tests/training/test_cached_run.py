@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -12,7 +13,9 @@ from flax import nnx
 
 from adakd_jax.config.teacher_cache import CacheCommand
 from adakd_jax.console import Console
+from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
+from adakd_jax.hf.vocabulary import UnknownTokensError
 from adakd_jax.models import logits
 from adakd_jax.teacher_cache import command as command_module
 from adakd_jax.teacher_cache import measure, verify
@@ -22,8 +25,9 @@ from adakd_jax.teacher_cache.reading import TeacherCache
 from adakd_jax.teacher_cache.tables import tables
 from adakd_jax.training.data import read_data
 from adakd_jax.training.dry_run import dry_run
+from adakd_jax.training.prepare import prepare
 from adakd_jax.training.records import read_records
-from tests.hf.tiny import TINY_LLAMA
+from tests.hf.tiny import TINY_LLAMA, make_pretrained, tiny_teacher
 from tests.training.tiny_run import run
 
 VOCABULARY = TINY_LLAMA["vocab_size"]
@@ -134,3 +138,39 @@ def test_what_is_verified_is_what_there_is(make_settings, teacher, tmp_path, mon
     for tail in ("bucket", "even"):  # one token left out is spread evenly over itself
         assert all_but_one.loss[tail] < 1e-2 and all_but_one.gradient[tail] < 1e-2
     assert lost.scores["hellinger"].overlap[VOCABULARY - 1] > 0.9
+
+
+def test_tokens_that_the_cached_teacher_has_not_are_refused(settings, cache, teacher, tmp_path):
+    tokenizer = tiny_teacher().tokenizer
+    assert tokenizer is not None
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<tool>"]})
+    resized = make_pretrained(TINY_LLAMA | {"vocab_size": VOCABULARY + 1}, tokenizer)
+    student = {"kind": "checkpoint", "path": str(save_pretrained(resized, tmp_path / "resized"))}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "Look.", "output": "<tool>"}\n')
+    data = settings().data.model_dump() | {
+        "train": {"kind": "file", "path": str(rows)},
+        "validation_fraction": 0.0,
+    }
+    kept = {"path": str(teacher), "cache": str(cache)}
+    quiet_run = RUN | {"evaluation": {"generate_examples": 0, "token_snapshots": 0}}
+    config = settings(data=data, student=student, teacher=kept, **quiet_run)
+    with pytest.raises(
+        UnknownTokensError, match=rf"the cached teacher .*'<tool>' \({VOCABULARY}\)"
+    ):
+        prepare(config, Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("manifest.json", "{", r"manifest\.json is not readable JSON.*make it again with"),
+        ("manifest.json", '{"format": 1}', r"manifest\.json does not describe a cache"),
+        ("index.npy", "no array", r"index\.npy cannot be read"),
+    ],
+)
+def test_a_broken_file_of_a_cache_is_named(cache, tmp_path, file, content, message):
+    copy = shutil.copytree(cache, tmp_path / "copy")
+    (copy / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        assert len(TeacherCache(copy).index)

@@ -1,0 +1,93 @@
+"""Checks of a config.json's values by which each family is read."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+HFConfig = Mapping[str, Any]
+
+_COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "sliding_window",
+    "sliding_window_pattern",
+    "n_embd",
+    "n_layer",
+    "n_head",
+    "n_inner",
+    "n_positions",
+)
+_NUMBERS = (
+    "rope_theta",
+    "rope_local_base_freq",
+    "rms_norm_eps",
+    "layer_norm_epsilon",
+    "initializer_range",
+    "query_pre_attn_scalar",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "max_window_layers",
+    "partial_rotary_factor",
+)
+_SWITCHES = (
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "use_sliding_window",
+    "scale_attn_weights",
+)
+_NAMES = ("hidden_act", "hidden_activation", "activation_function")
+_OBJECTS = ("rope_scaling", "rope_parameters")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+
+
+_KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (_COUNTS, _is_count, "a whole number above 0"),
+    (_NUMBERS, _is_number, "a number"),
+    (_SWITCHES, lambda value: isinstance(value, bool), "true or false"),
+    (_NAMES, lambda value: isinstance(value, str), "a name"),
+    (_OBJECTS, lambda value: isinstance(value, Mapping), "an object {…}"),
+    (("layer_types",), _are_names, "a list of names"),
+)
+
+
+def check_kinds(hf: HFConfig) -> None:
+    """Raise ValueError naming all keys whose values are of another kind; null is absence."""
+    wrong = [
+        f"{key} is {hf[key]!r}, valid: {valid}"
+        for keys, fits, valid in _KINDS
+        for key in keys
+        if hf.get(key) is not None and not fits(hf[key])
+    ]
+    if wrong:
+        raise ValueError(f"config.json: {'; '.join(wrong)}")
+
+
+def require(hf: HFConfig, *keys: str) -> None:
+    """Raise ValueError naming the keys that are absent or null."""
+    missing = [key for key in keys if hf.get(key) is None]
+    if missing:
+        raise ValueError(f"config.json lacks {', '.join(missing)} (has: {', '.join(sorted(hf))})")
+
+
+def refuse(hf: HFConfig, *keys: str) -> None:
+    """Raise ValueError for a key that is switched on."""
+    for key in keys:
+        if hf.get(key):
+            raise ValueError(f"config.json: {key}={hf[key]!r} is not supported; valid: false")
