@@ -1,15 +1,15 @@
 """The files of models by name, size and checksum, by which changed ones are known."""
 
 import hashlib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from adakd_jax.hf.load import safetensors_files
 from adakd_jax.hf.locate import MODEL_FILES, ModelNotFoundError, locate
+from adakd_jax.hf.model_files import read_json_if_there
 from adakd_jax.hf.peft import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from adakd_jax.hf.weight_files import safetensors_files
 
 _BLOCK, _BLOCKS = 64 << 10, 256
 # Weights mean something else under another one of these.
@@ -61,10 +61,14 @@ def model_digests(path: str, revision: str | None = None, fallback: str | None =
         if fallback is None:
             raise
         found = locate(fallback, files=MODEL_FILES)
-    if not found.is_dir():
-        return digests_of_files(_split_files(found))
+    if found.suffix == ".gguf":
+        # Only who has a GGUF file needs that library.
+        from adakd_jax.hf.gguf_file import files_of
+
+        return digests_of_files(files_of(found))
+    hf_config = read_json_if_there(found / "config.json")
     descriptions = [found / name for name in _DESCRIPTIONS if (found / name).is_file()]
-    return digests_of_files([*safetensors_files(found), *descriptions])
+    return digests_of_files([*safetensors_files(found, hf_config), *descriptions])
 
 
 def adapter_digests(path: str) -> Digests:
@@ -76,11 +80,3 @@ def adapter_digests(path: str) -> Digests:
     names = ADAPTER_CONFIG, ADAPTER_WEIGHTS
     folder = locate(path, files=names)
     return digests_of_files(folder / name for name in names if (folder / name).is_file())
-
-
-def _split_files(file: Path) -> list[Path]:
-    """A GGUF file, with those that llama.cpp's `gguf-split` made of the same model."""
-    parts = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.gguf", file.name)
-    if parts is None:
-        return [file]
-    return sorted(file.parent.glob(f"{parts[1]}-[0-9]*-of-{parts[2]}.gguf"))

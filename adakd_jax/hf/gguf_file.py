@@ -57,6 +57,16 @@ def open_parts(path: Path) -> tuple[Metadata, list[GGUFReader]]:
     return Metadata(files[0], values), readers
 
 
+def files_of(path: Path) -> list[Path]:
+    """A GGUF file, with all others of the same model if its name says that it was split.
+
+    Raises:
+        ModelFileError: some of them are not there.
+    """
+    match = _PART.fullmatch(path.name)
+    return [path] if match is None else _parts(path, int(match[3]))
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Puts the file's name before what is wrong with its content.

@@ -43,6 +43,7 @@ from adakd_jax.training.data import read_data
 from adakd_jax.training.finite import check_finite
 from adakd_jax.training.inputs import (
     Inputs,
+    file_inputs,
     teacher_key,
     told_of_key,
     told_of_rows,
@@ -164,7 +165,7 @@ def prepare(
 
     With `teacher.cache` the teacher is not loaded; but for its layers or its tokenizer, if the
     student takes those, and then let go. A run that is `resumed` needs no weights of the student
-    but those under its adapters. Rows and tokenizer are compared with those of `inputs`.
+    but those under its adapters. Files, rows and tokenizer are compared with those of `inputs`.
 
     Raises:
         ModelNotFoundError, ModelFileError, WeightsError, NonFiniteWeightsError, TooLongError,
@@ -175,6 +176,8 @@ def prepare(
     mesh = make_mesh(config.mesh)
     for remark in check_models(config, mesh):
         console.print(f"note     {remark}", soft_wrap=True)
+    if inputs is not None:
+        inputs.check(file_inputs(config))
     if mesh is not None:
         console.print("mesh     " + ", ".join(f"{axis} {n}" for axis, n in mesh.shape.items()))
     # A cached teacher is there for what the student takes of it: if that is saved, no weights.

@@ -23,7 +23,7 @@ from adakd_jax.training.chat import with_earlier_date
 from adakd_jax.training.checkpoint import Checkpoints, checkpoints_folder, has_checkpoints
 from adakd_jax.training.describe import tell, write_story
 from adakd_jax.training.export import export_student
-from adakd_jax.training.inputs import Inputs, file_inputs
+from adakd_jax.training.inputs import Inputs
 from adakd_jax.training.integrity import set_damaged_aside
 from adakd_jax.training.loop import CompiledSteps, Schedule, fit
 from adakd_jax.training.measure import (
@@ -71,7 +71,6 @@ def run_job(config: RunConfig, argv: Sequence[str], console: Console | None = No
     if is_first():
         check_writable(config.run_dir)
     inputs = Inputs(config, console)
-    inputs.check(file_inputs(config))
     resumed = first_says(has_checkpoints(config.run_dir))
     run = prepare(config, console, resumed=resumed, inputs=inputs)
     checksum = base_checksum(run.base)

@@ -45,6 +45,7 @@ def test_parameters_may_be_given(tiny_pretrained, silent_pretrained):
 def test_a_model_that_can_end_no_answer_is_refused(tiny_pretrained):
     tokenizer = copy.deepcopy(tiny_pretrained.tokenizer)
     tokenizer.add_special_tokens({"eos_token": "<turn ends>"})
+    tokenizer.chat_template = None
     grown = dataclasses.replace(tiny_pretrained, tokenizer=tokenizer)
     settings = GenerationConfig(max_new_tokens=6, batch_size=2)
     with pytest.raises(UnknownTokensError, match=r"its answers end with .*'<turn ends>' \(320\)"):

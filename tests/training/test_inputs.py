@@ -111,7 +111,10 @@ def test_other_rows_are_refused_with_what_has_changed(begun, again):
 def test_other_weights_are_refused_before_they_are_read(begun, again, who, monkeypatch):
     with others(begun[1] / who) as folder:
         another_model(folder)
-        monkeypatch.setattr("adakd_jax.training.run.prepare", lambda *a, **k: pytest.fail("read"))
+        for load in ("load_teacher", "load_student"):
+            monkeypatch.setattr(
+                f"adakd_jax.training.prepare.{load}", lambda *a, **k: pytest.fail("read")
+            )
         told = rf"{who}: model.safetensors: [\d,]+ bytes, checksum \w+ -> [\d,]+ bytes, checksum"
         with pytest.raises(OtherInputsError, match=told):
             run(again())
