@@ -154,6 +154,7 @@ def compile_loss_stage(devices, tensor, tokens):
         return lowered.compile()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tensor", "limit"), [(1, 2.62), (4, 0.34)])
 def test_memory_on_a_tpu_does_not_grow_with_the_tokens(tpu_pod, tensor, limit):
     found = []

@@ -30,10 +30,12 @@ def run(*command):
     return done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_on_every_mesh_a_model_is_what_it_is_on_one_device(tmp_path):
     assert run("tests.hf.mesh_weights", str(tmp_path)) == "done"
 
 
+@pytest.mark.slow
 def test_two_processes_export_together_what_each_holds_half_of(tmp_path):
     model = make_pretrained(TINY_LLAMA)
     whole = save_pretrained(model, tmp_path / "whole")

@@ -19,6 +19,7 @@ def tpu(libtpu):
     return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[0]
 
 
+@pytest.mark.slow
 def test_training_with_splash_attention_compiles_for_tpu(tpu):
     """Soft caps, segments, local and global layers picked inside the scan, and the gradient."""
     config = dataclasses.replace(

@@ -48,6 +48,7 @@ def test_cpu_devices_end_to_end(tmp_path):
     assert plan["operations"]["needed"] > 0 and plan["estimate"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("libtpu")
 def test_tpus_end_to_end(planned, tmp_path, monkeypatch):
     texts = []
@@ -78,6 +79,7 @@ def test_tpus_end_to_end(planned, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("libtpu")
 def test_slices_send_each_other_their_part_of_the_gradients(planned, tmp_path):
     file = tmp_path / "plan.json"

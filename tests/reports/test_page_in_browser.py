@@ -13,7 +13,10 @@ from tests.reports.browser import Browser, find_chromium
 MODES = ("score", "temperature", "selected", "student_nll")
 TOKENS = "document.querySelectorAll('.passage:not([hidden]) .t')"
 BINARY = find_chromium()
-pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium on this machine")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BINARY is None, reason="no Chromium on this machine"),
+]
 
 
 @pytest.fixture(scope="module")

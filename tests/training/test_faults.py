@@ -27,6 +27,7 @@ from tests.training.tiny_run import run, weights
 SMALL = {"evaluation": {"before": False, "generate_examples": 0, "token_snapshots": 0}}
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_is_the_run_left_alone(tmp_path):
     # The programs are those of the run in this process, which keeps them there.
     place = Workplace(tmp_path, steps=12, compilations=Path(jax.config.jax_compilation_cache_dir))

@@ -22,6 +22,7 @@ def test_a_resumed_run_holds_what_a_new_one_does(settings, lora, averages):
     check(both_starts(settings(**changes_of(lora, averages))))
 
 
+@pytest.mark.slow
 def test_so_it_does_on_a_mesh(teacher, rows, tmp_path):
     told = told_by("-m", "tests.training.held_memory", str(teacher), str(rows), str(tmp_path))
     assert set(told) == {"whole", "adapters"}

@@ -12,6 +12,7 @@ from tests.own_process import told_by
 from tests.training.conftest import tiny_config
 
 
+@pytest.mark.slow
 def test_any_mesh_gives_the_losses_of_one_device():
     found = told_by("-m", "tests.training.on_mesh", timeout=400)
     assert found["adakd"].pop("moved") > 3  # the ratio, which all meshes must agree about

@@ -17,7 +17,8 @@ from adakd_jax.config.yaml_file import dump_yaml
 from adakd_jax.training.records import read_records
 from tests.own_process import with_devices
 
-pytestmark = pytest.mark.xdist_group("processes")  # which share runs of a minute each
+# The group shares runs of a minute each.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 TIMEOUT = 240.0
 TOLD = ("loss", "keep_ratio", "grad_norm", "reverse_kl")
 CHANGES = {
