@@ -150,7 +150,7 @@ def check_same_run(run_dir: str, config: Stage) -> None:
     file = user_path(run_dir) / CONFIG_FILE
     if not file.exists():
         return
-    differences = config_differences(_stored_config(file, type(config)), config)
+    differences = config_differences(stored_config(file, type(config)), config)
     refused = [line for line in differences if not line.startswith(_FREE)]
     if refused:
         listed = "\n".join(f"  {line}" for line in refused)
@@ -194,11 +194,22 @@ def _changes_since_last_start(folder: epath.Path, config: Stage) -> list[str]:
     file = folder / CONFIG_FILE
     if not file.exists():
         return []
-    return config_differences(_stored_config(file, type(config)), config)
+    return config_differences(stored_config(file, type(config)), config)
 
 
-def _stored_config(file: epath.Path, model: type[Stage]) -> Stage | Mapping[str, Any]:
-    """Reads a stored config; settings that are newer than the run get their defaults."""
+def stored_config(file: epath.Path, model: type[Stage]) -> Stage | Mapping[str, Any]:
+    """Reads a stored config; settings that are newer than the run get their defaults.
+
+    Args:
+      file: the config.yaml of a run.
+      model: of the settings.
+
+    Returns:
+      The settings; where this version does not know some of them, a mapping of what is stored.
+
+    Raises:
+      OtherRunError: the file is not YAML.
+    """
     stored = read_yaml(str(file))
     if stored.problems:
         problem = stored.problems[0]

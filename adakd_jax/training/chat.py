@@ -9,8 +9,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config import DataConfig, RunConfig
-from adakd_jax.config.provenance import CONFIG_FILE
-from adakd_jax.config.yaml_file import read_yaml
+from adakd_jax.config.provenance import CONFIG_FILE, stored_config
 from adakd_jax.console import Console
 from adakd_jax.data.chat_render import ChatRenderer
 from adakd_jax.data.templates import template_warning
@@ -73,8 +72,9 @@ def with_earlier_date(config: RunConfig) -> RunConfig:
     file = user_path(config.run_dir) / CONFIG_FILE
     if config.data.chat.date is not None or not file.is_file():
         return config
-    stored = RunConfig.model_validate(read_yaml(str(file)).values)
-    return _dated(config, stored.data.chat.date)
+    stored = stored_config(file, RunConfig)
+    # Settings of another version are for `check_same_run` to tell.
+    return _dated(config, stored.data.chat.date) if isinstance(stored, RunConfig) else config
 
 
 def with_date(config: Config, student: Pretrained, earlier: str | None = None) -> Config:

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from adakd_jax.config import FileSource
-from adakd_jax.config.provenance import write_provenance
+from adakd_jax.config.provenance import OtherRunError, check_same_run, write_provenance
 from adakd_jax.console import Console
 from adakd_jax.data import chat_render
 from adakd_jax.data.sources import MalformedRowsError
@@ -149,6 +149,14 @@ def test_the_date_in_prompts_is_that_of_the_first_start(make_settings, tmp_path,
     other = settings.model_copy(update={"run_dir": str(tmp_path / "other")})
     assert with_date(with_earlier_date(other), first.student).data.chat.date == "2031-05-17"
     assert with_date(other, first.student, "2030-01-01").data.chat.date == "2030-01-01"
+
+
+def test_settings_of_another_version_are_told_by_who_compares_them(make_settings, tmp_path):
+    settings = make_settings(tmp_path)
+    (tmp_path / "config.yaml").write_text("no_such_key: 1\n")
+    assert with_earlier_date(settings) is settings
+    with pytest.raises(OtherRunError, match="no_such_key: 1 -> absent"):
+        check_same_run(settings.run_dir, settings)
 
 
 def test_a_template_without_a_date_pins_none(make_settings, base, tmp_path):
