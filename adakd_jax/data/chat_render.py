@@ -123,6 +123,16 @@ class ChatRenderer:
         )
         return [(int(start), int(end)) for start, end in found[0]]
 
+    def token_start(self, text: str, place: int) -> int:
+        """Where the added token begins that reaches over a place in a text; else the place itself:
+        two texts may part inside of `<|a|>` and `<|b|>`, but no model writes half a token.
+        """
+        for token in map(str, self.tokenizer.added_tokens_decoder.values()):
+            begin = text.find(token, max(0, place - len(token) + 1), place + len(token) - 1)
+            if 0 <= begin < place:
+                return begin
+        return place
+
     def _call(self, row: Mapping[str, Any] | None) -> tuple[str, list[Any] | None, dict[str, Any]]:
         tools = list(row["tools"]) if row and row["tools"] else None
         name = "tool_use" if tools and "tool_use" in self._pinned else "default"

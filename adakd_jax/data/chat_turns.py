@@ -139,7 +139,8 @@ class WrittenTurns:
         if common == len(asking):
             return common, ""
         if common >= len(self._render(asked)):
-            return common, asking[common:]
+            start = self._renderer.token_start(self._text, common)
+            return start, asking[start:]
         if self._marked is not None:
             return 0, ""
         raise TemplateRowError(

@@ -228,6 +228,23 @@ def test_earlier_turns_need_not_keep_what_they_are_asked_with(template_of, make_
     assert answers(formatted) == ["41<|stop|>", "</think>42<|stop|>"]
 
 
+def test_an_answer_does_not_begin_inside_of_a_token(template_of, make_row):
+    # The template asks with one special token and writes an earlier answer with another.
+    source = (
+        "{% for m in messages %}{{ m['role'] }}:{% if m['role'] == 'assistant' %}"
+        "{{ '<|begin|>' if loop.last else '<|end|>' }}{% endif %}{{ m['content'] }}<|stop|>"
+        "{% endfor %}{% if add_generation_prompt %}assistant:<|begin|>{% endif %}"
+    )
+    talk = [
+        ASK,
+        {"role": "assistant", "content": "41"},
+        ASK,
+        {"role": "assistant", "content": "42"},
+    ]
+    formatted = template_of(source).example(make_row(messages=talk))
+    assert answers(formatted) == ["<|end|>41<|stop|>", "42<|stop|>"]
+
+
 def test_special_tokens_that_follow_each_other_end_a_turn_together(tokenizer_with, make_row):
     source = HEAD + "{{ m['content'] }}<|end|>" + FOOT
     tokenizer = tokenizer_with(source)
