@@ -1,10 +1,18 @@
 """How conversations become text."""
 
+import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from adakd_jax.config.stage import Stage
+
+_DAY = r"^\d{4}-\d{2}-\d{2}$"
+
+
+def _a_day(date: str) -> str:
+    datetime.date.fromisoformat(date)
+    return date
 
 
 class ChatConfig(Stage):
@@ -20,7 +28,7 @@ class ChatConfig(Stage):
         description="what the template is told besides the messages, e.g. "
         '{"enable_thinking": false}; a row\'s own chat_template_kwargs go before',
     )
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = Field(
+    date: Annotated[str, Field(pattern=_DAY), AfterValidator(_a_day)] | None = Field(
         default=None,
         description="today's date in templates that write it, YYYY-MM-DD; null: that of a run's "
         "first start",

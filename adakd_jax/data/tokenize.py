@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int32
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.config.chat import ChatConfig
+from adakd_jax.data.messages import is_learned
 from adakd_jax.data.pieces import ACROSS, ANSWER, Cuts, Pieces, fit_prompt, join, token_parts
 from adakd_jax.data.rows import Row, RowError
 from adakd_jax.data.templates import Formatted, Part, Segment, Template, TemplateName, make_template
@@ -130,11 +131,18 @@ class Encoder:
         """Tokenizes one row's prompt for generation.
 
         Raises:
-          RowError: the row has no prompt in this template, or its template alone is too long.
+          RowError: the row has no prompt in this template, or its template alone is too long; or
+            what stands before the last of several answers is, which training does not cut.
         """
         formatted = self.template.prompt(row)
         pieces = self._with_opening(formatted, self._encode([formatted.segments])[0])
+        whole = len(pieces.tokens)
         pieces, cuts = fit_prompt(pieces, self.max_prompt_length)
+        if len(pieces.tokens) < whole and _has_earlier_answer(row):
+            raise RowError(
+                f"the conversation before the last answer has more than max_prompt_length "
+                f"{self.max_prompt_length} tokens, and is not cut in training either"
+            )
         return Prompt(pieces.tokens, _text(formatted.segments), self.template.references(row), cuts)
 
     def _encode(self, rows: Sequence[Sequence[Segment]]) -> list[Pieces]:
@@ -206,6 +214,13 @@ def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | RowEr
 
 def _text(segments: Sequence[Segment]) -> str:
     return "".join(segment.text for segment in segments)
+
+
+def _has_earlier_answer(row: Row) -> bool:
+    """Whether a conversation has an answer to learn before the one that is asked for."""
+    turns = row["messages"]
+    last = len(turns) - 1 if turns and turns[-1]["role"] == "assistant" else len(turns)
+    return any(map(is_learned, turns[:last]))
 
 
 def _first_prompt(segments: Sequence[Segment]) -> Sequence[Segment]:

@@ -7,6 +7,7 @@ from adakd_jax.data.chat_ends import turn_ends
 from adakd_jax.data.chat_render import ChatRenderer, TemplateRowError
 from adakd_jax.data.rows import RowError
 from adakd_jax.data.templates import Part, make_template
+from adakd_jax.data.tokenize import Encoder
 
 HEAD = "{% for m in messages %}<|start|>{{ m['role'] }}\n"
 FOOT = (
@@ -286,6 +287,32 @@ def test_the_date_in_prompts_is_the_one_that_is_given(template_of, make_row):
 def test_a_date_of_a_form_that_is_not_written_out_is_refused(template_of):
     with pytest.raises(ValueError, match="the date in a format that it does not write out"):
         template_of("{% set form = '%Y' %}{{ strftime_now(form) }}" + DATED)
+
+
+def test_a_date_is_a_day_of_the_calendar():
+    assert ChatConfig(date="2024-02-29").date == "2024-02-29"
+    for wrong in ("2023-02-29", "29.2.2024"):
+        with pytest.raises(ValueError, match="date"):
+            ChatConfig(date=wrong)
+
+
+def test_a_long_history_is_asked_as_it_was_trained_on_or_not_at_all(chat_tokenizer, make_row):
+    first = [{"role": "user", "content": "x" * 30}, {"role": "assistant", "content": "y" * 30}]
+    talk = [*first, ASK, {"role": "assistant", "content": "42"}]
+    encoder = Encoder("chat", chat_tokenizer, 100, 300)
+    example = encoder.example(make_row(messages=talk))
+    assert example.cuts == (0, 0, 0)
+    with pytest.raises(
+        RowError, match="before the last answer has more than max_prompt_length 100"
+    ):
+        encoder.prompt(make_row(messages=talk))
+    # Without an earlier answer to learn, training cuts the same prompt in the same way.
+    context = [first[0], {**first[1], "weight": 0}, *talk[2:]]
+    asked, example = (
+        read(make_row(messages=context)) for read in (encoder.prompt, encoder.example)
+    )
+    assert example.tokens[: len(asked.tokens)].tolist() == asked.tokens.tolist()
+    assert asked.cuts.instruction > 0
 
 
 @pytest.mark.parametrize(
