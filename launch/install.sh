@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv in this checkout. EXTRAS: tpu or cuda12, and gcs for gs:// paths.
+# Makes .venv in this checkout. EXTRAS: tpu, cuda13 or cuda12, and gcs for gs:// paths. PYTHON: a path or a version.
 # Cloud images often come with a Python older than this package needs; uv brings its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,5 +10,5 @@ PATH="$HOME/.local/bin:$PATH"
 if ! command -v uv >/dev/null; then
     curl --fail --silent --show-error --location https://astral.sh/uv/install.sh | sh
 fi
-[ -x .venv/bin/python ] || uv venv --quiet --python 3.12 .venv
+[ -x .venv/bin/python ] || uv venv --quiet --python "${PYTHON:-3.13}" .venv
 uv pip install --quiet --python .venv/bin/python --editable ".[$EXTRAS]"

