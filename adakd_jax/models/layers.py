@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.lora import Adapter, adapter_of
+from adakd_jax.models.projection import project
 from adakd_jax.models.quantized import restored
 from adakd_jax.models.rope import Rotary, apply_rope
 
@@ -42,7 +43,7 @@ class Linear(nnx.Module):
         self, x: Float[Array, "*lead D"], dropout_key: Array | None = None
     ) -> Float[Array, "*lead F"]:
         """Multiply the last dimension; the key is the adapter's, None: no dropout."""
-        y = x @ restored(self.kernel[...], x.dtype)
+        y = project(x, restored(self.kernel[...], x.dtype))
         if self.adapter is not None:
             y = y + self.adapter(x, dropout_key)
         if self.bias is not None:
