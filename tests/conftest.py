@@ -40,7 +40,7 @@ def few_programs_are_kept():
     """
     yield
     mappings = Path("/proc/self/maps")
-    if mappings.exists() and mappings.read_bytes().count(b"\n") > 20_000:
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > 10_000:
         jax.clear_caches()
 
 

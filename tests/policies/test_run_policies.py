@@ -40,6 +40,7 @@ def of(config):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_restart_is_exact(name, settings, stop_after):
     changes = {

@@ -17,7 +17,9 @@ def check(found):
     assert 0 <= resumed["restoring"] - resumed["frozen"] < COUNTERS < resumed["state"] / 10, found
 
 
-@pytest.mark.parametrize(("lora", "averages"), [(False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("lora", "averages"), [(False, False), pytest.param(True, True, marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_holds_what_a_new_one_does(settings, lora, averages):
     check(both_starts(settings(**changes_of(lora, averages))))
 
