@@ -37,7 +37,9 @@ def dolly_batches(
         max_length=length,
         cache_dir=CACHE,
     )
-    data = DataConfig(train=source, columns=columns, max_length=length)
+    data = DataConfig(
+        train=source, columns=columns, max_length=length, max_prompt_length=length // 2
+    )
     loader = TrainingBatches(examples, data, TrainingConfig(steps=steps, batch_rows=rows), SEED)
     packed = [Batch(*(array[0] for array in loader.batch(step))) for step in range(steps)]
     order = np.random.default_rng(SEED).permutation(len(examples))
