@@ -92,8 +92,8 @@ def take_turns(
         environment: variables of all processes.
 
     Returns:
-        by title: "seconds" of a step (the mean over batches of each one's median), "seconds_by_round",
-        "warm_up", "peak_gib"; or "error".
+        by title: "seconds" of a step (the mean over batches of each one's median), the same as
+        "seconds_by_round", "warm_up", "peak_gib"; or "error".
     """
     living: dict[str, Contender] = {}
     found: dict[str, dict[str, Any]] = {entry.title: {} for entry in entries}

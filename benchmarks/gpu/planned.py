@@ -15,7 +15,7 @@ from benchmarks.run_step import run_settings
 
 MEMORY_LIMIT = 0.10
 MEASURED = re.compile(
-    r"(?P<pair>SmolLM2|Qwen2, LoRA), (?P<rows>\d+) × (?P<length>\d+), (?P<method>AdaKD r = 1)"
+    r"(?P<pair>SmolLM2|Qwen2, LoRA), (?P<rows>\d+) × (?P<length>\d+), AdaKD r = 1"
 )
 TOPOLOGIES = {
     "H100": "h100:1", "H200": "h200:1", "B200": "b200:1", "L40S": "l40s:1",

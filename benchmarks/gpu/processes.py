@@ -1,5 +1,6 @@
 """Runs a part in a process group of its own, which ends with the part's time."""
 
+import contextlib
 import json
 import os
 import queue
@@ -23,7 +24,7 @@ class PartRun:
         self.error: str | None = None
         self._until = time.monotonic() + seconds
         self._seconds = seconds
-        self._said = tempfile.TemporaryFile("w+")
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         self._process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environment}, text=True,
             stdout=subprocess.PIPE, stderr=self._said, start_new_session=True,
@@ -32,7 +33,8 @@ class PartRun:
     def rows(self) -> Iterator[Row]:
         """Its rows as they come. Nothing of the group lives on when they end."""
         lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, args=(lines,), daemon=True).start()
+        reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
+        reader.start()
         try:
             while (line := lines.get(timeout=max(0.0, self._until - time.monotonic()))) is not None:
                 if line.startswith(ROW):
@@ -41,7 +43,7 @@ class PartRun:
         except queue.Empty:
             self.error = f"stopped after {self._seconds:.0f} s, its time"
         finally:
-            self._end()
+            self._end(reader)
 
     def _read(self, lines: "queue.Queue[str | None]") -> None:
         assert self._process.stdout is not None
@@ -58,13 +60,14 @@ class PartRun:
         last = [line for line in self._said.read().splitlines() if line.strip()][-1:]
         return " ".join([f"exit code {code};", *last])[:500]
 
-    def _end(self) -> None:
+    def _end(self, reader: threading.Thread) -> None:
         # It may be gone already.
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
+        reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         self._said.close()
 
 
