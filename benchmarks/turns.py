@@ -7,12 +7,14 @@ standard input, it answers with a line of JSON. So slow spells of the machine hi
 no library meets the GPU libraries of another.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,27 +41,27 @@ class ContenderError(Exception):
 
 
 class Contender:
-    """A living contender. It has warmed up on every batch once this returns."""
+    """A contender's process."""
 
     def __init__(self, entry: Entry, environment: Mapping[str, str]):
         setting = json.dumps(entry.setting._asdict())
         command = [sys.executable, "-m", "benchmarks.turns", entry.module, entry.kind]
-        self._errors = entry.batches.with_name(f"{entry.module}.errors").open("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         self._process = subprocess.Popen(
             [*command, str(entry.batches), setting], cwd=ROOT, env={**os.environ, **environment},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
         )  # fmt: skip
-        try:
-            self.made = self._answer()
-        except ContenderError:
-            self.end()
-            raise
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until it has warmed up on every batch: `warm_up` in seconds, `losses`."""
+        return self._answer()
 
     def turn(self, steps: int) -> dict[str, Any]:
         """Time some steps: `seconds` by batch and step, `peak_gib`, `losses`."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # what it ended with is said below
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def end(self) -> None:
@@ -95,24 +97,21 @@ def take_turns(
         by title: "seconds" of a step (the mean over batches of each one's median), the same as
         "seconds_by_round", "warm_up", "peak_gib"; or "error".
     """
-    living: dict[str, Contender] = {}
-    found: dict[str, dict[str, Any]] = {entry.title: {} for entry in entries}
-    turns: dict[str, list[dict[str, Any]]] = {entry.title: [] for entry in entries}
+    # They warm up at the same time: most of it is compiling.
+    living = {entry.title: Contender(entry, environment) for entry in entries}
+    found: dict[str, dict[str, Any]] = {}
+    answers: dict[str, list[dict[str, Any]]] = {entry.title: [] for entry in entries}
     try:
-        for entry in entries:
-            try:
-                living[entry.title] = Contender(entry, environment)
-            except ContenderError as error:
-                found[entry.title] = {"error": str(error)}
-        for _ in range(rounds):
-            for title in list(living):
+        for number in range(1 + rounds):
+            for title, contender in list(living.items()):
                 try:
-                    turns[title].append(living[title].turn(steps))
+                    answers[title].append(contender.turn(steps) if number else contender.ready())
                 except ContenderError as error:
                     living.pop(title).end()
                     found[title] = {"error": str(error)}
-        for title, contender in living.items():
-            found[title] = _summary(turns[title]) | {"warm_up": contender.made["warm_up"]}
+        for title in living:
+            made, *turns = answers[title]
+            found[title] = _summary(turns) | {"warm_up": made["warm_up"]}
     finally:
         for contender in living.values():
             contender.end()

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from adakd_jax.config.yaml_file import read_yaml
 from benchmarks.cases import Setting, smollm2
 from benchmarks.gpu.tiny_models import TINY
 
@@ -36,6 +35,6 @@ def qwen2_pair(small: bool, lora: bool, device: str = "cpu") -> Setting:
     if small:
         teacher, student = TINY["qwen2"] | {"hidden_size": 96}, TINY["qwen2"]
     else:
-        run = yaml.safe_load((ROOT / "configs" / "qwen2_7b_to_1.5b.yaml").read_text())
-        teacher, student = (run[who]["architecture"] for who in ("teacher", "student"))
+        run = read_yaml(str(ROOT / "configs" / "qwen2_7b_to_1.5b.yaml")).values
+        teacher, student = (dict(run[who]["architecture"]) for who in ("teacher", "student"))
     return Setting(teacher, student, precision(small), device, LORA if lora else None)

@@ -31,12 +31,12 @@ class Planned(NamedTuple):
 _MOST = (("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92"),)
 PARTS = {
     "product": Planned("the speed of a large product in bfloat16", "device.product", 15),
-    "loss": Planned("chunked loss and gradients against dense", "loss.loss", 30),
-    "attention": Planned("attention against XLA's, packed, windows", "attention.attention", 30),
-    "smollm2": Planned("the real teacher's logits against CPU", "logits.smollm2", 25),
+    "loss": Planned("chunked loss and gradients against dense", "loss.loss", 25),
+    "attention": Planned("attention against XLA's, packed, windows", "attention.attention", 25),
+    "smollm2": Planned("the real teacher's logits against CPU", "logits.smollm2", 20),
     "large": Planned("Qwen2-7B → 1.5B: steps, plain and AdaKD", "steps.large", 60, _MOST),
     "steps": Planned("SmolLM2: steps of 8 to 128 rows, plain and AdaKD", "steps.steps", 60, _MOST),
-    "torch_steps": Planned("SmolLM2: ours beside torch and TRL", "peers.torch_steps", 70),
+    "torch_steps": Planned("SmolLM2: ours beside torch and TRL", "peers.torch_steps", 90),
     "families": Planned("logits of every family against CPU", "logits.families", 40),
     "generation": Planned("generation beside torch, batches of 1 to 128", "peers.generation", 45),
     "plan": Planned("the plan against what was measured", "planned.plan", 60),

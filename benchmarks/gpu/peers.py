@@ -1,11 +1,13 @@
 """Our steps and answers beside those of torch and transformers, in turns, on the same device."""
 
 import importlib.util
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.cases import Batch, Setting, full_rows, save_batches
@@ -14,7 +16,10 @@ from benchmarks.gpu.pairs import precision, qwen2_pair, smollm2_pair
 from benchmarks.turns import Entry, take_turns
 
 # Several processes share the device: none takes most of its memory at its start.
-SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+SHARED = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "JAX_COMPILATION_CACHE_DIR": os.path.expanduser("~/.cache/adakd_jax/benchmarks"),
+}
 OURS = "ours"
 NO_TORCH = "torch is not installed"
 PROMPT = 64
@@ -28,8 +33,14 @@ def _device(options: Options) -> str:
     return "cpu" if options.small else "cuda"
 
 
+def _leave_the_device() -> None:
+    """What this process itself computes is computed on the CPU: the device is the contenders'."""
+    jax.config.update("jax_platforms", "cpu")
+
+
 def torch_steps(options: Options) -> Iterator[Row]:
-    """The SmolLM2 pair, full rows, then Dolly's: ours, and an ordinary torch loop at its best."""
+    """The SmolLM2 pair, Dolly's rows, then full ones: ours, and an ordinary torch loop."""
+    _leave_the_device()
     rows, length = (2, 32) if options.small else (16, 512)
     ours, torch = (smollm2_pair(options.small, place) for place in ("cpu", _device(options)))
     vocabulary: Any = ours.student["vocab_size"]
@@ -42,6 +53,7 @@ def torch_steps(options: Options) -> Iterator[Row]:
     if _has("trl"):
         losses["torch, TRL's GKD loss, eager"] = "trl_gkd"
     with tempfile.TemporaryDirectory() as work:
+        yield from _dolly(options, Path(work), ours, torch)
         file = _saved(Path(work) / "full" / "batches.npz", full)
         entries = [
             Entry(f"{OURS}, plain", "run_step", "plain", file, ours),
@@ -51,7 +63,6 @@ def torch_steps(options: Options) -> Iterator[Row]:
         yield from _compared(f"SmolLM2, {rows} × {length}", entries, [full] * len(entries), options)
         if not _has("trl"):
             yield {"what": "TRL's GKD loss", "error": "trl is not installed"}
-        yield from _dolly(options, Path(work), ours, torch)
 
 
 def _dolly(options: Options, work: Path, ours: Setting, torch: Setting) -> Iterator[Row]:
@@ -119,6 +130,7 @@ def generation(options: Options) -> Iterator[Row]:
     """Greedy answers of the real teacher, batches of 1, 16, 128."""
     from adakd_jax import load_pretrained, save_pretrained
 
+    _leave_the_device()
     sizes, new_tokens = ((1, 2), 8) if options.small else ((1, 16, 128), 128)
     folder = options.out / "teacher"
     exported = attempt(

@@ -21,7 +21,7 @@ from benchmarks.gpu.run_part import ROW
 from benchmarks.gpu.steps import _operations_of_row
 from benchmarks.gpu.tiny_models import TINY
 from benchmarks.rows import dolly_batches
-from benchmarks.run_step import run_settings
+from benchmarks.run_step import METHODS, run_settings
 from benchmarks.turns import mean_of_medians
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +115,24 @@ def test_operations_of_a_row():
     all_kept = [_operations_of_row(config, 1.0) for config in (lora, whole)]
     assert all_kept[0] < all_kept[1] and _operations_of_row(lora, 0.5) < all_kept[0]
     assert lora.student.lora.rank == LORA["r"] and lora.student.lora.targets == ("q_proj", "v_proj")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pair", "billions"),
+    [
+        (smollm2_pair(False), (0.7, 1.0)),
+        (qwen2_pair(False, lora=True), (19.0, 23.0)),
+        (qwen2_pair(False, lora=False), (22.0, 27.0)),
+    ],
+)
+def test_steps_of_full_size_can_be_built(pair, billions):
+    """By shapes alone: 2 operations a weight of the teacher and of a frozen student's weight in
+    each pass, 6 of a trained one.
+    """
+    for method in METHODS:
+        counted = _operations_of_row(run_settings(pair, method, 1, 512), None) / 512 / 1e9
+        assert billions[0] < counted < billions[1]
 
 
 def test_devices_and_pairs_by_name():
