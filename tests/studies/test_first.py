@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from adakd_jax.config.provenance import OtherRunError
 from adakd_jax.studies.plan import first_run, plan
-from adakd_jax.studies.results import check_suites, read_result
+from adakd_jax.studies.results import read_result
 from adakd_jax.training.records import MetricsLog
 from tests.studies.tiny_study import STEPS, make_study, start
 
