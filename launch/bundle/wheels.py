@@ -1,5 +1,6 @@
 """The wheels that a requirement needs on another machine, without those that it has already."""
 
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,8 @@ _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _UNBUILT = re.compile(r"No matching distribution found for ([A-Za-z0-9][^\s;(]*)")
 _GLIBC = re.compile(r"manylinux_2_(\d+)_(\w+)$")
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+_CONFLICT = "The conflict is caused by"
+_OTHER_VERSIONS = "what is there at versions that this project takes, or not named as there"
 # Wheels of the same files are the same to the byte.
 _EPOCH = {"SOURCE_DATE_EPOCH": "315532800"}
 
@@ -107,8 +110,18 @@ class Pip:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
-            said = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
-            raise GatherError(f"pip {arguments[0]} failed:\n" + "\n".join(said[-25:]))
+            said = what_failed(done.stdout, done.stderr)
+            raise GatherError(f"pip {arguments[0]} failed:\n{said}")
+
+
+def what_failed(stdout: str, stderr: str) -> str:
+    """What pip says of a failure: its errors, and which versions exclude each other."""
+    said = [line for line in stderr.splitlines() if line and not line.startswith("WARNING")]
+    _, cause, rest = stdout.partition(_CONFLICT)
+    excluding = list(itertools.takewhile(str.strip, rest.splitlines()[1:])) if cause else []
+    if excluding:
+        excluding = [f"{_CONFLICT}:", *excluding, f"valid: {_OTHER_VERSIONS}"]
+    return "\n".join([*said[-25:], *excluding])
 
 
 @contextmanager
@@ -178,7 +191,7 @@ def _resolve(pip: Pip, target: Target, wanted: Sequence[str], built: Path) -> li
         while True:
             try:
                 pip(
-                    "install", "--quiet", "--dry-run", "--ignore-installed", "--target", work,
+                    "install", "--dry-run", "--ignore-installed", "--target", work,
                     *target.flags, "--find-links", str(built), "--constraint", str(constraints),
                     "--report", str(report), *wanted,
                 )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from launch.bundle import unpack
 from launch.bundle.pieces import CHECKSUMS, write_checksums, write_pieces
-from launch.bundle.wheels import _lacking, platform_tags, read_there
+from launch.bundle.wheels import _lacking, platform_tags, read_there, what_failed
 
 ROOT = Path(__file__).parents[2]
 SIZE = 10_000
@@ -130,6 +130,20 @@ def test_what_is_there_has_what_it_requires():
         "jax==1", "mine==1", "ml-dtypes==1", "numpy==1", "other==1", "plugin==1",
     ]  # fmt: skip
     assert _lacking(report, {"jax"}) == ["mine==1", "other==1", "plugin==1"]
+
+
+def test_versions_that_exclude_each_other_are_named():
+    out = (
+        "Collecting a\n\nThe conflict is caused by:\n    mine 1 depends on a>=2\n"
+        "    The user requested (constraint) a==1\n\nTo fix this you could try to:\n1. loosen\n"
+    )
+    said = what_failed(out, "WARNING: old\nERROR: ResolutionImpossible\n").splitlines()
+    assert said[:4] == [
+        "ERROR: ResolutionImpossible", "The conflict is caused by:",
+        "    mine 1 depends on a>=2", "    The user requested (constraint) a==1",
+    ]  # fmt: skip
+    assert said[4].startswith("valid: ") and len(said) == 5
+    assert what_failed("Collecting a\n", "ERROR: no such\n") == "ERROR: no such"
 
 
 def gathering(*arguments):
