@@ -34,7 +34,7 @@ PARTS = {
     "loss": Planned("chunked loss and gradients against dense", "loss.loss", 25),
     "attention": Planned("attention against XLA's, packed, windows", "attention.attention", 25),
     "smollm2": Planned("the real teacher's logits against CPU", "logits.smollm2", 20),
-    "large": Planned("Qwen2-7B → 1.5B: steps, plain and AdaKD", "steps.large", 60, _MOST),
+    "large": Planned("Qwen2-7B → 1.5B: steps, plain and AdaKD", "steps.large", 75, _MOST),
     "steps": Planned("SmolLM2: steps of 8 to 128 rows, plain and AdaKD", "steps.steps", 60, _MOST),
     "torch_steps": Planned("SmolLM2: ours beside torch and TRL", "peers.torch_steps", 90),
     "families": Planned("logits of every family against CPU", "logits.families", 40),
