@@ -36,6 +36,24 @@ def llama_config(layers: int) -> dict[str, object]:
     }
 
 
+class Setting(NamedTuple):
+    """What a contender trains or asks, and with what.
+
+    Attributes:
+        teacher: its config.json; for generation, the model's folder as `path`.
+        student: its config.json.
+        dtype: of products and of weights that are not trained; what is trained is float32.
+        device: "cpu", or "cuda" for torch; JAX takes the device that it finds.
+        lora: rank, alpha, dropout and targets of the student's adapters, or None.
+    """
+
+    teacher: dict[str, object]
+    student: dict[str, object]
+    dtype: str = "float32"
+    device: str = "cpu"
+    lora: dict[str, object] | None = None
+
+
 class Batch(NamedTuple):
     """One training step's data, int32 [B, T] each.
 
@@ -55,10 +73,15 @@ class Batch(NamedTuple):
         return int((self.labels != IGNORE).sum())
 
 
-def full_rows(rows: int, length: int, seed: int = 0) -> Batch:
+def smollm2(dtype: str = "float32", device: str = "cpu", layers: int = STUDENT_LAYERS) -> Setting:
+    """SmolLM2-135M's shape and some layers of it."""
+    return Setting(llama_config(TEACHER_LAYERS), llama_config(layers), dtype, device)
+
+
+def full_rows(rows: int, length: int, seed: int = 0, vocabulary: int = VOCABULARY) -> Batch:
     """Random documents of exactly `length` tokens, all of them response tokens."""
     rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, VOCABULARY, (rows, length + 1), dtype=np.int32)
+    tokens = rng.integers(0, vocabulary, (rows, length + 1), dtype=np.int32)
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length)).copy()
     return Batch(tokens[:, :-1].copy(), tokens[:, 1:].copy(), positions, np.ones_like(positions))
 

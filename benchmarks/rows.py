@@ -37,14 +37,16 @@ def dolly_batches(
         max_length=length,
         cache_dir=CACHE,
     )
-    data = DataConfig(train=source, columns=columns, max_length=length)
+    data = DataConfig(
+        train=source, columns=columns, max_length=length, max_prompt_length=length // 2
+    )
     loader = TrainingBatches(examples, data, TrainingConfig(steps=steps, batch_rows=rows), SEED)
-    packed = [Batch(*(array[0] for array in loader.batch(step))) for step in range(steps)]
+    packed = [Batch(*(array[0] for array in loader.batch(step)[:4])) for step in range(steps)]
     order = np.random.default_rng(SEED).permutation(len(examples))
     padded, longest = [], []
     for step in range(steps):
         chosen = order[step * rows : (step + 1) * rows]
         width = -(-int(examples.lengths[chosen].max()) // 64) * 64
         for batches, size in ((padded, length), (longest, width)):
-            batches.append(Batch(*assemble_rows(examples, list(chosen[:, None]), size)))
+            batches.append(Batch(*assemble_rows(examples, list(chosen[:, None]), size)[:4]))
     return packed, padded, longest

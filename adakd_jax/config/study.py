@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 
 from adakd_jax.config.run import RunConfig
 from adakd_jax.config.stage import Check, Conflict, Stage
+from adakd_jax.config.suites import SuiteName
 
 # A method names a folder and a row of a Markdown table.
 MethodName = Annotated[str, Field(pattern=r"^[\w+][\w+\-=., ()%]*$")]
@@ -32,6 +33,12 @@ def _compares_methods(against: Mapping[str, str], methods: Mapping[str, Any]) ->
     return Conflict(f"no method is called {unknown[0]!r}", f"names out of {', '.join(methods)}")
 
 
+def _only_of_quality(measure: str, first: Any, suites: tuple[str, ...]) -> Conflict | None:
+    if measure == "quality" or (first is None and not suites):
+        return None
+    return Conflict("seconds of a step depend on neither", "measure: quality")
+
+
 class OverheadConfig(Stage):
     """How seconds per step are measured: methods take turns, so that a slow spell hits them all."""
 
@@ -47,8 +54,9 @@ class StudyConfig(Stage):
     checks: ClassVar[tuple[Check, ...]] = (
         Check(("baseline", "methods"), _baseline_is_a_method),
         Check(("against", "methods"), _compares_methods),
+        Check(("measure", "first", "suites"), _only_of_quality),
     )
-    settings_of: ClassVar[Mapping[str, type[Stage]]] = {"run": RunConfig}
+    settings_of: ClassVar[Mapping[str, type[Stage]]] = {"run": RunConfig, "first": RunConfig}
 
     base: str = Field(
         min_length=1,
@@ -60,6 +68,11 @@ class StudyConfig(Stage):
         description="settings of all runs, over those of `base`; each is a flag: --run.KEY VALUE, "
         "with the keys of adakd_jax.train",
     )
+    first: dict[str, Any] | None = Field(
+        default=None,
+        description="settings, over those of all runs, of one run that is trained before all "
+        "methods; they start from its student; null: from the student of `base`",
+    )
     output: str = Field(
         min_length=1, description="folder of the runs, tables and plots; local or gs://"
     )
@@ -70,6 +83,16 @@ class StudyConfig(Stage):
     )
     seeds: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_each_once)] = Field(
         default=(0, 1, 2), min_length=1, description="seed of each run of a method"
+    )
+    suites: tuple[SuiteName, ...] = Field(
+        default=(),
+        description="named sets that every student is measured on besides the held-out rows, comma "
+        "separated; as many rows of each, at most, as of those",
+    )
+    suite_data: str | None = Field(
+        default=None,
+        description="folder with a file of each suite, self_inst.jsonl and so on, as for "
+        "adakd_jax.evaluate; null: from the hub",
     )
     methods: dict[MethodName, dict[str, Any]] = Field(
         min_length=1,

@@ -61,6 +61,9 @@ def origin_lines(
     yield f"- Machine: {machine()}"
     yield f"- Versions: {versions}"
     yield f"- All runs: {_settings(config)}"
+    if study.first is not None:
+        listed = ", ".join(f"{key} {written(value)}" for key, value in _leaves(study.first))
+        yield f"- They start from the student of one run that was trained before: {listed}"
 
 
 def method_lines(study: StudyConfig) -> Iterator[str]:

@@ -12,10 +12,12 @@ from adakd_jax.config.study import StudyConfig
 from adakd_jax.config.yaml_file import read_yaml
 
 RUNS = "runs"
+FIRST = "first"
 # What a run of a study is called and where it goes follows from the study.
 _OWN = ("run_dir", "seed")
 # With other data, another teacher or another measurement, numbers would not compare.
 _COMMON = ("data", "teacher", "evaluation", "checkpoint", "logging", "export")
+_COMMON_OF_FIRST = ("data", "teacher", "export")
 
 
 class PlannedRun(NamedTuple):
@@ -37,10 +39,13 @@ def plan(study: StudyConfig) -> tuple[list[PlannedRun], list[Problem]]:
     if file.problems:
         return [], [problem._replace(key=f"base: {problem.key}") for problem in file.problems]
     lines = {path: f"{study.base}:{line}" for path, line in file.lines.items()}
-    common = overlay(RunConfig, with_default_kinds(RunConfig, file.values), study.run)
+    common = _common(study, file.values)
     origins = lines | _origins(study.run, "run")
     problems = _not_settable(study.run, "run", _OWN)
     problems += _problems(common | _place(study, study.baseline, 0), origins)
+    if not problems and study.first is not None:
+        problems += _first_problems(study, study.first, common, origins)
+        common = _after_first(study, common)
     if not problems:
         for method, changes in study.methods.items():
             problems += _method_problems(study, method, changes, common, origins)
@@ -53,6 +58,45 @@ def plan(study: StudyConfig) -> tuple[list[PlannedRun], list[Problem]]:
     ]
     problems = _unmeasurable(study, runs[0].config)
     return ([] if problems else runs), problems
+
+
+def first_run(study: StudyConfig) -> RunConfig | None:
+    """The run that all methods start from, of a study without problems; None if it has none."""
+    if study.first is None:
+        return None
+    values = _first_values(study, study.first, _common(study, read_yaml(study.base).values))
+    return RunConfig.model_validate(with_default_kinds(RunConfig, values))
+
+
+def _common(study: StudyConfig, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of all runs."""
+    return overlay(RunConfig, with_default_kinds(RunConfig, base), study.run)
+
+
+def _first_values(
+    study: StudyConfig, first: Mapping[str, Any], common: Mapping[str, Any]
+) -> dict[str, Any]:
+    place = {"run_dir": f"{study.output.rstrip('/')}/{FIRST}", "seed": 0, "export": {}}
+    return overlay(RunConfig, common, first) | place
+
+
+def _first_problems(
+    study: StudyConfig,
+    first: Mapping[str, Any],
+    common: Mapping[str, Any],
+    origins: Mapping[Path, str],
+) -> list[Problem]:
+    problems = _not_settable(first, FIRST, (*_OWN, *_COMMON_OF_FIRST))
+    values = _first_values(study, first, common)
+    found = _problems(values, {**origins, **_origins(first, FIRST)})
+    return problems + [problem._replace(key=f"{FIRST}: {problem.key}") for problem in found]
+
+
+def _after_first(study: StudyConfig, common: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of all methods, which start from what the first run has exported."""
+    path = f"{study.output.rstrip('/')}/{FIRST}/export"
+    student = {"kind": "checkpoint", "path": path, "adapter": None}
+    return overlay(RunConfig, common, {"student": student})
 
 
 def _config(study: StudyConfig, method: str, seed: int, common: Mapping[str, Any]) -> RunConfig:

@@ -3,19 +3,24 @@
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 from rich.text import Text
 
 from adakd_jax.config.provenance import OtherRunError, check_same_run, write_provenance
+from adakd_jax.config.run import RunConfig
 from adakd_jax.config.study import StudyConfig
 from adakd_jax.console import Console
+from adakd_jax.eval.suite import Evaluation
+from adakd_jax.studies.first import check_first, train_first
 from adakd_jax.studies.metrics import METRICS
-from adakd_jax.studies.plan import PlannedRun
+from adakd_jax.studies.plan import PlannedRun, first_run
 from adakd_jax.studies.report import write_report
 from adakd_jax.studies.results import (
     RunResult,
     check_data,
+    check_suites,
     read_result,
     result_of,
     write_result,
@@ -32,7 +37,7 @@ from adakd_jax.training.run import train
 from adakd_jax.training.saved_student import describe_student
 from adakd_jax.user_path import user_path
 
-UNTRAINED = "untrained student"
+UNTRAINED, STARTING = "untrained student", "starting student"
 _UNTRAINED_FILE = "untrained.json"
 _UNTRAINED_SETTINGS = ("data.", "teacher.", "student.", "evaluation.")
 
@@ -44,7 +49,8 @@ def run_quality(
     has no result, and the others go on.
 
     Leaves in `study.output`: runs/METHOD/seedN/{config.yaml, metrics.jsonl, result.json},
-    untrained.json, report.md, results.csv, methods.csv, metrics.png and curves.png.
+    untrained.json, report.md, results.csv, methods.csv, metrics.png and curves.png; first/ if all
+    start from a run of their own, suites.csv if there are suites.
 
     Args:
         study: what is compared.
@@ -57,6 +63,8 @@ def run_quality(
         OtherRunError: the folder holds runs with other settings, or of other rows or models.
         OtherInputsError: a run was begun with other rows or models.
     """
+    first = first_run(study)
+    check_first(first)
     found = [(run, read_result(run.config.run_dir, run.config)) for run in runs]
     reference = next(run for run in runs if run.method == study.baseline)
     untrained = read_result(
@@ -65,12 +73,14 @@ def run_quality(
     waiting = [run for run, result in found if result is None]
     _check_started(waiting)
     finished = [result for _, result in found if result is not None]
+    check_suites([*finished, *([untrained] if untrained else [])], study.suites)
     console.print(f"{len(finished)} of {len(runs)} runs are finished")
     write_provenance(study.output, study, argv, map(str, jax.devices()))
     signal.signal(signal.SIGTERM, terminated)
     written = None
     if waiting or untrained is None:
-        shared = Shared(reference.config, console)
+        train_first(first, argv, console)
+        shared = Shared(reference.config, console, study.suites, study.suite_data)
         check_data([*finished, *([untrained] if untrained else [])], shared.data)
         for run in waiting:
             shared.batches(run.config)  # refused before any is trained
@@ -99,10 +109,10 @@ def _measure_untrained(
 ) -> RunResult:
     began = time.perf_counter()
     params = shared.student(reference.config).params
-    evaluation = shared.evaluate(reference.config, params, console)
+    evaluation, suites = _evaluate(reference.config, params, shared, console)
     seconds = time.perf_counter() - began
-    run = reference._replace(method=UNTRAINED)
-    result = result_of(run, evaluation, shared.data, seconds, trained=False)
+    run = reference._replace(method=UNTRAINED if study.first is None else STARTING)
+    result = result_of(run, evaluation, shared.data, seconds, suites=suites, trained=False)
     write_result(study.output, result, _UNTRAINED_FILE)
     console.print(_line(result), soft_wrap=True)
     return result
@@ -150,12 +160,23 @@ def _finish(
         write_story(config.run_dir, tell(run))
     state = train(run, shared.held_out, console, shared.compiled_step)
     began = time.perf_counter()
-    evaluation = shared.evaluate(config, run.evaluated(state), console)
-    result = result_of(planned, evaluation, shared.data, time.perf_counter() - began)
+    evaluation, suites = _evaluate(config, run.evaluated(state), shared, console)
+    seconds = time.perf_counter() - began
+    result = result_of(planned, evaluation, shared.data, seconds, suites=suites)
     write_result(config.run_dir, result)
     if not study.keep_checkpoints:
         (user_path(config.run_dir) / FOLDER).rmtree()
     return result
+
+
+def _evaluate(
+    config: RunConfig, params: Any, shared: Shared, console: Console
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    """A student on the held-out rows, and on every suite."""
+    held_out = shared.evaluate(config, params, console)
+    return held_out, {
+        name: shared.evaluate(config, params, console, name) for name in shared.suites
+    }
 
 
 def _line(result: RunResult) -> str:
@@ -168,5 +189,5 @@ def _line(result: RunResult) -> str:
     times = f"evaluated in {duration(result.evaluation_seconds)}"
     if "seconds" in result.training:
         times = f"trained in {duration(result.training['seconds'])}, {times}"
-    seed = "" if result.method == UNTRAINED else f", seed {result.seed}"
+    seed = "" if result.method in (UNTRAINED, STARTING) else f", seed {result.seed}"
     return f"{result.method}{seed}  {'  '.join(shown)}  ({times})"

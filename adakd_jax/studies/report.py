@@ -7,6 +7,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from adakd_jax.config.study import StudyConfig
+from adakd_jax.config.suites import SUITES, SuiteName
 from adakd_jax.studies.comparison import Difference, MethodSummary, summarise
 from adakd_jax.studies.figures import curves_figure, metrics_figure, save_figure
 from adakd_jax.studies.metrics import METRICS, Metric
@@ -39,7 +40,8 @@ def write_report(
     untrained: RunResult,
     argv: Sequence[str],
 ) -> list[epath.Path]:
-    """Write report.md, results.csv, methods.csv, metrics.png and curves.png.
+    """Write report.md, results.csv, methods.csv, metrics.png and curves.png; of suites,
+    suites.csv.
 
     Args:
         study: what was asked for.
@@ -61,6 +63,8 @@ def write_report(
         "results.csv": as_csv(_run_rows(results)),
         "methods.csv": as_csv(_method_rows(summaries)),
     }
+    if study.suites:
+        files["suites.csv"] = as_csv(_suite_rows(study.suites, results))
     for name, content in files.items():
         write_whole(folder / name, content)
     figures = _figures(study, runs, summaries)
@@ -104,10 +108,29 @@ def _report(
         yield "## Differences\n"
         yield from _differences(summaries)
         yield f"\n{_HOW_DIFFERENCES_ARE_TAKEN}\n"
+    for suite in study.suites:
+        yield from _suite(study, suite, results, untrained)
     yield "![every metric by method](metrics.png)\n"
     yield "![training curves](curves.png)\n"
     yield "## Methods\n"
     yield from method_lines(study)
+
+
+def _suite(
+    study: StudyConfig, suite: SuiteName, results: Sequence[RunResult], untrained: RunResult
+) -> Iterator[str]:
+    """The same tables of another set."""
+    before = untrained.on(suite)
+    summaries = summarise(study, [result.on(suite) for result in results])
+    tokens = before.documents["tokens"]
+    asked = f"; {len(before.rouge_l)} prompts answered" if before.rouge_l else ""
+    yield f"## {SUITES[suite].title}\n"
+    yield f"{len(tokens):,} examples, {int(sum(tokens)):,} response tokens{asked}.\n"
+    yield from _means(summaries, before)
+    yield ""
+    if any(summary.differences for summary in summaries):
+        yield from _differences(summaries)
+        yield ""
 
 
 def _rows(untrained: RunResult) -> str:
@@ -146,7 +169,7 @@ def _means(summaries: Sequence[MethodSummary], untrained: RunResult) -> Iterator
         seconds = _average(summary, "seconds_per_step", 2)
         yield row([summary.method, str(len(summary.results)), *cells, ratio, seconds])
     before = [metric.shown(untrained.metrics[metric.name]) for metric in metrics]
-    yield row(["*untrained student*", "", *before, "", ""])
+    yield row([f"*{untrained.method}*", "", *before, "", ""])
     known = {"nll": untrained.metrics["nll_teacher"], "forward_kl": 0.0, "reverse_kl": 0.0}
     known["top1_agreement"] = 1.0
     teacher = [m.shown(known[m.name]) if m.name in known else "" for m in metrics]
@@ -198,6 +221,16 @@ def _run_rows(results: Sequence[RunResult]) -> Iterator[dict[str, Any]]:
             **result.training,
             "evaluation_seconds": result.evaluation_seconds,
         }
+
+
+def _suite_rows(
+    suites: Sequence[SuiteName], results: Sequence[RunResult]
+) -> Iterator[dict[str, Any]]:
+    for result in results:
+        for suite in suites:
+            metrics = result.suites[suite]["metrics"]
+            values = {m.name: metrics.get(m.name) for m in METRICS}
+            yield {"method": result.method, "seed": result.seed, "suite": suite, **values}
 
 
 def _method_rows(summaries: Sequence[MethodSummary]) -> Iterator[dict[str, Any]]:

@@ -46,6 +46,7 @@ class RunResult:
         training: "steps", "seconds", "seconds_per_step"; "keep_ratio" at the end, if tokens were
             selected.
         evaluation_seconds: of measuring and answering.
+        suites: "metrics", "documents" and "rouge_l" by name of other sets that were measured.
     """
 
     method: str
@@ -58,6 +59,11 @@ class RunResult:
     answers: list[dict[str, Any]]
     training: dict[str, float]
     evaluation_seconds: float
+    suites: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def on(self, suite: str) -> "RunResult":
+        """The same run as it was measured on another set."""
+        return dataclasses.replace(self, answers=[], suites={}, **self.suites[suite])
 
     @property
     def seconds(self) -> float:
@@ -71,26 +77,33 @@ def result_of(
     data: Mapping[str, Any],
     evaluation_seconds: float,
     *,
+    suites: Mapping[str, Evaluation] | None = None,
     trained: bool = True,
 ) -> RunResult:
     """Puts together what was measured after a run; `trained=False`: of the student before it."""
-    measured = evaluation.documents
-    assert measured is not None  # `evaluate` always gives them
-    sums = dict(zip(_COLUMNS, measured.sums.T.tolist(), strict=True))
-    values = evaluation.to_dict()
-    answers = values.pop("answers")
     return RunResult(
         method=run.method,
         seed=run.seed,
         settings=run.config.model_dump(mode="json"),
         data=dict(data),
-        metrics=values,
-        documents={"tokens": measured.tokens.tolist(), **sums},
-        rouge_l=[answer["rouge_l"] for answer in answers],
-        answers=answers,
+        **_measured(evaluation),
+        answers=evaluation.to_dict()["answers"],
         training=_training(run.config.run_dir) if trained else {},
         evaluation_seconds=evaluation_seconds,
+        suites={name: _measured(each) for name, each in (suites or {}).items()},
     )
+
+
+def _measured(evaluation: Evaluation) -> dict[str, Any]:
+    """Metrics, sums by document, ROUGE-L by prompt."""
+    measured = evaluation.documents
+    assert measured is not None  # `evaluate` always gives them
+    sums = dict(zip(_COLUMNS, measured.sums.T.tolist(), strict=True))
+    return {
+        "metrics": dict(evaluation.metrics()),
+        "documents": {"tokens": measured.tokens.tolist(), **sums},
+        "rouge_l": [answered.rouge_l for answered in evaluation.answers],
+    }
 
 
 def write_result(folder: str, result: RunResult, file: str = FILE) -> None:
@@ -157,6 +170,22 @@ def check_settings(
             f"{what} is a result with other settings (old -> new):\n{listed}\n"
             f"valid: the old values; or another --output; or remove {remove} to run it again"
         )
+
+
+def check_suites(results: Sequence[RunResult], suites: Sequence[str]) -> None:
+    """Refuses results that were not measured on sets that are asked for: their weights are gone.
+
+    Raises:
+        OtherRunError: names the run, and what is valid.
+    """
+    for result in results:
+        missing = [name for name in suites if name not in result.suites]
+        if missing:
+            raise OtherRunError(
+                f"{result.method}, seed {result.seed}: measured without {', '.join(missing)}; "
+                f"valid: --suites {','.join(result.suites) or '()'}; or another --output; or "
+                "remove its folder to run it again"
+            )
 
 
 def check_data(results: Sequence[RunResult], data: Mapping[str, Any]) -> None:

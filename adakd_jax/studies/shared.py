@@ -2,17 +2,20 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from adakd_jax.config import RunConfig, StudentRandom
+from adakd_jax.config import Columns, RunConfig, StudentRandom
 from adakd_jax.config.schedules import check_schedules
+from adakd_jax.config.suites import SuiteName
 from adakd_jax.console import Console
 from adakd_jax.data.cache import content_key
 from adakd_jax.data.loader import TrainingBatches
-from adakd_jax.eval.suite import Evaluation, evaluate
+from adakd_jax.eval.held_out_sets import open_sets
+from adakd_jax.eval.suite import Evaluation, HeldOut, evaluate
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.training.chat import with_chat_template, writes_date
 from adakd_jax.training.data import read_data
@@ -39,10 +42,23 @@ class Shared:
         data: names the content of rows and models.
         inputs: the digests of rows and tokenizer, as `Inputs` compares them.
         held_out: rows that all students are measured on; None if there are none.
+        suites: the same by name of other sets.
     """
 
-    def __init__(self, config: RunConfig, console: Console):
+    def __init__(
+        self,
+        config: RunConfig,
+        console: Console,
+        suites: Sequence[SuiteName] = (),
+        suite_data: str | None = None,
+    ):
         """Load the teacher and read the data of `config`, saying what was found.
+
+        Args:
+            config: settings that all runs have in common.
+            console: where to show what was found.
+            suites: other sets to measure students on.
+            suite_data: where these are, as for `open_sets`.
 
         Raises:
             ModelNotFoundError, WeightsError, MalformedRowsError, EmptyDataError, ValueError: as
@@ -77,6 +93,21 @@ class Shared:
             "tokenizer": told_of_tokenizer(student),
         }
         self.held_out = held_out_of(self.run(config))
+        self.suites = self._hold_suites(config, suites, suite_data)
+
+    def _hold_suites(
+        self, config: RunConfig, suites: Sequence[SuiteName], data: str | None
+    ) -> dict[str, HeldOut]:
+        found: dict[str, HeldOut] = {}
+        options: Any = {"columns": Columns(), "cache_dir": config.data.cache_dir}
+        for each in open_sets(suites, data, **options) if suites else ():
+            run = dataclasses.replace(self.run(config), held_out=each.rows)
+            held_out = held_out_of(run)
+            assert held_out is not None  # there are rows, and students have tokenizers
+            found[each.name] = held_out
+            self.data[f"rows of {each.name}"] = each.rows.key
+            self._console.print(f"suite    {len(each.rows)} rows of {each.title}")
+        return found
 
     def student(self, config: RunConfig) -> Pretrained:
         """The untrained student of a run; its weights are shared and must not be donated."""
@@ -141,12 +172,17 @@ class Shared:
             self._steps[key] = compiled_step(run, parts, state, console)
         return self._steps[key]
 
-    def evaluate(self, config: RunConfig, params: Any, console: Console) -> Evaluation:
-        """Measure a student of a run on the held-out rows, with `params` as its weights."""
-        assert self.held_out is not None  # a plan without held-out rows is refused
+    def evaluate(
+        self, config: RunConfig, params: Any, console: Console, suite: str | None = None
+    ) -> Evaluation:
+        """Measure a student of a run on the held-out rows, or on a suite, with `params` as its
+        weights.
+        """
+        held_out = self.held_out if suite is None else self.suites[suite]
+        assert held_out is not None  # a plan without held-out rows is refused
         return evaluate(
             self.student(config),
-            self.held_out,
+            held_out,
             config.evaluation.generation,
             params=params,
             teacher=self.teacher,

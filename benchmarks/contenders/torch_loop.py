@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks import cases
-from benchmarks.cases import IGNORE, Batch
+from benchmarks.cases import IGNORE, Batch, Setting
 
 KEEP_RATIO, STRENGTH = 0.75, 0.5
 
@@ -89,34 +89,71 @@ def _loss(kind: str) -> Loss:
     return losses[kind]
 
 
-def _model(layers: int) -> LlamaForCausalLM:
+def _model(config: dict[str, object], dtype: torch.dtype, device: str) -> torch.nn.Module:
     """A randomly initialised model; transformers draws from normal(0, initializer_range)."""
-    config = LlamaConfig.from_dict(cases.llama_config(layers), attn_implementation="sdpa")
-    return LlamaForCausalLM(config)
+    words = dict(config)
+    shape = AutoConfig.for_model(words.pop("model_type"), **words)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(shape, attn_implementation="sdpa", dtype=dtype)
 
 
-def make_step(kind: str, batches: list[Batch]) -> Callable[[Batch], float]:
-    """One training step as a function of a batch; eager, so there is nothing to prepare."""
+def _student(setting: Setting, dtype: torch.dtype) -> torch.nn.Module:
+    """The student: float32, or adapters of float32 on weights of `dtype`."""
+    if setting.lora is None:
+        return _model(setting.student, torch.float32, setting.device).train()
+    from peft import LoraConfig, get_peft_model
+
+    base = _model(setting.student, dtype, setting.device)
+    return get_peft_model(base, LoraConfig(**setting.lora)).train()
+
+
+def make_step(
+    kind: str, batches: list[Batch], setting: Setting | None = None
+) -> Callable[[Batch], float]:
+    """One training step as a function of a batch; `kind` is a loss, then perhaps `compile`."""
+    loss_name, _, how = kind.partition(" ")
+    setting = setting or cases.smollm2()
+    device, dtype = setting.device, getattr(torch, setting.dtype)
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
-    loss_of = _loss(kind)
-    teacher = _model(cases.TEACHER_LAYERS).eval().requires_grad_(False)
-    student = _model(cases.STUDENT_LAYERS).train()
-    optimizer = torch.optim.AdamW(student.parameters(), lr=cases.LEARNING_RATE, weight_decay=0.01)
+    loss_of = _loss(loss_name)
+    teacher = _model(setting.teacher, dtype, device).eval().requires_grad_(False)
+    student = _student(setting, dtype)
+    trained = [weight for weight in student.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained, lr=cases.LEARNING_RATE, weight_decay=0.01, fused=device == "cuda"
+    )
+    mixed = torch.autocast(device, dtype, enabled=dtype != torch.float32)
+
+    def forward_loss(inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        with mixed:
+            with torch.no_grad():
+                teacher_logits = teacher(**inputs, use_cache=False).logits
+            student_logits = student(**inputs, use_cache=False).logits
+        return loss_of(student_logits.float(), teacher_logits.float(), labels)
+
+    run = torch.compile(forward_loss) if how == "compile" else forward_loss
 
     def step(batch: Batch) -> float:
         inputs = {
-            "input_ids": torch.from_numpy(batch.tokens).long(),
-            "attention_mask": torch.from_numpy(batch.segments > 0).long(),
-            "use_cache": False,
+            "input_ids": torch.from_numpy(batch.tokens).long().to(device),
+            "attention_mask": torch.from_numpy(batch.segments > 0).long().to(device),
         }
-        labels = torch.from_numpy(batch.labels).long()
-        with torch.no_grad():
-            teacher_logits = teacher(**inputs).logits
-        loss = loss_of(student(**inputs).logits, teacher_logits, labels)
+        loss = run(inputs, torch.from_numpy(batch.labels).long().to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return loss.item()
 
     return step
+
+
+def rest() -> None:
+    """Between turns: gives back the memory that nothing is in."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def peak_bytes() -> int | None:
+    """The most that this process has held on a GPU; None without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

@@ -10,7 +10,7 @@ from adakd_jax.config import RunConfig
 from adakd_jax.config.flags import read_flags
 from adakd_jax.config.parse import resolve
 from adakd_jax.config.study import StudyConfig
-from adakd_jax.studies.plan import plan
+from adakd_jax.studies.plan import first_run, plan
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "configs" / "studies"
@@ -79,3 +79,38 @@ def test_what_the_studies_compare():
     for name in ("FKD", "RKD", "ABKD", "JSD"):
         assert baselines.against[f"{name} + AdaKD"] == name
     assert {"SFT", "EGAD"} <= baselines.methods.keys()
+
+
+def test_the_regime_is_the_papers():
+    study, runs = grid(["--config", "configs/studies/regime.yaml", *HELD_OUT])
+    first = first_run(study)
+    assert first is not None and not first.distill.has_kd and first.training.epochs == 1
+    assert first.student.layers == read_quickstart().student.layers
+    assert [run.method for run in runs[:8]] == list(study.methods)
+    assert [run.seed for run in runs] == [0] * 8 + [1] * 8 + [2] * 8
+    slots = {run.method: run.config.distill for run in runs[:8]}
+    kinds = {
+        name: (s.focus.kind, s.temperature.kind, s.divergence.kind) for name, s in slots.items()
+    }
+    assert kinds == {
+        "RKD": ("all", "fixed", "reverse_kl"),
+        "AdaKD": ("latf", "idts", "reverse_kl"),
+        "FKD": ("all", "fixed", "forward_kl"),
+        "FKD + AdaKD": ("latf", "idts", "forward_kl"),
+        "AdaKD, τ_base = 1.2": ("latf", "idts", "reverse_kl"),
+        "RKD + LATF": ("latf", "fixed", "reverse_kl"),
+        "RKD + IDTS": ("all", "idts", "reverse_kl"),
+        "EGAD": ("curriculum", "entropy", "forward_kl"),
+    }
+    assert slots["AdaKD, τ_base = 1.2"].temperature.base == 1.2
+    for run in runs:
+        assert run.config.student.path == f"{study.output}/first/export"
+        assert run.config.data.max_length == 512 and run.config.training.epochs == 5
+        assert run.config.distill.ce_weight == 0.0
+
+
+def read_quickstart():
+    argv = ["--config", "configs/quickstart.yaml"]
+    config, problems = resolve(RunConfig, read_flags(RunConfig, argv))
+    assert problems == []
+    return config
