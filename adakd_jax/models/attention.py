@@ -1,19 +1,23 @@
-"""Causal attention within documents: one function, three implementations."""
+"""Causal attention within documents: one function, four implementations."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from adakd_jax.models.attention_kernels import attention_cudnn, attention_splash, cudnn_obstacle
 from adakd_jax.models.attention_mask import Window, attention_mask
+from adakd_jax.models.attention_triton import WIDEST_HEAD, attention_triton
 from adakd_jax.models.config import AttentionImplementation
 
 # Large enough to vanish in a softmax, small enough not to overflow.
 MASKED_SCORE = -1e30
-# What cuDNN's flash attention needs (Ampere).
-CUDNN_CAPABILITY = 8.0
+# What fused attention needs of an NVIDIA GPU (Ampere).
+FUSED_CAPABILITY = 8.0
+# cuDNN takes documents as a mask [B, 1, T, T], 2·T² bytes a row: 8 MiB at this length.
+LONGEST_CUDNN = 2048
 
 
 def attention(
@@ -48,8 +52,9 @@ def attention(
             scan over layers.
         soft_cap: bound on |score|, or None.
         scale: factor on q · k, usually H^−½.
-        implementation: None takes splash on TPU, cuDNN on GPU where it supports the case, and XLA
-            otherwise, by the default backend. Name one when compiling ahead of time for another.
+        implementation: None takes splash on TPU, what `gpu_implementation` says on an NVIDIA GPU,
+            and XLA otherwise, by the default backend. Name one when compiling ahead of time for
+            another.
 
     Returns:
         [B, T, N, H] in query's dtype; scores and softmax are float32.
@@ -58,7 +63,11 @@ def attention(
         ValueError: the named implementation does not support the case.
     """
     if query_offset is None:
-        fused = {"splash": attention_splash, "cudnn": attention_cudnn}
+        fused = {
+            "splash": attention_splash,
+            "cudnn": attention_cudnn,
+            "triton": attention_triton,
+        }
         chosen = implementation or _choose(query, soft_cap)
         if chosen in fused:
             options = dict(window=window, soft_cap=soft_cap, scale=scale)
@@ -80,16 +89,40 @@ def _choose(query: Array, soft_cap: float | None) -> AttentionImplementation:
     backend = jax.default_backend()
     if backend == "tpu":
         return "splash"
-    if backend == "gpu" and _gpu_has_cudnn() and cudnn_obstacle(query, soft_cap) is None:
+    if backend != "gpu":
+        return "xla"
+    length, head_dim = query.shape[1], query.shape[3]
+    return gpu_implementation(_capability(), query.dtype, head_dim, length, soft_cap)
+
+
+def gpu_implementation(
+    capability: float, dtype: DTypeLike, head_dim: int, length: int, soft_cap: float | None
+) -> AttentionImplementation:
+    """What computes attention over whole sequences on a GPU.
+
+    cuDNN where it can and its mask of the documents is small; our kernel for longer rows, heads of
+    more than 128 numbers, and soft caps; XLA, which makes all scores [B, N, T, T], for float32,
+    heads of more than 256 numbers, and GPUs before Ampere.
+
+    Args:
+        capability: NVIDIA's compute capability, such as 9.0; 0 for other GPUs.
+        dtype: of the activations.
+        head_dim: H.
+        length: T.
+        soft_cap: bound on |score|, or None.
+    """
+    if capability < FUSED_CAPABILITY or dtype not in (jnp.bfloat16, jnp.float16):
+        return "xla"
+    if length <= LONGEST_CUDNN and cudnn_obstacle(dtype, head_dim, length, soft_cap) is None:
         return "cudnn"
-    return "xla"
+    return "triton" if head_dim <= WIDEST_HEAD else "xla"
 
 
 @functools.cache
-def _gpu_has_cudnn() -> bool:
+def _capability() -> float:
     device = jax.local_devices()[0]
     is_cuda = "cuda" in device.client.platform_version
-    return is_cuda and float(device.compute_capability) >= CUDNN_CAPABILITY
+    return float(device.compute_capability) if is_cuda else 0.0
 
 
 def attention_xla(

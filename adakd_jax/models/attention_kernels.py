@@ -10,6 +10,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_kernel,
     splash_attention_mask,
 )
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from adakd_jax.models.attention_mask import LayerWindow, Window, attention_mask
@@ -116,9 +117,9 @@ def attention_cudnn(
     Raises:
         ValueError: cuDNN does not support the case.
     """
-    obstacle = cudnn_obstacle(query, soft_cap) if backend == "cudnn" else None
-    if obstacle is not None:
-        raise ValueError(f"attention implementation 'cudnn': {obstacle}; valid: 'xla'")
+    obstacle = cudnn_obstacle(query.dtype, query.shape[3], query.shape[1], soft_cap)
+    if backend == "cudnn" and obstacle is not None:
+        raise ValueError(f"attention implementation 'cudnn': {obstacle}; valid: 'triton', 'xla'")
     mask = attention_mask(segments, segments)[:, None]
 
     def run(window: int | None) -> Array:
@@ -136,11 +137,12 @@ def attention_cudnn(
     return _for_window(run, window)
 
 
-def cudnn_obstacle(query: Float[Array, "B T N H"], soft_cap: float | None) -> str | None:
+def cudnn_obstacle(
+    dtype: DTypeLike, head_dim: int, length: int, soft_cap: float | None
+) -> str | None:
     """Why cuDNN cannot compute this case, or None if it can."""
-    length, head_dim = query.shape[1], query.shape[3]
-    if query.dtype not in (jnp.bfloat16, jnp.float16):
-        return f"it computes in bfloat16 or float16, not {query.dtype}"
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it computes in bfloat16 or float16, not {jnp.dtype(dtype)}"
     if head_dim % 8 or head_dim > 128:
         return f"head_dim must be a multiple of 8 up to 128, not {head_dim}"
     if length % 2:

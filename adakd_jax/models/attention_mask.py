@@ -29,11 +29,12 @@ def attention_mask(
     distance = slots[:, None] - jnp.arange(key_segments.shape[1])[None, :]
     visible = distance >= 0
     if window is not None:
-        visible &= distance < _window_size(window)
+        visible &= distance < window_size(window)
     return (query_segments[:, :, None] == key_segments[:, None, :]) & visible[None]
 
 
-def _window_size(window: int | LayerWindow) -> int | Array:
+def window_size(window: int | LayerWindow) -> int | Array:
+    """Slots that a query sees, its own included; of a layer without a window, more than exist."""
     if isinstance(window, LayerWindow):
         sizes = [UNLIMITED if choice is None else choice for choice in window.choices]
         return jnp.asarray(sizes, jnp.int32)[window.index]

@@ -8,7 +8,7 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 Norm = Literal["rms", "rms_one_plus", "layer"]
 Remat = Literal["none", "full", "dots"]
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
-AttentionImplementation = Literal["xla", "cudnn", "splash"]
+AttentionImplementation = Literal["xla", "cudnn", "triton", "splash"]
 # The matrix products of a layer, by their path inside it.
 PROJECTIONS = ("attn.query", "attn.key", "attn.value", "attn.out", "ffw.gate", "ffw.up", "ffw.down")
 

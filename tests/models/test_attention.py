@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from adakd_jax.models import attention as module
-from adakd_jax.models.attention import attention
+from adakd_jax.models.attention import attention, gpu_implementation
 from adakd_jax.models.attention_kernels import attention_cudnn, attention_splash, cudnn_obstacle
 from adakd_jax.models.attention_mask import LayerWindow
+from adakd_jax.models.attention_triton import attention_triton
 
 B, T, N, K, H = 2, 9, 4, 2, 8
 SEGMENTS = jnp.array([[1, 1, 1, 1, 2, 2, 2, 0, 0], [0] * 9], jnp.int32)
@@ -100,6 +101,49 @@ def test_splash_agrees_with_xla():
     windows_agree(kernel, length=130, atol=2e-5, soft_cap=0.7, scale=0.5)
 
 
+def test_the_triton_kernel_agrees_with_xla():
+    # 70 is no multiple of the block, heads of 8 are padded to 16.
+    kernel = functools.partial(attention_triton, interpret=True)
+    windows_agree(kernel, length=70, atol=2e-5, soft_cap=0.7, scale=0.5)
+
+
+@pytest.mark.parametrize("soft_cap", [None, 0.7])
+def test_gradients_of_the_triton_kernel_are_those_of_xla(soft_cap):
+    arrays, length = inputs(70), 70
+    segments = jnp.repeat(jnp.array([[1, 2, 2, 3, 0], [1, 1, 1, 1, 1]], jnp.int32), 14, axis=1)
+    direction = jax.random.normal(jax.random.key(1), (B, length, N, H))
+    options = dict(window=20, soft_cap=soft_cap, scale=0.5)
+
+    def gradients(kernel):
+        return jax.grad(lambda *x: (kernel(*x) * direction).sum(), argnums=(0, 1, 2))(*arrays)
+
+    ours = gradients(lambda *x: attention_triton(*x, segments=segments, interpret=True, **options))
+    theirs = gradients(
+        lambda *x: attention(*x, query_segments=segments, key_segments=segments, **options)
+    )
+    for got, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "head_dim", "length", "soft_cap", "chosen"),
+    [
+        (9.0, jnp.bfloat16, 64, 512, None, "cudnn"),
+        (8.0, jnp.float16, 128, 2048, None, "cudnn"),
+        (9.0, jnp.bfloat16, 128, 8192, None, "triton"),
+        (9.0, jnp.bfloat16, 256, 512, None, "triton"),
+        (8.9, jnp.bfloat16, 128, 512, 50.0, "triton"),
+        (9.0, jnp.bfloat16, 64, 511, None, "triton"),
+        (9.0, jnp.bfloat16, 512, 512, None, "xla"),
+        (9.0, jnp.float32, 64, 512, None, "xla"),
+        (7.5, jnp.float16, 64, 512, None, "xla"),
+        (0.0, jnp.bfloat16, 64, 512, None, "xla"),
+    ],
+)
+def test_what_a_gpu_computes_attention_with(capability, dtype, head_dim, length, soft_cap, chosen):
+    assert gpu_implementation(capability, dtype, head_dim, length, soft_cap) == chosen
+
+
 def test_the_call_to_cudnn_means_the_same():
     def kernel(*arrays, **options):
         return attention_cudnn(*arrays, backend="xla", soft_cap=None, **options)
@@ -119,7 +163,7 @@ def test_the_call_to_cudnn_means_the_same():
     ],
 )
 def test_what_cudnn_supports(dtype, head_dim, length, soft_cap, reason):
-    obstacle = cudnn_obstacle(jnp.zeros((1, length, 2, head_dim), dtype), soft_cap)
+    obstacle = cudnn_obstacle(dtype, head_dim, length, soft_cap)
     assert obstacle is None if reason is None else reason in obstacle
 
 
@@ -134,12 +178,12 @@ def test_what_cudnn_supports(dtype, head_dim, length, soft_cap, reason):
 )
 def test_each_backend_has_its_implementation(monkeypatch, backend, dtype, chosen):
     called = []
-    for name in ("attention_splash", "attention_cudnn"):
+    for name in ("attention_splash", "attention_cudnn", "attention_triton"):
         monkeypatch.setattr(
             module, name, lambda query, *_, name=name, **__: called.append(name) or query
         )
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(module, "_gpu_has_cudnn", lambda: True)
+    monkeypatch.setattr(module, "_capability", lambda: 9.0)
     arrays = [array[:, :8].astype(dtype) for array in inputs()]
     segments = SEGMENTS[:, :8]
     attention(*arrays, query_segments=segments, key_segments=segments)
@@ -147,5 +191,5 @@ def test_each_backend_has_its_implementation(monkeypatch, backend, dtype, chosen
 
 
 def test_a_named_implementation_that_cannot_is_refused():
-    with pytest.raises(ValueError, match=r"cudnn.*float32.*valid: 'xla'"):
+    with pytest.raises(ValueError, match=r"cudnn.*float32.*valid: 'triton', 'xla'"):
         attention(*inputs(), query_segments=SEGMENTS, key_segments=SEGMENTS, implementation="cudnn")
