@@ -57,7 +57,9 @@ class LoraConfig(Stage):
     rank: PositiveInt = Field(default=16, description="r, width of an adapter")
     alpha: PositiveFloat = Field(default=64.0, description="α: what an adapter adds is times α/r")
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        default=0.1, description="share of an adapter's inputs that a training step zeroes"
+        default=0.1,
+        description="share of an adapter's inputs that a training step zeroes, to the nearest "
+        "1/256; projections of one input share what is zeroed",
     )
     targets: tuple[str, ...] | None = Field(
         default=None,

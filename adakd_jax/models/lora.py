@@ -9,8 +9,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from adakd_jax.models.config import PROJECTIONS, DecoderConfig, Lora
+from adakd_jax.models.dropout import dropout
 
 ADAPTER = "adapter"
+# Projections of one input.
+_SHARED = (("attn.query", "attn.key", "attn.value"), ("ffw.gate", "ffw.up"))
 Params = dict[str, Any]
 
 
@@ -26,7 +29,8 @@ class Adapter(nnx.Module):
         self.a = nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))
         self.b = nnx.Param(jnp.zeros((lora.rank, size[1])))
         self.scale, self.dropout = lora.scale, lora.dropout
-        self.number = PROJECTIONS.index(path)
+        first = next((shared[0] for shared in _SHARED if path in shared), path)
+        self.number = PROJECTIONS.index(first)
 
     def __call__(
         self, x: Float[Array, "*lead D"], dropout_key: Array | None = None
@@ -35,7 +39,9 @@ class Adapter(nnx.Module):
 
         Args:
             x: its input.
-            dropout_key: of the layer; every projection draws a mask of its own. None: no dropout.
+            dropout_key: of the layer; None: no dropout. Projections of one input (query, key and
+                value; gate and up) drop the same of its values, where PEFT draws for each: every
+                adapter sees the same distribution of masks, for half of the random numbers.
         """
         # The backward pass computes mask and products again: kept, [.., out] would be in memory
         # twice, and these are cheap.
@@ -45,9 +51,7 @@ class Adapter(nnx.Module):
 
     def _update(self, x: Array, a: Array, b: Array, dropout_key: Array | None) -> Array:
         if dropout_key is not None and self.dropout > 0:
-            key = jax.random.fold_in(dropout_key, self.number)
-            kept = jax.random.bernoulli(key, 1.0 - self.dropout, x.shape)
-            x = jnp.where(kept, x / (1.0 - self.dropout), jnp.zeros((), x.dtype))
+            x = dropout(jax.random.fold_in(dropout_key, self.number), self.dropout, x)
         return ((x @ a.astype(x.dtype)) * self.scale) @ b.astype(x.dtype)
 
 

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from adakd_jax.models import abstract_decoder, parameter_axes, random_params
 from adakd_jax.models.config import PROJECTIONS, Lora
+from adakd_jax.models.dropout import dropout
 from adakd_jax.models.lora import Adapter, combine, merge_adapters, split_adapters
 from tests.models.tiny import CONFIGS, packed_rows
 
@@ -58,9 +59,10 @@ def test_new_adapters_change_nothing_and_merged_ones_say_the_same(name):
     assert np.abs(apart - untouched).max() > 0.1
 
 
-def test_kept_inputs_are_scaled_and_each_projection_drops_its_own():
-    width = 64
-    lora = Lora(rank=width, alpha=float(width), dropout=0.25, targets=("attn.query", "attn.key"))
+def test_kept_inputs_are_scaled_and_each_input_has_its_own_mask():
+    width, rate = 62, 0.25  # no multiple of the four bytes of a drawn word
+    paths = ("attn.query", "attn.key", "ffw.gate", "ffw.up", "ffw.down")
+    lora = Lora(rank=width, alpha=float(width), dropout=rate, targets=paths)
 
     def drops(path, key):
         adapter = Adapter((width, width), lora, path, rngs=nnx.Rngs(0))
@@ -69,12 +71,22 @@ def test_kept_inputs_are_scaled_and_each_projection_drops_its_own():
 
     first = drops("attn.query", jax.random.key(0))
     assert set(np.unique(first)) == {0.0, np.float32(1 / 0.75)}
-    assert abs((first == 0).mean() - 0.25) < 0.02  # 6,400 draws: three standard deviations
-    np.testing.assert_array_equal(first, drops("attn.query", jax.random.key(0)))
-    for other in (drops("attn.key", jax.random.key(0)), drops("attn.query", jax.random.key(1))):
+    assert abs((first == 0).mean() - 0.25) < 0.02  # 6,200 draws: three standard deviations
+    np.testing.assert_array_equal(first, drops("attn.key", jax.random.key(0)))
+    gate, up = drops("ffw.gate", jax.random.key(0)), drops("ffw.up", jax.random.key(0))
+    np.testing.assert_array_equal(gate, up)
+    down, later = drops("ffw.down", jax.random.key(0)), drops("attn.query", jax.random.key(1))
+    for other in (gate, down, later):
         # Independent masks of these shares agree in .75² + .25² = .625 of the values.
         assert abs((first == other).mean() - 0.625) < 0.02
     np.testing.assert_array_equal(drops("attn.query", None), np.ones((100, width)))
+
+
+@pytest.mark.parametrize(("rate", "share"), [(0.1, 26 / 256), (1e-4, 1 / 256), (0.9999, 255 / 256)])
+def test_rates_are_rounded_to_bytes_and_means_kept(rate, share):
+    got = np.asarray(dropout(jax.random.key(0), rate, jnp.ones((256, 256))))
+    assert set(np.unique(got)) == {0.0, np.float32(1 / (1 - share))}
+    assert abs((got == 0).mean() - share) < 0.005
 
 
 def test_every_layer_drops_its_own():
