@@ -154,13 +154,27 @@ def compile_loss_stage(devices, tensor, tokens):
         return lowered.compile()
 
 
+def temporaries(compiled):
+    """GiB that a program needs besides its arguments and results.
+
+    Not `temp_size_in_bytes`: libtpu counts the arrays of a loop's body twice in it, in every
+    version; programs for which it exceeds the device's memory compile, and fit.
+    """
+    found = compiled.memory_analysis()
+    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return (found.peak_memory_in_bytes - held) / 2**30
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("tensor", "limit"), [(1, 2.62), (4, 0.34)])
+@pytest.mark.parametrize(("tensor", "limit"), [(1, 2.62), (4, 0.32)])
 def test_memory_on_a_tpu_does_not_grow_with_the_tokens(tpu_pod, tensor, limit):
+    """Both heads, the float32 gradient of the student's, and two arrays [C, V]. Older compilers
+    put one of these into the space of the result, the newer ones only if memory is short.
+    """
     found = []
     for tokens in (2048, 32_768):
         compiled = compile_loss_stage(tpu_pod, tensor, tokens)
-        found.append(compiled.memory_analysis().temp_size_in_bytes / 2**30)
+        found.append(temporaries(compiled))
         rows = {
             int(dims.split(",")[0])
             for dims in re.findall(rf"\w+\[(\d+,{VOCABULARY // tensor})\]", compiled.as_text())
