@@ -78,6 +78,11 @@ def put(buffers: Any, places: Int[Array, " C"], rows: Any) -> Any:
     )
 
 
+def scaled(gradient: Any, cotangent: Array) -> Any:
+    """A gradient that was computed for the cotangent 1, for another; leaf by leaf, in its dtype."""
+    return jax.tree.map(lambda x: (x.astype(cotangent.dtype) * cotangent).astype(x.dtype), gradient)
+
+
 def buffers_like(rows: Any, tokens: int) -> Any:
     """Zeros [tokens, …] for rows [C, …] given as shapes."""
     return jax.tree.map(lambda row: jnp.zeros((tokens, *row.shape[1:]), row.dtype), rows)

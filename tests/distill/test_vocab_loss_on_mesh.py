@@ -26,7 +26,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from adakd_jax.config.distill import DistillConfig
-from adakd_jax.distill import Head, Signals, keep_top, vocab_distillation_loss
+from adakd_jax.distill import Features, Head, Signals, keep_top, vocab_distillation_loss
 
 rng = np.random.default_rng(0)
 rows, length, vocabulary, width = 8, 12, 32, 8
@@ -68,6 +68,20 @@ def cached_on(axes):
     return jax.value_and_grad(value, (0, 1), has_aux=True)
 
 
+def features_on(axes):
+    config = DistillConfig(feature_weight=0.5, features=dict(threshold=0.3))
+
+    def value(student, weight, teacher, teacher_weight, states, projector, labels):
+        hidden = jnp.stack([student, jnp.sin(student)], axis=-2)
+        given = signals._replace(learned={"projector": projector})
+        return vocab_distillation_loss(
+            config, student, Head(weight, vocabulary), teacher, Head(teacher_weight, vocabulary),
+            labels, given, features=Features(hidden, states), chunk_size=4, batch_axes=axes,
+        )
+
+    return jax.value_and_grad(value, (0, 1, 5), has_aux=True)
+
+
 expected = jax.jit(loss_on(()))(*arrays, labels)
 mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 found = {}
@@ -100,13 +114,23 @@ with jax.set_mesh(mesh):
             numbers(run(*arrays[:2], kept, labels)), numbers(expected), strict=True
         )
     )
+    inputs = *arrays, draw(rows, length, 2, 6), draw(width, 6), labels
+    shardings = batch, weight, batch, weight, batch, NamedSharding(mesh, P()), batch
+    results = jax.jit(features_on(("data", "fsdp")), in_shardings=shardings)(*inputs)
+    expected = jax.jit(features_on(()))(*inputs)
+    assert int(expected[0][1].hard.sum()) > 20 and float(np.abs(expected[1][2]).max()) > 0
+    found["features"] = max(
+        float(np.max(np.abs(a - b)) / (1e-6 + np.max(np.abs(b))))
+        for a, b in zip(numbers(results), numbers(expected), strict=True)
+    )
 print(json.dumps(found))
 """
 
 
 def test_every_sharding_of_the_head_gives_the_loss_of_one_device():
     errors = told_by("-c", ON_EIGHT_DEVICES)
-    assert set(errors) == {"whole", "vocabulary", "embed", "both", "cached teacher"}
+    names = {"whole", "vocabulary", "embed", "both", "cached teacher", "features"}
+    assert set(errors) == names
     assert max(errors.values()) < 1e-5, errors
 
 
