@@ -61,7 +61,7 @@ def vocab_distillation_loss(
         features: hidden states [..., M, D], if `config.has_features`.
         denominators: of the whole step (see `denominators`). Default: those of this micro-batch.
         chunk_size: C, tokens whose logits [C, V] exist at a time, on each device. Default: the
-            configuration's, or by V and a budget of memory (`chunk_size_for`).
+            configuration's, or by the device and V (`chunk_size_for`).
         batch_axes: mesh axes over which the first dimension of the token arrays is sharded; the
             mesh is the context's. Each device compacts its own tokens; scores are gathered once.
 
