@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-_DIGIT = 4  # bits of the answer that a round finds
+_DIGIT = 2  # bits of the answer that a round finds; more are more program to compile
 
 
 def kth_smallest(values: Float[Array, " n"], index: Int[Array, ""]) -> Float[Array, ""]:
     """`jnp.sort(values)[index]`, NaN last: the same number, at a fraction of a sort's cost.
 
-    The answer is built from its most significant bits: as many values lie below each of the
-    fifteen next candidates as one read of the values tells. Float32 takes eight reads.
+    The answer is built from its most significant bits on. A round reads the values once and counts
+    how many lie below each of three candidates; float32 takes sixteen.
 
     Args:
         values: at least one, any floating dtype.
@@ -21,14 +21,15 @@ def kth_smallest(values: Float[Array, " n"], index: Int[Array, ""]) -> Float[Arr
     """
     keys = _ordered(jax.lax.stop_gradient(values))
     width = jnp.iinfo(keys.dtype).bits
-    digits = jnp.arange(1, 2**_DIGIT).astype(keys.dtype)
 
     def narrow(done: Array, found: Array) -> Array:
         shift = (width - _DIGIT * (done + 1)).astype(keys.dtype)
-        candidates = found | (digits << shift)
-        below = jnp.sum(keys[None, :] < candidates[:, None], axis=-1, dtype=jnp.int32)
-        digit = jnp.sum(below <= index, dtype=jnp.int32).astype(keys.dtype)
-        return found | (digit << shift)
+        digit = jnp.zeros((), jnp.int32)
+        for next_digit in range(1, 2**_DIGIT):  # sums beside each other become one read
+            candidate = found | (jnp.asarray(next_digit, keys.dtype) << shift)
+            below = jnp.sum(keys < candidate, dtype=jnp.int32)
+            digit += (below <= index).astype(jnp.int32)
+        return found | (digit.astype(keys.dtype) << shift)
 
     key = jax.lax.fori_loop(0, width // _DIGIT, narrow, jnp.zeros((), keys.dtype))
     return _value(key, values.dtype)
