@@ -101,7 +101,8 @@ def compile_point(device: Any, tokens: int, chunk: int) -> Point:
     compiled = jax.jit(jax.grad(value, (0, 1))).lower(*operands).compile()
     memory: Any = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    moved = bytes_moved(read_program(compiled.as_text()), tokens / chunk)
+    program = read_program(compiled.as_text() or "")
+    moved = bytes_moved(program, tokens / chunk)
     return Point(chunk, moved, memory.peak_memory_in_bytes - held)
 
 

@@ -39,12 +39,12 @@ class Chunks(NamedTuple):
     Attributes:
         order: int32 [M·C]; places of the tokens to visit, then the number of all tokens as a place
             that does not exist: a gather there gives zeros, a scatter does nothing.
-        count: int32 [], chunks that hold a token (on any device along `axes`); a plain 1 where one
-            holds all there can be.
+        count: int32 [], chunks that hold a token (on any device along `axes`); 1 where one holds
+            all there can be.
     """
 
     order: Int[Array, " places"]
-    count: Int[Array, ""] | int
+    count: Int[Array, ""]
 
     def places(self, index: Array, size: int) -> Int[Array, " C"]:
         """Places of the chunk `index`, int32 [C]."""
@@ -60,8 +60,8 @@ def chunks_of(marked: Bool[Array, " tokens"], size: int, axes: tuple[str, ...] =
     capacity = -(-marked.size // size) * size
     order = jnp.nonzero(marked, size=capacity, fill_value=marked.size)[0].astype(jnp.int32)
     if capacity <= size:
-        # No loop whose end depends on data: a GPU asks its host before each round of one.
-        return Chunks(order, 1)
+        # Nothing to wait for: before each round of a loop whose end is data a GPU asks its host.
+        return Chunks(order, jnp.ones((), jnp.int32))
     count = (marked.sum(dtype=jnp.int32) + (size - 1)) // size
     return Chunks(order, jax.lax.pmax(count, axes) if axes else count)
 

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.distill import Head, Signals, vocab_distillation_loss
+from adakd_jax.planning.hlo import arrays_of, read_program, runs
 from tests.own_process import told_by
 
 # Eight devices need a process of their own: the count is fixed when JAX starts.
@@ -189,6 +190,21 @@ def temporaries(compiled):
     return (found.peak_memory_in_bytes - held) / 2**30
 
 
+def of_a_whole_head(text, rows):
+    """What the rounds of a compiled loss write to memory as large as a head: (opcode, shape)."""
+    program = read_program(text)
+    bodies = {run.instruction.called("body")[0] for run in runs(program, 1.0) if
+              run.instruction.opcode == "while"}  # fmt: skip
+    return {
+        (one.opcode, one.shape.partition("{")[0])
+        for name in bodies
+        for one in program.computations[name].values()
+        if re.match(rf"\w+\[{rows},({STUDENT}|{TEACHER})\]", one.shape)
+        and one.opcode not in ("parameter", "get-tuple-element", "bitcast")
+        and arrays_of(one.shape)[0].in_memory  # not what is read ahead into faster memory
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("tensor", "limit"), [(1, 2.62), (4, 0.32)])
 def test_memory_on_a_tpu_does_not_grow_with_the_tokens(tpu_pod, tensor, limit):
@@ -199,6 +215,10 @@ def test_memory_on_a_tpu_does_not_grow_with_the_tokens(tpu_pod, tensor, limit):
     for tokens in (2048, 32_768):
         compiled = compile_loss_stage(tpu_pod, tensor, tokens)
         found.append(temporaries(compiled))
+        # The product that adds to the float32 gradient in place, and nothing else: no copy of it,
+        # and no head converted once more.
+        rounds = of_a_whole_head(compiled.as_text(), VOCABULARY // tensor)
+        assert rounds == {("fusion", f"f32[{VOCABULARY // tensor},{STUDENT}]")}
         rows = {
             int(dims.split(",")[0])
             for dims in re.findall(rf"\w+\[(\d+,{VOCABULARY // tensor})\]", compiled.as_text())
