@@ -3,7 +3,7 @@
 
 Loss and gradients of Qwen2-7B → 1.5B under AdaKD with r = 1: bytes that the compiled program
 moves, seconds that these and the products would take at the data sheet's rates, and memory. Nothing
-is measured. Prints a table in Markdown as docs/planning.md has it.
+is measured. Prints a table in Markdown as docs/chunks.md has it.
 """
 
 import argparse
