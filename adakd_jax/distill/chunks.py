@@ -6,32 +6,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-# Bytes for the arrays [C, V] that are alive together. Accelerators want large products; on a CPU,
-# arrays near the size of its caches are worth more (benchmarks/results/table.md, chunk size).
-BUDGET, CPU_BUDGET = 2**30, 2**27
-_ARRAYS = 6  # about how many of them, float32, pass 2 keeps alive
+from adakd_jax.distill.devices import ChunkLimits, limits_of
+
 _MULTIPLE = 128  # rows of a TPU's matrix unit; a chunk is a multiple of it where possible
 
 
-def chunk_size_for(vocabulary: int, tokens: int, budget: int | None = None) -> int:
-    """Tokens C whose logits [C, V] exist at a time: as many as fit into `budget` bytes.
+def chunk_size_for(vocabulary: int, tokens: int, limits: ChunkLimits | None = None) -> int:
+    """Tokens C whose logits [C, V] exist at a time: as many as pay, if they fit into the memory.
 
-    A larger chunk reads and writes the gradient of the output embedding, [V, D], less often, but
-    the last one is emptier.
+    A chunk of any size reads both heads, and reads and writes the float32 gradient of one: small
+    chunks wait for memory. Of large ones the last is emptier.
 
     Args:
         vocabulary: V.
         tokens: of the micro-batch on this device; more than those are never needed.
-        budget: bytes for about six float32 arrays [C, V]; default 1 GiB, or 128 MiB if the default
-            backend is the CPU.
+        limits: of a device; default: those of the first device of the default backend.
 
     Returns:
         A multiple of 128 up to `tokens` rounded up, at least 128, or `tokens` if there are fewer.
     """
-    if budget is None:
-        budget = CPU_BUDGET if jax.default_backend() == "cpu" else BUDGET
-    fitting = budget // (_ARRAYS * 4 * vocabulary)
-    rounded = max(fitting // _MULTIPLE, 1) * _MULTIPLE
+    if limits is None:
+        limits = limits_of(jax.devices()[0])
+    fitting = limits.budget // (limits.arrays * 4 * vocabulary)
+    wanted = fitting if limits.tokens is None else min(fitting, limits.tokens)
+    rounded = max(int(wanted) // _MULTIPLE, 1) * _MULTIPLE
     return max(1, min(rounded, tokens))
 
 
@@ -41,7 +39,8 @@ class Chunks(NamedTuple):
     Attributes:
         order: int32 [M·C]; places of the tokens to visit, then the number of all tokens as a place
             that does not exist: a gather there gives zeros, a scatter does nothing.
-        count: int32 [], chunks that hold a token (on any device along `axes`).
+        count: int32 [], chunks that hold a token (on any device along `axes`); 1 where one holds
+            all there can be.
     """
 
     order: Int[Array, " places"]
@@ -60,6 +59,9 @@ def chunks_of(marked: Bool[Array, " tokens"], size: int, axes: tuple[str, ...] =
     """
     capacity = -(-marked.size // size) * size
     order = jnp.nonzero(marked, size=capacity, fill_value=marked.size)[0].astype(jnp.int32)
+    if capacity <= size:
+        # Nothing to wait for: before each round of a loop whose end is data a GPU asks its host.
+        return Chunks(order, jnp.ones((), jnp.int32))
     count = (marked.sum(dtype=jnp.int32) + (size - 1)) // size
     return Chunks(order, jax.lax.pmax(count, axes) if axes else count)
 
@@ -76,6 +78,11 @@ def put(buffers: Any, places: Int[Array, " C"], rows: Any) -> Any:
         buffers,
         rows,
     )
+
+
+def scaled(gradient: Any, cotangent: Array) -> Any:
+    """A gradient that was computed for the cotangent 1, for another; leaf by leaf, in its dtype."""
+    return jax.tree.map(lambda x: (x.astype(cotangent.dtype) * cotangent).astype(x.dtype), gradient)
 
 
 def buffers_like(rows: Any, tokens: int) -> Any:

@@ -66,7 +66,8 @@ def feature_loss(
     """Σ over hard tokens of ‖LN(h_student·W) − LN(h_teacher)‖² / D, mean over layers, by `total`.
 
     LN is layer normalisation without parameters. The hard tokens are first gathered into a buffer
-    that holds them all, so that the projection costs what their share of the tokens costs.
+    that holds them all, so that the projection costs what their share of the tokens costs. Where
+    tokens are sharded, see `chunked_feature_loss`.
 
     Args:
         config: the loss.
@@ -87,26 +88,42 @@ def feature_loss(
         EGAD (arXiv 2605.01732) publishes the idea (features too on tokens where the teacher's
         entropy is high) and no formula; this one is our interpretation.
     """
-    if features is None:
-        raise ValueError("features: distill.feature_weight > 0 needs hidden states, Features(…)")
-    if signals.learned is None or "projector" not in signals.learned:
-        raise ValueError("features: Signals.learned['projector'] [Ds, Dt] is missing")
+    features, projector = required_parts(features, signals)
     share = math.ceil((1.0 - config.features.threshold) * max(hard.size - 1, 0)) + 1
     places = jnp.nonzero(hard.reshape(-1), size=min(share, hard.size), fill_value=hard.size)[0]
     student, teacher = (
         take(x.reshape(hard.size, *x.shape[-2:]), places)
         for x in (features.student, jax.lax.stop_gradient(features.teacher))
     )
-    projected = jnp.einsum(
-        "CMS,ST->CMT",
-        student,
-        signals.learned["projector"].astype(student.dtype),
-        preferred_element_type=jnp.float32,
-    )
-    distance = jnp.square(_normalized(projected) - _normalized(teacher))
-    each = jnp.mean(distance, axis=(-2, -1))
+    each = distances(project(student, projector.astype(student.dtype)), teacher)
     summed = jnp.sum(jnp.where(places < hard.size, each, 0.0))
     return summed / jnp.maximum(total, 1.0).astype(summed.dtype)
+
+
+def required_parts(features: Features | None, signals: Signals) -> tuple[Features, Array]:
+    """Hidden states and projector.
+
+    Raises:
+        ValueError: one of them is missing.
+    """
+    if features is None:
+        raise ValueError("features: distill.feature_weight > 0 needs hidden states, Features(…)")
+    if signals.learned is None or "projector" not in signals.learned:
+        raise ValueError("features: Signals.learned['projector'] [Ds, Dt] is missing")
+    return features, signals.learned["projector"]
+
+
+def project(student: Float[Array, "C M S"], projector: Float[Array, "S T"]) -> Array:
+    """h·W, float32 or wider."""
+    return jnp.einsum("CMS,ST->CMT", student, projector, preferred_element_type=jnp.float32)
+
+
+def distances(
+    projected: Float[Array, "C M D"], teacher: Float[Array, "C M D"]
+) -> Float[Array, " C"]:
+    """‖LN(h·W) − LN(h_teacher)‖² / D of each token, mean over layers."""
+    difference = _normalized(projected) - _normalized(teacher)
+    return jnp.mean(jnp.square(difference), axis=(-2, -1))
 
 
 def _normalized(x: Float[Array, "C M D"]) -> Float[Array, "C M D"]:

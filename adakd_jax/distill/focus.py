@@ -18,6 +18,7 @@ from adakd_jax.config.distill import (
     RandomTokens,
     TopRatio,
 )
+from adakd_jax.distill.order_statistics import kth_smallest
 from adakd_jax.distill.registry import choose
 from adakd_jax.distill.schedule import moving
 from adakd_jax.distill.signals import Difficulty, Signals
@@ -64,8 +65,8 @@ def select_top_ratio(scores: PerToken, mask: TokenMask, ratio: ArrayLike) -> Boo
     """
     scores = jax.lax.stop_gradient(jnp.where(jnp.isnan(scores), jnp.inf, scores))
     count = kept_count(mask.sum(dtype=jnp.int32), ratio)
-    ascending = jnp.sort(jnp.where(mask, scores, -jnp.inf).reshape(-1))
-    threshold = ascending[jnp.minimum(mask.size - count, mask.size - 1)]
+    competing = jnp.where(mask, scores, -jnp.inf).reshape(-1)
+    threshold = kth_smallest(competing, jnp.minimum(mask.size - count, mask.size - 1))
     above = mask & (scores > threshold)
     tied = mask & (scores == threshold)
     tie_rank = jnp.cumsum(tied.reshape(-1), dtype=jnp.int32).reshape(mask.shape)

@@ -146,7 +146,10 @@ def distillation_loss(
     assigned = assigned._replace(temperature=terms.temperature)
     report = loss_report(config, seen, assigned, mask, terms.kd, denominators)
     loss = weighted_loss(config, terms, denominators, signals)
-    return add_features(config, loss, report, features, denominators, signals)
+    if not config.has_features:
+        return loss, jax.lax.stop_gradient(report)
+    term = feature_loss(config, features, report.hard, signals, denominators.feature)
+    return add_features(config, loss, report, term, signals)
 
 
 def _blanked(logits: Logits, mask: TokenMask) -> Logits:
@@ -196,17 +199,13 @@ def add_features(
     config: DistillConfig,
     loss: Float[Array, ""],
     report: LossReport,
-    features: Features | None,
-    totals: Denominators,
+    term: Float[Array, ""],
     signals: Signals,
 ) -> tuple[Float[Array, ""], LossReport]:
-    """Add the feature term, if there is one. The report gets no gradient."""
-    report = jax.lax.stop_gradient(report)
-    if not config.has_features:
-        return loss, report
-    term = feature_loss(config, features, report.hard, signals, totals.feature).astype(loss.dtype)
+    """Add the feature term by its weight. The report gets no gradient."""
+    term = term.astype(loss.dtype)
     loss = loss + term_weights(config, signals).feature * term
-    return loss, report._replace(feature=jax.lax.stop_gradient(term))
+    return loss, jax.lax.stop_gradient(report._replace(feature=term))
 
 
 def check_parts(config: DistillConfig, teacher: bool, features: Features | None) -> None:

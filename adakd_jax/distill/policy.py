@@ -78,10 +78,18 @@ def watches_all_tokens(config: DistillConfig) -> bool:
     return config.has_kd and all_tokens
 
 
+def scores_decide(config: DistillConfig) -> bool:
+    """Whether anything depends on how difficult one token is beside others. If not, scores are only
+    reported.
+    """
+    rule = choose(TEMPERATURES, "temperature", config.temperature.kind)
+    return config.has_kd and (not keeps_every_token(config) or rule.sees_scores)
+
+
 def needs_survey(config: DistillConfig) -> bool:
     """Whether tokens must be seen once before the loss: to rank them, or to watch all of them."""
-    ranked = not keeps_every_token(config) or score_rule(config).sees_vocabulary
-    return config.ranks_entropy or (config.has_kd and ranked)
+    seen = not keeps_every_token(config) or score_rule(config).sees_vocabulary
+    return config.ranks_entropy or (scores_decide(config) and seen)
 
 
 def survey(
@@ -128,30 +136,43 @@ def _watched(
 
 def assign(
     config: DistillConfig,
-    statistics: Array,
+    statistics: Array | None,
     teacher_entropy: Array | None,
     mask: TokenMask,
     signals: Signals,
 ) -> Assignment:
     """Decide from the statistics [..., S] and the entropies [...] of a global micro-batch what
-    every token is worth.
+    every token is worth. Statistics may be None where scores decide nothing; these are then 0.
     """
     u = hard = None
     if teacher_entropy is not None:
         u = entropy_ranks(teacher_entropy, mask)
         hard = hard_tokens(config.features, u, mask) if config.has_features else None
     hard = jnp.zeros_like(mask) if hard is None else hard
+    if statistics is None:
+        scores = jnp.zeros(mask.shape, jnp.float32)
+    else:
+        scores = scores_of(config, statistics, mask, signals)
     if not config.has_kd:
-        ones = jnp.ones(mask.shape, statistics.dtype)
-        return Assignment(jnp.zeros_like(ones), mask.astype(ones.dtype), ones, hard)
-    flat = statistics.reshape(mask.size, statistics.shape[-1])
-    scores = score_rule(config).finish(flat, mask.reshape(-1), signals.rng).reshape(mask.shape)
-    scores = jax.lax.stop_gradient(jnp.where(mask, scores, 0.0))
+        return Assignment(scores, mask.astype(scores.dtype), jnp.ones_like(scores), hard)
     difficulty = Difficulty(scores, u)
     weights = token_weights(config, difficulty, mask, signals)
     rule = choose(TEMPERATURES, "temperature", config.temperature.kind)
     tau = rule.assign(config.temperature, difficulty, weights > 0, signals)
     return Assignment(scores, weights, jax.lax.stop_gradient(tau), hard)
+
+
+def scores_of(
+    config: DistillConfig, statistics: Array, mask: TokenMask, signals: Signals
+) -> PerToken:
+    """Difficulty of each token of a global micro-batch from its statistics [..., S]; 0 where masked
+    and without a distillation loss. No gradient.
+    """
+    if not config.has_kd:
+        return jnp.zeros(mask.shape, statistics.dtype)
+    flat = statistics.reshape(mask.size, statistics.shape[-1])
+    scores = score_rule(config).finish(flat, mask.reshape(-1), signals.rng).reshape(mask.shape)
+    return jax.lax.stop_gradient(jnp.where(mask, scores, 0.0))
 
 
 def compare(

@@ -20,6 +20,7 @@ from adakd_jax.config.distill import (
 )
 from adakd_jax.distill.focus import entropy_ranks
 from adakd_jax.distill.log_probability import IMPOSSIBLE, entropy, log_probabilities
+from adakd_jax.distill.order_statistics import kth_smallest
 from adakd_jax.distill.registry import choose
 from adakd_jax.distill.signals import Difficulty, Signals
 
@@ -52,19 +53,21 @@ class TemperatureRule(NamedTuple):
         factor: (its config, τ_student, τ_teacher) → what D is multiplied by where the other methods
             say τ². No gradient.
         is_one: (its config) → whether τ is 1 everywhere, so that nothing needs dividing.
+        sees_scores: whether `assign` looks at the scores.
     """
 
     assign: Callable[[Any, Difficulty, Array, Signals], Array]
     see: Callable[[Any, Array, Any, Any, Signals], Temperatures] = _as_assigned
     factor: Callable[[Any, Array, Array], Array] = _product
     is_one: Callable[[Any], bool] = _never
+    sees_scores: bool = True
 
 
 def lower_median(values: PerToken, selected: Bool[Array, "*tokens"]) -> Float[Array, ""]:
     """Value at ascending index (k−1)//2 of the k selected ones; +inf for k = 0."""
-    ascending = jnp.sort(jnp.where(selected, values, jnp.inf).reshape(-1))
     count = selected.sum(dtype=jnp.int32)
-    return ascending[jnp.maximum(count - 1, 0) // 2]
+    competing = jnp.where(selected, values, jnp.inf).reshape(-1)
+    return kth_smallest(competing, jnp.maximum(count - 1, 0) // 2)
 
 
 def idts_temperature(
@@ -221,12 +224,14 @@ def _deviation(logits: Logits) -> PerToken:
 
 
 TEMPERATURES: Mapping[str, TemperatureRule] = {
-    "fixed": TemperatureRule(_fixed, is_one=_fixed_is_one),
+    "fixed": TemperatureRule(_fixed, is_one=_fixed_is_one, sees_scores=False),
     "idts": TemperatureRule(_idts),
-    "entropy": TemperatureRule(_by_entropy),
-    "ctkd": TemperatureRule(_one, see=_learned),
-    "dtkd": TemperatureRule(_one, see=_by_height),
-    "logit_standardization": TemperatureRule(_fixed, see=_standardized, factor=_base_squared),
+    "entropy": TemperatureRule(_by_entropy, sees_scores=False),
+    "ctkd": TemperatureRule(_one, see=_learned, sees_scores=False),
+    "dtkd": TemperatureRule(_one, see=_by_height, sees_scores=False),
+    "logit_standardization": TemperatureRule(
+        _fixed, see=_standardized, factor=_base_squared, sees_scores=False
+    ),
 }
 
 

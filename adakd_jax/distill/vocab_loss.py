@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from adakd_jax.axes import CachedTeacher, Head
 from adakd_jax.config.distill import DistillConfig
-from adakd_jax.distill.chunks import chunk_size_for
+from adakd_jax.distill.chunks import chunk_size_for, scaled
+from adakd_jax.distill.feature_chunks import chunked_feature_loss
 from adakd_jax.distill.objective import add_features, check_parts
 from adakd_jax.distill.objective import denominators as step_denominators
 from adakd_jax.distill.signals import PER_TOKEN, Denominators, Features, LossReport, Signals
@@ -60,7 +61,7 @@ def vocab_distillation_loss(
         features: hidden states [..., M, D], if `config.has_features`.
         denominators: of the whole step (see `denominators`). Default: those of this micro-batch.
         chunk_size: C, tokens whose logits [C, V] exist at a time, on each device. Default: the
-            configuration's, or by V and a budget of memory (`chunk_size_for`).
+            configuration's, or by the device and V (`chunk_size_for`).
         batch_axes: mesh axes over which the first dimension of the token arrays is sharded; the
             mesh is the context's. Each device compacts its own tokens; scores are gathered once.
 
@@ -94,7 +95,13 @@ def vocab_distillation_loss(
     fixed = signals._replace(learned=None)
     result: Any = _loss(layout, student, teacher, labels, fixed, denominators)
     loss, report = result
-    return add_features(config, loss, report, features, denominators, signals)
+    if not config.has_features:
+        return loss, jax.lax.stop_gradient(report)
+    term = chunked_feature_loss(
+        features, report.hard, signals, denominators.feature,
+        chunk_size=layout.chunk_size, batch_axes=layout.batch_axes,
+    )  # fmt: skip
+    return add_features(config, loss, report, term, signals)
 
 
 def _layout(
@@ -155,9 +162,7 @@ def _loss_forward(layout: Layout, *operands):
 
 
 def _loss_backward(layout: Layout, gradient: Student, cotangents: tuple[Array, LossReport]):
-    scale = cotangents[0]
-    scaled = jax.tree.map(lambda x: (x.astype(scale.dtype) * scale).astype(x.dtype), gradient)
-    return scaled, None, None, None, None
+    return scaled(gradient, cotangents[0]), None, None, None, None
 
 
 _loss.defvjp(_loss_forward, _loss_backward)

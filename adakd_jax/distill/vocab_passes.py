@@ -1,5 +1,6 @@
 """The two passes of the chunked loss, on one device's tokens."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,15 @@ from jaxtyping import Array
 from adakd_jax.axes import IGNORE, CachedTeacher
 from adakd_jax.distill.chunks import buffers_like, chunks_of, put, take
 from adakd_jax.distill.objective import Terms, loss_report, loss_terms, weighted_loss
-from adakd_jax.distill.policy import Assignment, Survey, assign, needs_survey, survey
+from adakd_jax.distill.policy import (
+    Assignment,
+    Survey,
+    assign,
+    needs_survey,
+    scores_decide,
+    scores_of,
+    survey,
+)
 from adakd_jax.distill.signals import PER_TOKEN, Denominators, LossReport, Signals
 from adakd_jax.distill.vocab_logits import Kept, Layout, Student, Teacher, Tokens, flat
 
@@ -50,13 +59,15 @@ def two_passes(
     if needs_survey(config):
         seen, kept = _pass_one(tokens, mask)
         tokens = tokens._replace(kept=kept)
-    assigned = _assign_globally(layout, seen, mask, signals)
+    assigned = _assign(layout, seen, mask, signals)
     visited = (assigned.weights > 0) | (mask if config.has_ce or seen is None else False)
     inputs = _PassTwo(tokens, assigned, signals, totals, with_survey=seen is None)
     sums, per_token = _pass_two(inputs, visited, gradient)
 
-    seen = seen or per_token.seen
-    assert seen is not None  # one of the passes surveys
+    if seen is None:
+        seen = per_token.seen
+        assert seen is not None  # one of the passes surveys
+        assigned = assigned._replace(scores=_scores(layout, seen.statistics, mask, signals))
     tau = jnp.where(assigned.weights > 0, per_token.temperature, assigned.temperature)
     assigned = assigned._replace(temperature=tau)
     report = loss_report(config, seen, assigned, mask, sums.kd, totals)
@@ -94,20 +105,35 @@ def _pass_one(tokens: Tokens, mask: Array) -> tuple[Survey, Kept | None]:
     return jax.lax.fori_loop(0, chunks.count, visit, buffers_like(rows, mask.size))
 
 
-def _assign_globally(
-    layout: Layout, seen: Survey | None, mask: Array, signals: Signals
-) -> Assignment:
-    """Rank the tokens of all devices; return this device's."""
+def _assign(layout: Layout, seen: Survey | None, mask: Array, signals: Signals) -> Assignment:
+    """Rank the tokens of all devices, if anything depends on a rank; return this device's."""
+    config = layout.config
+    if seen is None and not scores_decide(config):
+        return assign(config, None, None, mask, signals)
     statistics, entropy = jnp.zeros((mask.size, 0), jnp.float32), None
     if seen is not None:
         statistics, entropy = seen.statistics, seen.teacher_entropy
+    decide = functools.partial(assign, config, signals=signals)
+    return _globally(layout, decide, statistics, entropy, mask)
+
+
+def _scores(layout: Layout, statistics: Array, mask: Array, signals: Signals) -> Array:
+    """What the tokens of this device score beside those of all."""
+    if not layout.config.has_kd:  # 0
+        return scores_of(layout.config, statistics, mask, signals)
+    decide = functools.partial(scores_of, layout.config, signals=signals)
+    return _globally(layout, decide, statistics, mask)
+
+
+def _globally(layout: Layout, decide: Callable[..., Any], *by_token: Array | None) -> Any:
+    """What `decide` says, given the tokens of all devices, of this device's."""
     axes = layout.batch_axes
     if not axes:
-        return assign(layout.config, statistics, entropy, mask, signals)
-    everyone: Any = jax.lax.all_gather((statistics, entropy, mask), axes, tiled=True)
-    assigned = assign(layout.config, everyone[0], everyone[1], everyone[2], signals)
-    first = jax.lax.axis_index(axes) * mask.size
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, mask.size), assigned)
+        return decide(*by_token)
+    decided = decide(*jax.lax.all_gather(by_token, axes, tiled=True))
+    count = jax.tree.leaves(by_token)[0].shape[0]
+    first = jax.lax.axis_index(axes) * count
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, count), decided)
 
 
 class _PerToken(NamedTuple):
@@ -163,9 +189,9 @@ def _visit_chunk(inputs: _PassTwo, places: Array, gradient: bool) -> tuple[_Sums
     to_product, to_bias, to_learned = pull(jnp.ones((), jnp.float32))
     hidden = take(student.hidden, places)
     narrow = to_product.astype(hidden.dtype)
-    wide = {"preferred_element_type": jnp.float32}
-    to_weight = jnp.einsum("CV,CD->VD", narrow, hidden, **wide)
-    to_hidden = jnp.einsum("CV,VD->CD", narrow, student.weight, **wide)
+    product: Any = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    to_weight = product("CV,CD->VD", narrow, hidden)
+    to_hidden = product("CV,VD->CD", narrow, student.weight)
     sums = _Sums(terms.kd, terms.ce, to_weight, to_bias, to_learned)
     return sums, _PerToken(to_hidden.astype(hidden.dtype), terms.temperature, seen)
 

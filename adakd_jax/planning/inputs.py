@@ -11,7 +11,8 @@ from jax.sharding import AxisType, Mesh
 
 from adakd_jax.config.plan import PlanConfig
 from adakd_jax.data.loader import step_layout
-from adakd_jax.distill.chunks import BUDGET, chunk_size_for
+from adakd_jax.distill.chunks import chunk_size_for
+from adakd_jax.distill.devices import limits_of
 from adakd_jax.planning.hardware import Topology, TopologyError
 from adakd_jax.sharding import AXES, make_mesh, row_shards
 from adakd_jax.training.dry_run import Shapes, run_shapes
@@ -93,13 +94,13 @@ def shapes_for(config: PlanConfig, topology: Topology, layout: tuple[int, int]) 
 def with_chunks(
     config: PlanConfig, topology: Topology, layout: tuple[int, int], mesh: Mesh
 ) -> PlanConfig:
-    """Settings with the chunk size that the loss would choose on the topology's platform."""
+    """Settings with the chunk size that the loss would choose on the topology's devices."""
     if config.distill.chunk_size is not None:
         return config
     shapes = shapes_for(config, topology, layout)
     sizes = [model.vocab_size for model in (shapes.student, shapes.teacher) if model is not None]
-    budget = BUDGET if topology.platform == "tpu" else None
-    chunk = chunk_size_for(min(sizes), _tokens_a_device(config, layout, mesh), budget)
+    limits = limits_of(mesh.devices.flat[0])
+    chunk = chunk_size_for(min(sizes), _tokens_a_device(config, layout, mesh), limits)
     distill = config.distill.model_copy(update={"chunk_size": chunk})
     return config.model_copy(update={"distill": distill})
 

@@ -16,6 +16,7 @@ from adakd_jax.distill import (
     Signals,
     distillation_loss,
     vocab_distillation_loss,
+    vocab_passes,
 )
 from tests.distill.vocab_case import (
     SHAPE,
@@ -159,6 +160,24 @@ def test_one_response_token():
     labels[1, 3] = 2
     (_, report), _ = agree(DistillConfig(), a_case()._replace(labels=labels), 0.1)
     assert int(report.selected_tokens) == 1
+
+
+@pytest.mark.parametrize("rule", [settings.FixedTemperature(base=2.0), settings.Ctkd()], ids=str)
+def test_scores_that_decide_nothing_need_no_pass_of_their_own(monkeypatch, rule):
+    """One visit of the tokens gives what two gave, the reported scores among it."""
+    config = DistillConfig(focus=settings.AllTokens(), temperature=rule, ce_weight=0.2)
+
+    def products():
+        run.clear_cache()
+        lowered = run.lower("chunked", config, (4, True, 0.7, None), a_case(), np.float32(0.6))
+        return lowered.as_text().count("stablehlo.while"), agree(config, a_case(), 0.6)
+
+    loops, once = products()
+    monkeypatch.setattr(vocab_passes, "needs_survey", lambda config: True)
+    more, twice = products()
+    run.clear_cache()
+    assert (loops, more) == (1, 2) and float(np.ptp(once[0][1].scores)) > 0
+    assert_near(once, twice, rtol=1e-6)
 
 
 def test_any_cotangent():

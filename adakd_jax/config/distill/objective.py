@@ -63,8 +63,9 @@ class DistillConfig(Stage):
     )
     chunk_size: PositiveInt | None = Field(
         default=None,
-        description="response tokens whose logits exist at a time, per device; default: as many as "
-        "fit into 1 GiB (CPU: 128 MiB)",
+        description="response tokens whose logits exist at a time, per device; default: four times "
+        "the device's operations a byte (v5e: 1,024, H100: 1,152), if their logits fit into an "
+        "eighth of its memory; on a CPU, as many as fit into 128 MiB",
     )
     keep_logits: Literal["none", "bfloat16", "float32"] = Field(
         default="none",
