@@ -6,6 +6,8 @@ dim, F feed-forward, V vocabulary, L layers, C chunk of tokens. Labels use `IGNO
 that carry no loss.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -65,17 +67,44 @@ class Head(NamedTuple):
     soft_cap: float | None = None
 
 
-def keep_rows_split(x: Array) -> Array:
-    """Hold activations [B, …] split by rows, so that weights are gathered and not activations.
-
-    Does nothing without a mesh.
+def row_axes() -> tuple[str, ...]:
+    """The axes of the context's mesh over which rows are for the compiler to split: none without a
+    mesh, and inside a `shard_map` those that it leaves.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
+        return ()
+    return tuple(axis for axis in BATCH_AXES if axis not in mesh.manual_axes)
+
+
+def size_along(axes: tuple[str, ...]) -> int:
+    """Devices of the context's mesh along some of its axes; 1 along none."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[axis] for axis in axes)
+
+
+def each_with_its_rows(
+    run: Callable[..., Any], axes: tuple[str, ...], in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """`run`, called on each device along `axes` with that device's part of every argument; other
+    mesh axes stay with the compiler. Along no axis: `run` itself.
+    """
+    if not axes:
+        return run
+    return jax.shard_map(
+        run, in_specs=in_specs, out_specs=out_specs, axis_names=set(axes), check_vma=False
+    )
+
+
+def keep_rows_split(x: Array) -> Array:
+    """Hold activations [B, …] split by rows, so that weights are gathered and not activations.
+
+    Does nothing without a mesh, nor to rows that it does not divide.
+    """
+    axes = row_axes()
+    if not axes or x.shape[0] % size_along(axes):
         return x
-    if x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
-        return x  # a held-out batch, which need not divide
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
 
 
 def replicated(x: Array) -> Array:
