@@ -26,6 +26,7 @@ from adakd_jax.eval.generate import generate
 from adakd_jax.eval.likelihood import document_sums
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.sharding import entered, make_mesh, rules_of, shardings_like
+from adakd_jax.teacher_cache.weights import _distributions
 from tests.eval.tiny import TINY
 
 MODEL = dataclasses.replace(TINY, vocab_size=64)
@@ -66,6 +67,16 @@ def sums(graphdef, params, teacher):
     return np.concatenate([found.sums.ravel(), found.calibration.confidence.ravel()])
 
 
+def kept(graphdef, params):
+    """What a cache keeps of a teacher at the tokens of eight rows."""
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(64, size=(8, 12)).astype(np.int32)
+    labels = np.where(rng.random((8, 12)) < 0.5, tokens, IGNORE).astype(np.int32)
+    positions = np.tile(np.arange(12, dtype=np.int32), (8, 1))
+    batch = TokenBatch(tokens, labels, positions, np.ones_like(tokens))
+    return jax.device_get(_distributions(graphdef, 5, 60, params, batch))
+
+
 class Watched:
     """Notes the programs of decoding as they are compiled."""
 
@@ -89,6 +100,7 @@ def main():
     graphdef, _ = abstract_decoder(MODEL)
     params, teacher = (random_params(MODEL, jax.random.key(seed)) for seed in (3, 4))
     alone, measured = answers(graphdef, params), sums(graphdef, params, teacher)
+    taught = kept(graphdef, teacher)
     found = {"lengths": sorted({len(answer) for answer in alone["sampled"]})}
     for name, config in MESHES.items():
         mesh, watched = make_mesh(config), Watched()
@@ -97,11 +109,13 @@ def main():
             split = shardings_like(params, mesh, rules_of(config, "student"))
             placed = [jax.device_put(each, split) for each in (params, teacher)]
             shared = answers(graphdef, placed[0])
+            cached = kept(graphdef, placed[1])
             error = np.abs(sums(graphdef, *placed) - measured) / np.maximum(np.abs(measured), 1)
         same = {how: shared[how] == alone[how] for how in SETTINGS}
         found[name] = {
             **same,
             "likelihood": float(error.max()),
+            "cached": max(float(np.abs(a - b).max()) for a, b in zip(cached, taught, strict=True)),
             "exchanged": watched.collectives(),
         }
     print(json.dumps(found))

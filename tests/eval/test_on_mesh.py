@@ -12,7 +12,7 @@ def test_answers_and_likelihoods_are_those_of_one_device_and_no_token_waits_for_
     assert set(found) == {"data", "fsdp", "all", "no room"}
     for name, seen in found.items():
         assert seen["greedy"] and seen["sampled"], name
-        assert seen["likelihood"] < 1e-5, (name, seen)
+        assert seen["likelihood"] < 1e-5 and seen["cached"] < 1e-5, (name, seen)
     exchanged = {name: seen["exchanged"] for name, seen in found.items()}
     assert exchanged["data"] == exchanged["fsdp"] == []
     assert exchanged["all"] and exchanged["no room"]
