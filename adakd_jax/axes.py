@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 IGNORE = -100
 BATCH_AXES = ("data", "fsdp")  # mesh axes that share the rows of a batch
+WIDTH_AXIS = "fsdp"  # the one of them that also splits weights, along D
 HEAD_AXIS = "tensor"  # mesh axis that shares the heads of a layer
 
 Logits = Float[Array, "*tokens V"]
@@ -77,6 +78,15 @@ def row_axes() -> tuple[str, ...]:
     return tuple(axis for axis in BATCH_AXES if axis not in mesh.manual_axes)
 
 
+def first_row(rows: int) -> Array | int:
+    """The number, among all rows of a batch, of the first of the `rows` that a device has inside a
+    `shard_map` over rows; 0 elsewhere.
+    """
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    axes = tuple(axis for axis in BATCH_AXES if axis in manual)
+    return jax.lax.axis_index(axes) * rows if axes else 0
+
+
 def size_along(axes: tuple[str, ...]) -> int:
     """Devices of the context's mesh along some of its axes; 1 along none."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -105,6 +115,20 @@ def keep_rows_split(x: Array) -> Array:
     if not axes or x.shape[0] % size_along(axes):
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+
+
+def rows_of(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Looks up rows of a table. Inside a `shard_map` that leaves `fsdp` to the compiler, each
+    device along it looks up its part of D for all ids that it sees; XLA (to 0.12) fails to split
+    such a look-up by itself where `tensor` splits V.
+    """
+    axes = tuple(axis for axis in row_axes() if axis == WIDTH_AXIS)
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    if not manual or table.shape[1] % size_along(axes):
+        axes = ()
+    wide, whole = PartitionSpec(None, axes), PartitionSpec()
+    split = PartitionSpec(None, None, axes)
+    return each_with_its_rows(lambda table, ids: table[ids], axes, (wide, whole), split)(table, ids)
 
 
 def replicated(x: Array) -> Array:

@@ -8,6 +8,7 @@ from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
+from adakd_jax.axes import first_row
 from adakd_jax.models.config import PROJECTIONS, DecoderConfig, Lora
 
 ADAPTER = "adapter"
@@ -46,9 +47,18 @@ class Adapter(nnx.Module):
     def _update(self, x: Array, a: Array, b: Array, dropout_key: Array | None) -> Array:
         if dropout_key is not None and self.dropout > 0:
             key = jax.random.fold_in(dropout_key, self.number)
-            kept = jax.random.bernoulli(key, 1.0 - self.dropout, x.shape)
+            kept = _kept(key, 1.0 - self.dropout, x.shape)
             x = jnp.where(kept, x / (1.0 - self.dropout), jnp.zeros((), x.dtype))
         return ((x @ a.astype(x.dtype)) * self.scale) @ b.astype(x.dtype)
+
+
+def _kept(key: Array, share: float, shape: tuple[int, ...]) -> Array:
+    """Which numbers dropout keeps, [B, …]: a row's depend on its number in the batch, and not on
+    which device has it.
+    """
+    rows = jnp.arange(shape[0]) + first_row(shape[0])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    return jax.vmap(lambda key: jax.random.bernoulli(key, share, shape[1:]))(keys)
 
 
 def adapter_of(
