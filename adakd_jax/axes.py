@@ -6,6 +6,8 @@ dim, F feed-forward, V vocabulary, L layers, C chunk of tokens. Labels use `IGNO
 that carry no loss.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 IGNORE = -100
 BATCH_AXES = ("data", "fsdp")  # mesh axes that share the rows of a batch
+WIDTH_AXIS = "fsdp"  # the one of them that also splits weights, along D
 HEAD_AXIS = "tensor"  # mesh axis that shares the heads of a layer
 
 Logits = Float[Array, "*tokens V"]
@@ -65,17 +68,67 @@ class Head(NamedTuple):
     soft_cap: float | None = None
 
 
-def keep_rows_split(x: Array) -> Array:
-    """Hold activations [B, …] split by rows, so that weights are gathered and not activations.
-
-    Does nothing without a mesh.
+def row_axes() -> tuple[str, ...]:
+    """The axes of the context's mesh over which rows are for the compiler to split: none without a
+    mesh, and inside a `shard_map` those that it leaves.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
+        return ()
+    return tuple(axis for axis in BATCH_AXES if axis not in mesh.manual_axes)
+
+
+def first_row(rows: int) -> Array | int:
+    """The number, among all rows of a batch, of the first of the `rows` that a device has inside a
+    `shard_map` over rows; 0 elsewhere.
+    """
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    axes = tuple(axis for axis in BATCH_AXES if axis in manual)
+    return jax.lax.axis_index(axes) * rows if axes else 0
+
+
+def size_along(axes: tuple[str, ...]) -> int:
+    """Devices of the context's mesh along some of its axes; 1 along none."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[axis] for axis in axes)
+
+
+def each_with_its_rows(
+    run: Callable[..., Any], axes: tuple[str, ...], in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """`run`, called on each device along `axes` with that device's part of every argument; other
+    mesh axes stay with the compiler. Along no axis: `run` itself.
+    """
+    if not axes:
+        return run
+    return jax.shard_map(
+        run, in_specs=in_specs, out_specs=out_specs, axis_names=set(axes), check_vma=False
+    )
+
+
+def keep_rows_split(x: Array) -> Array:
+    """Hold activations [B, …] split by rows, so that weights are gathered and not activations.
+
+    Does nothing without a mesh, nor to rows that it does not divide.
+    """
+    axes = row_axes()
+    if not axes or x.shape[0] % size_along(axes):
         return x
-    if x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
-        return x  # a held-out batch, which need not divide
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+
+
+def rows_of(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Looks up rows of a table. Inside a `shard_map` that leaves `fsdp` to the compiler, each
+    device along it looks up its part of D for all ids that it sees; XLA (to 0.12) fails to split
+    such a look-up by itself where `tensor` splits V.
+    """
+    axes = tuple(axis for axis in row_axes() if axis == WIDTH_AXIS)
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    if not manual or table.shape[1] % size_along(axes):
+        axes = ()
+    wide, whole = PartitionSpec(None, axes), PartitionSpec()
+    split = PartitionSpec(None, None, axes)
+    return each_with_its_rows(lambda table, ids: table[ids], axes, (wide, whole), split)(table, ids)
 
 
 def replicated(x: Array) -> Array:

@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import GetAttrKey
 
-from adakd_jax.axes import BATCH_AXES, TokenBatch
+from adakd_jax.axes import BATCH_AXES, WIDTH_AXIS, TokenBatch
 from adakd_jax.config.mesh import MeshConfig
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.parameter_axes import PARAMETER_AXES
@@ -21,7 +21,7 @@ AXES = ("data", "fsdp", "tensor")
 # Logical axis → mesh axis. What is not named is not split.
 RULES: Mapping[str, str | None] = {
     "vocab": "tensor",
-    "embed": "fsdp",
+    "embed": WIDTH_AXIS,
     "heads": "tensor",
     "kv_heads": "tensor",
     "ffw": "tensor",

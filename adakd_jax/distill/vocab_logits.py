@@ -22,6 +22,9 @@ class Layout(NamedTuple):
         teacher: the teacher's.
         chunk_size: C.
         batch_axes: mesh axes that shard the tokens.
+        own_axes: those of them that are this loss's to sum gradients over; over the others, which
+            are manual where it is called, its caller does.
+        scatter: of `own_axes` the one that the head's gradient is left split over, along V.
     """
 
     config: DistillConfig
@@ -30,6 +33,8 @@ class Layout(NamedTuple):
     teacher: tuple[float, float | None]
     chunk_size: int
     batch_axes: tuple[str, ...]
+    own_axes: tuple[str, ...] = ()
+    scatter: str | None = None
 
 
 class Student(NamedTuple):

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from adakd_jax.axes import CachedTeacher, Head
+from adakd_jax.axes import WIDTH_AXIS, CachedTeacher, Head, size_along
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.distill.chunks import chunk_size_for, scaled
 from adakd_jax.distill.feature_chunks import chunked_feature_loss
@@ -64,6 +64,8 @@ def vocab_distillation_loss(
             configuration's, or by the device and V (`chunk_size_for`).
         batch_axes: mesh axes over which the first dimension of the token arrays is sharded; the
             mesh is the context's. Each device compacts its own tokens; scores are gathered once.
+            Inside a `shard_map` over some of them, loss and report are still those of all tokens,
+            but gradients are sums over the others: the caller adds them up.
 
     Returns:
         The loss [] and a `LossReport`. A term without tokens is 0, with zero gradient.
@@ -114,11 +116,9 @@ def _layout(
 ) -> Layout:
     teacher = teacher or student
     size = min(student.size, teacher.size)
-    shards = 1
-    if batch_axes:
-        mesh = jax.sharding.get_abstract_mesh()
-        for axis in batch_axes:
-            shards *= mesh.shape[axis]
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    own_axes = tuple(axis for axis in batch_axes if axis not in manual)
+    shards = size_along(own_axes)
     chosen = chunk_size or config.chunk_size or chunk_size_for(size, max(1, labels.size // shards))
     if chosen < 1:
         raise ValueError(f"chunk_size = {chosen} must be at least 1 token")
@@ -129,7 +129,21 @@ def _layout(
         teacher=(teacher.scale, teacher.soft_cap),
         chunk_size=chosen,
         batch_axes=tuple(batch_axes),
+        own_axes=own_axes,
+        scatter=_scatter(own_axes, student.weight.shape[0]),
     )
+
+
+def _scatter(axes: tuple[str, ...], rows: int) -> str | None:
+    """The axis that splits weights, for the head's gradient, if it divides its rows.
+
+    By rows, as a part of them is one piece of memory; to the weight's own split it is another
+    exchange, of a part only.
+    """
+    if WIDTH_AXIS not in axes:
+        return None
+    parts = size_along((WIDTH_AXIS,))
+    return WIDTH_AXIS if parts > 1 and rows % parts == 0 else None
 
 
 class _Operands(NamedTuple):
@@ -171,9 +185,9 @@ _loss.defvjp(_loss_forward, _loss_backward)
 def _on_mesh(layout: Layout, operands: _Operands, *, gradient: bool):
     """Run the passes on each device's own tokens; other mesh axes stay with the compiler."""
     run = functools.partial(two_passes, layout, gradient=gradient)
-    if not layout.batch_axes:
+    if not layout.own_axes:
         return run(*operands)
-    batch: Any = P(layout.batch_axes)
+    batch: Any = P(layout.own_axes)
     whole: Any = P()
     student = Student(batch, whole, whole, whole)
     teacher = None
@@ -184,10 +198,11 @@ def _on_mesh(layout: Layout, operands: _Operands, *, gradient: bool):
     report = LossReport(
         **{name: batch if name in PER_TOKEN else whole for name in LossReport._fields}
     )
+    split: Any = P(layout.scatter)
     return jax.shard_map(
         lambda operands: run(*operands),
         in_specs=(in_specs,),
-        out_specs=(whole, report, student if gradient else None),
-        axis_names=set(layout.batch_axes),
+        out_specs=(whole, report, student._replace(weight=split) if gradient else None),
+        axis_names=set(layout.own_axes),
         check_vma=False,
     )(operands)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from adakd_jax.axes import IGNORE, CachedTeacher
+from adakd_jax.axes import IGNORE, CachedTeacher, size_along
 from adakd_jax.distill.chunks import buffers_like, chunks_of, put, take
 from adakd_jax.distill.objective import Terms, loss_report, loss_terms, weighted_loss
 from adakd_jax.distill.policy import (
@@ -73,13 +73,28 @@ def two_passes(
     report = loss_report(config, seen, assigned, mask, sums.kd, totals)
     report = _add_up(layout, report, shape)
     loss = weighted_loss(config, Terms(sums.kd, sums.ce, tau), totals, signals)
-    loss, sums = _psum(layout, (loss, sums))
+    loss = _psum(layout, loss)
     if not gradient:
         return loss, report, None
     grads = Student(
-        jnp.reshape(per_token.hidden, student.hidden.shape), sums.weight, sums.bias, sums.learned
+        jnp.reshape(per_token.hidden, student.hidden.shape), *_summed_gradients(layout, sums)
     )
     return loss, report, jax.tree.map(lambda g, x: g.astype(x.dtype), grads, student)
+
+
+def _summed_gradients(layout: Layout, sums: _Sums) -> tuple[Any, Any, Any]:
+    """Gradients of weight, bias and learned, added up over `layout.own_axes`; each device along
+    `layout.scatter` gets its part of the weight's rows.
+    """
+    axes = tuple(axis for axis in layout.own_axes if size_along((axis,)) > 1)
+    weight = sums.weight
+    if not axes:
+        return weight, sums.bias, sums.learned
+    if layout.scatter is not None:
+        weight = jax.lax.psum_scatter(weight, layout.scatter, scatter_dimension=0, tiled=True)
+    left = tuple(axis for axis in axes if axis != layout.scatter)
+    weight = jax.lax.psum(weight, left) if left else weight
+    return weight, *jax.lax.psum((sums.bias, sums.learned), axes)
 
 
 def _pass_one(tokens: Tokens, mask: Array) -> tuple[Survey, Kept | None]:

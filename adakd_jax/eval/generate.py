@@ -1,24 +1,18 @@
 """Batched generation with a key-value cache: greedy, or sampled with one seed per prompt."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Int, Key
 
-from adakd_jax.axes import replicated
+from adakd_jax.axes import size_along
 from adakd_jax.config import GenerationConfig
+from adakd_jax.eval.decode import Batch, How, decode
+from adakd_jax.eval.decoding_weights import weights_for
 from adakd_jax.eval.prompts import check_prompts
-from adakd_jax.eval.sampling import next_tokens, penalised
-from adakd_jax.models.cache import KVCache, cut_into_layers, init_cache
-from adakd_jax.models.decoder import Decoder, logits
-from adakd_jax.models.layer_views import layer_views
-
-_SEGMENT = 16  # tokens decoded between two reports of progress
 
 
 class GenerationProgress(NamedTuple):
@@ -46,7 +40,8 @@ def generate(
 
     Prompts of similar length are decoded together; a rounded length compiles once. An answer
     depends on its prompt, `seed` and its sample id; the prompts it is batched with change nothing
-    but the rounding of its logits.
+    but the rounding of its logits. The devices of the context's mesh share the prompts, see
+    `weights_for`; a batch is then as many as they divide, at least `settings.batch_size`.
 
     Args:
       graphdef: structure of a `Decoder`.
@@ -73,169 +68,26 @@ def generate(
     size = min(config.vocab_size, vocabulary or config.vocab_size)
     ids = range(len(prompts)) if sample_ids is None else sample_ids
     ends = np.asarray(eos_ids, np.int32).reshape(-1)
-    weights = _Weights(params, layer_views(params["layers"]))
+    longest = _rounded(max(map(len, prompts), default=1)) + settings.max_new_tokens
+    weights = weights_for(config, params, rows=settings.batch_size, length=longest)
+    how = How(graphdef, settings, size, weights.axes)
+    at_once = -(-settings.batch_size // size_along(weights.axes)) * size_along(weights.axes)
     answers: list[list[int]] = [[] for _ in prompts]
     report = GenerationProgress(0, len(prompts), 0)
-    for rows in _by_length(prompts, settings.batch_size):
-        padded = _pad_left([prompts[row] for row in rows], settings.batch_size, pad_id)
-        keys = _sample_keys(seed, [ids[row] for row in rows], settings.batch_size)
+    for rows in _by_length(prompts, at_once):
+        padded = _pad_left([prompts[row] for row in rows], at_once, pad_id)
+        keys = _sample_keys(seed, [ids[row] for row in rows], at_once)
         done, tokens = report.answered, report.tokens
-        batch = _Batch(*padded, keys, ends)
-        for state in _decode_batch(graphdef, weights, batch, settings, size):
-            lengths, ended = jax.device_get((state.answer_lengths, state.ended))
-            lengths, ended = lengths[: len(rows)], ended[: len(rows)]
+        for told in decode(how, weights, Batch(*padded, keys, ends)):
+            lengths, ended = told.lengths[: len(rows)], told.ended[: len(rows)]
             report = GenerationProgress(
                 done + int(ended.sum()), len(prompts), tokens + int(lengths.sum())
             )
             if progress is not None:
                 progress(report)
-        for row, answer, length in zip(rows, np.asarray(state.answers), lengths, strict=False):
+        for row, answer, length in zip(rows, told.answers, lengths, strict=False):
             answers[row] = answer[:length].tolist()
     return answers
-
-
-class _Batch(NamedTuple):
-    """Prompts padded on the left, and what picks and ends their answers.
-
-    A length of 0 marks a row that only fills the batch.
-    """
-
-    tokens: Int[np.ndarray, "B T"]
-    lengths: Int[np.ndarray, " B"]
-    keys: Key[Array, " B"]
-    eos_ids: Int[np.ndarray, " E"]
-
-
-class _Weights(NamedTuple):
-    """A model's parameters, and those of its layers one by one where that costs no memory."""
-
-    params: Any
-    views: tuple[Any, ...] | None
-
-
-class _State(NamedTuple):
-    """Where decoding stands; row b's answer is `answers[b, :answer_lengths[b]]`."""
-
-    cache: KVCache
-    answers: Int[Array, "B max_new_tokens"]
-    answer_lengths: Int[Array, " B"]
-    ended: Bool[Array, " B"]
-    step: Int[Array, ""]  # columns of `answers` written
-    held: Bool[Array, "B V"] | None = None  # tokens that prompt or answer hold, if that matters
-
-
-def _decode_batch(
-    graphdef: nnx.GraphDef,
-    weights: _Weights,
-    batch: _Batch,
-    settings: GenerationConfig,
-    size: int,
-) -> Iterator[_State]:
-    """Yields the state every few tokens; each is valid until the next is asked for."""
-    state = _prefill(graphdef, settings, size, weights.params, batch)
-    if weights.views is not None:
-        state = state._replace(cache=cut_into_layers(state.cache))
-    until = 1
-    while True:
-        finished = until >= settings.max_new_tokens or bool(state.ended.all())
-        if finished:
-            state = state._replace(ended=jnp.ones_like(state.ended))
-        yield state
-        if finished:
-            return
-        until = min(until + _SEGMENT, settings.max_new_tokens)
-        state = _continue(graphdef, settings, size, weights, batch, state, np.int32(until))
-
-
-@functools.partial(jax.jit, static_argnames=("graphdef", "settings", "size"))
-def _prefill(
-    graphdef: nnx.GraphDef, settings: GenerationConfig, size: int, params: Any, batch: _Batch
-) -> _State:
-    """Reads the prompts and picks the first token of every answer."""
-    model = nnx.merge(graphdef, params)
-    rows, width = batch.tokens.shape
-    length = width + settings.max_new_tokens
-    cache = init_cache(model.config, rows, length, model.config.compute_dtype)
-    # A filling row sees one token, so that its softmax is over something.
-    padding = width - jnp.maximum(batch.lengths, 1)
-    positions = jnp.arange(width, dtype=jnp.int32)[None, :] - padding[:, None]
-    hidden, cache = model.decode(batch.tokens, jnp.maximum(positions, 0), positions >= 0, cache)
-    state = _State(
-        cache=cache,
-        answers=jnp.zeros((rows, settings.max_new_tokens), jnp.int32),
-        answer_lengths=jnp.zeros(rows, jnp.int32),
-        ended=batch.lengths == 0,
-        step=jnp.zeros((), jnp.int32),
-        held=None if settings.repetition_penalty == 1.0 else _held(size, batch, positions >= 0),
-    )
-    return _append(model, settings, size, batch, state, hidden[:, -1])
-
-
-def _held(size: int, batch: _Batch, valid: Array) -> Bool[Array, "B V"]:
-    rows = jnp.arange(valid.shape[0])[:, None]
-    none = jnp.zeros((valid.shape[0], size), bool)
-    return none.at[rows, batch.tokens].max(valid, mode="drop")
-
-
-@functools.partial(
-    jax.jit, static_argnames=("graphdef", "settings", "size"), donate_argnames=("state",)
-)
-def _continue(
-    graphdef: nnx.GraphDef,
-    settings: GenerationConfig,
-    size: int,
-    weights: _Weights,
-    batch: _Batch,
-    state: _State,
-    until: Int[np.ndarray | Array, ""],
-) -> _State:
-    """Decodes token by token until `until` columns are written or every row has ended."""
-    model = nnx.merge(graphdef, weights.params)
-
-    def body(state: _State) -> _State:
-        tokens = jax.lax.dynamic_slice_in_dim(state.answers, state.step - 1, 1, axis=1)
-        positions = (batch.lengths + state.step - 1)[:, None]
-        hidden, cache = model.decode(
-            tokens, positions, ~state.ended[:, None], state.cache, weights.views
-        )
-        state = state._replace(cache=cache)
-        return _append(model, settings, size, batch, state, hidden[:, -1])
-
-    def unfinished(state: _State) -> Bool[Array, ""]:
-        return (state.step < until) & ~jnp.all(state.ended)
-
-    return jax.lax.while_loop(unfinished, body, state)
-
-
-def _append(
-    model: Decoder,
-    settings: GenerationConfig,
-    size: int,
-    batch: _Batch,
-    state: _State,
-    hidden: Array,
-) -> _State:
-    """Picks each row's next token from its last hidden state."""
-    keys = jax.vmap(jax.random.fold_in, (0, None))(batch.keys, state.step)
-    scores, held = logits(hidden, model.head()._replace(size=size)), state.held
-    if held is not None:
-        scores = penalised(scores, held, settings.repetition_penalty)
-    tokens = next_tokens(
-        scores,
-        keys,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-    )
-    is_end = jnp.any(tokens[:, None] == jnp.asarray(batch.eos_ids)[None, :], axis=1)
-    answers = jax.lax.dynamic_update_slice(state.answers, tokens[:, None], (0, state.step))
-    return state._replace(
-        answers=replicated(answers),
-        answer_lengths=replicated(state.answer_lengths + ~state.ended),
-        ended=replicated(state.ended | is_end),
-        step=state.step + 1,
-        held=None if held is None else held.at[jnp.arange(len(tokens)), tokens].set(True),
-    )
 
 
 def _by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:

@@ -9,13 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from adakd_jax.axes import IGNORE, TokenBatch, replicated
+from adakd_jax.axes import (
+    IGNORE,
+    Head,
+    TokenBatch,
+    each_with_its_rows,
+    replicated,
+    row_axes,
+    size_along,
+)
 from adakd_jax.distill import divergence
+from adakd_jax.distill.chunks import chunks_of, take
 from adakd_jax.eval.bootstrap import bootstrap_interval
 from adakd_jax.eval.calibration import BINS, Calibration, bin_sums, calibration
-from adakd_jax.models.decoder import Decoder, logits
+from adakd_jax.models.decoder import logits
 
 _CHUNK = 128  # response tokens whose logits [C, V] exist at a time
 
@@ -124,8 +134,9 @@ def document_sums(
       student_params: its parameters; new values do not recompile.
       teacher_graphdef: structure of the teacher, or None.
       teacher_params: its parameters, or None.
-      batches: [B, T] arrays, of one shape if compiling once is wanted.
-      chunk_size: response tokens whose logits are in memory together.
+      batches: [B, T] arrays, of one shape if compiling once is wanted. The devices of the context's
+        mesh share the rows; empty ones are added where it does not divide them.
+      chunk_size: response tokens whose logits are in memory together, on each device.
 
     Returns:
       The sums of every document that has a response token.
@@ -140,6 +151,7 @@ def document_sums(
         size = min(size, nnx.merge(teacher_graphdef, teacher_params).config.vocab_size)
     for batch in batches:
         _check_ids(batch, size)
+        batch = _divided(batch)
         found, bins = _batch_sums(
             student_graphdef, teacher_graphdef, chunk_size, student_params, teacher_params, batch
         )
@@ -169,38 +181,72 @@ def _batch_sums(
     """Sums over the response tokens of each document of a batch, in the order of `Likelihood`'s
     fields; and over those of all documents by confidence.
 
-    Positions are taken response tokens first and in chunks, so that the output embeddings are
-    applied to nothing else and [B, T, V] never exists.
+    On a mesh each device looks at its own rows.
     """
-    student = nnx.merge(student_graphdef, student_params)
-    teacher = None if teacher_graphdef is None else nnx.merge(teacher_graphdef, teacher_params)
-    models = [student] if teacher is None else [student, teacher]
-    hidden = [_flat_hidden(model, batch) for model in models]
-    labels = jnp.ravel(batch.labels)
-    rows, length = batch.labels.shape
-    row, segment = jnp.repeat(jnp.arange(rows), length), jnp.ravel(batch.segments)
-    count = jnp.sum(labels != IGNORE)
-    order = jnp.argsort(labels == IGNORE, stable=True)
-    order = jnp.pad(order, (0, -order.size % chunk_size))
+    models = [nnx.merge(student_graphdef, student_params)]
+    if teacher_graphdef is not None:
+        models.append(nnx.merge(teacher_graphdef, teacher_params))
+    hidden = [model(batch.tokens, batch.positions, batch.segments) for model in models]
+    heads = [model.head() for model in models]
+    weights = [head.weight.astype(states.dtype) for head, states in zip(heads, hidden, strict=True)]
+    axes = row_axes()
+    rows, whole = P(axes), P()
+    run = functools.partial(_sums_of_rows, heads, chunk_size, axes)
+    found = each_with_its_rows(run, axes, (whole, rows, rows, rows), (rows, whole))(
+        weights, hidden, batch.labels, batch.segments
+    )
+    return jax.tree.map(replicated, found)
+
+
+def _sums_of_rows(
+    heads: list[Head],
+    chunk_size: int,
+    axes: tuple[str, ...],
+    weights: list[Array],
+    hidden: list[Float[Array, "B T D"]],
+    labels: Int[Array, "B T"],
+    segments: Int[Array, "B T"],
+) -> tuple[Float[Array, "B segments 5"], Float[Array, "15 3"]]:
+    """The sums of one device's rows, and by confidence those of all devices along `axes`.
+
+    Response tokens are taken in chunks, so that the output embeddings are applied to nothing else
+    and [B, T, V] never exists.
+    """
+    rows, length = labels.shape
+    heads = [head._replace(weight=weight) for head, weight in zip(heads, weights, strict=True)]
+    states = [each.reshape(labels.size, -1) for each in hidden]
+    row, segment = jnp.repeat(jnp.arange(rows), length), jnp.ravel(segments)
+    ids = jnp.ravel(labels)
+    chunks = chunks_of(ids != IGNORE, chunk_size, axes)
 
     def add_chunk(index: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         sums, bins = found
-        first = index * chunk_size
-        places = jax.lax.dynamic_slice_in_dim(order, first, chunk_size)
+        places = chunks.places(index, chunk_size)
         scores = [
-            logits(states[places], model.head())
-            for model, states in zip(models, hidden, strict=True)
+            logits(take(each, places), head) for head, each in zip(heads, states, strict=True)
         ]
-        per_token = _per_token(scores[0], scores[-1], labels[places])
-        counted = first + jnp.arange(chunk_size) < count
+        known, counted = take(ids, places), places < ids.size
+        per_token = _per_token(scores[0], scores[-1], known)
         values = jnp.where(counted[:, None], per_token.T, 0.0)
-        bins += bin_sums(scores[0], labels[places], counted)
+        bins += bin_sums(scores[0], known, counted)
         return sums.at[row[places], segment[places]].add(values), bins
 
     # A row of T tokens has at most T documents, numbered from 1.
     sums = jnp.zeros((rows, length + 1, 5), jnp.float32), jnp.zeros((BINS, 3), jnp.float32)
-    chunks = (count + chunk_size - 1) // chunk_size
-    return jax.tree.map(replicated, jax.lax.fori_loop(0, chunks, add_chunk, sums))
+    sums, bins = jax.lax.fori_loop(0, chunks.count, add_chunk, sums)
+    return sums, jax.lax.psum(bins, axes) if axes else bins
+
+
+def _divided(batch: TokenBatch) -> TokenBatch:
+    """A batch with empty rows at its end, so that the devices of a mesh divide its rows."""
+    empty = -len(batch.tokens) % size_along(row_axes())
+
+    def filled(array: Any, value: int) -> Any:
+        return np.pad(array, ((0, empty), (0, 0)), constant_values=value)
+
+    zeros = (filled(array, 0) for array in (batch.tokens, batch.positions, batch.segments))
+    tokens, positions, segments = zeros
+    return TokenBatch(tokens, filled(batch.labels, IGNORE), positions, segments)
 
 
 def _check_ids(batch: TokenBatch, size: int) -> None:
@@ -222,11 +268,6 @@ def _response_tokens(batch: TokenBatch) -> Int[np.ndarray, "B segments"]:
         for row, learned in zip(segments, is_response, strict=True)
     ]
     return np.stack(counts)
-
-
-def _flat_hidden(model: Decoder, batch: TokenBatch) -> Float[Array, "tokens D"]:
-    hidden = model(batch.tokens, batch.positions, batch.segments)
-    return hidden.reshape(-1, hidden.shape[-1])
 
 
 def _per_token(

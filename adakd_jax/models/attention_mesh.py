@@ -1,6 +1,5 @@
 """Attention kernels on a mesh: the compiler cannot split a kernel, so each device gets its part."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from adakd_jax.axes import BATCH_AXES, HEAD_AXIS
+from adakd_jax.axes import BATCH_AXES, HEAD_AXIS, row_axes, size_along
 from adakd_jax.models.attention_mask import LayerWindow, Window
 
 Kernel = Callable[[Array, Array, Array, Array, Window], Array]
@@ -23,17 +22,19 @@ def on_each_device(
     window: Window,
 ) -> Float[Array, "B T N H"]:
     """Call a kernel with the rows and heads of each device of the context's mesh; without a mesh,
-    or inside a `shard_map`, with all of them.
+    with all of them. Inside a `shard_map` over some axes, the others split what a device has.
 
     Rows that the mesh does not divide (a held-out batch) are not split, nor are query heads;
     key-value heads that it does not divide are repeated, one for each query head.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.manual_axes or not {*BATCH_AXES, HEAD_AXIS} <= set(mesh.axis_names):
+    axes = set(mesh.axis_names) - set(mesh.manual_axes)
+    if not axes or not {*BATCH_AXES, HEAD_AXIS} <= set(mesh.axis_names):
         return kernel(query, key, value, segments, window)
-    row_shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    rows = None if query.shape[0] % row_shards else BATCH_AXES
-    heads = None if query.shape[2] % mesh.shape[HEAD_AXIS] else HEAD_AXIS
+    by_row = row_axes()
+    rows = None if query.shape[0] % size_along(by_row) else by_row
+    split_heads = HEAD_AXIS in axes and query.shape[2] % mesh.shape[HEAD_AXIS] == 0
+    heads = HEAD_AXIS if split_heads else None
     if heads is not None and key.shape[2] % mesh.shape[HEAD_AXIS]:
         copies = query.shape[2] // key.shape[2]
         key, value = jnp.repeat(key, copies, axis=2), jnp.repeat(value, copies, axis=2)
@@ -50,5 +51,6 @@ def on_each_device(
         with_window,
         in_specs=(split, split, split, P(rows), P()),
         out_specs=split,
+        axis_names=axes,
         check_vma=False,
     )(query, key, value, segments, index)

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from adakd_jax.axes import Head, keep_rows_split
+from adakd_jax.axes import Head, keep_rows_split, rows_of
 from adakd_jax.models.attention import attention
 from adakd_jax.models.cache import (
     KEY_SLOTS,
@@ -196,11 +196,11 @@ class Decoder(nnx.Module):
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
         dtype = jnp.dtype(self.config.compute_dtype)
-        x = self.embed.embedding[...][tokens].astype(dtype)
+        x = rows_of(self.embed.embedding[...], tokens).astype(dtype)
         if self.config.embed_scale != 1.0:
             x = x * jnp.asarray(self.config.embed_scale, dtype)
         if self.position_embed is not None:
-            x = x + self.position_embed.embedding[...][positions].astype(dtype)
+            x = x + rows_of(self.position_embed.embedding[...], positions).astype(dtype)
         return x
 
     def _attend(self, query: Array, key: Array, value: Array, **options: Any) -> Array:

@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
+
+from adakd_jax.axes import first_row
 
 LEVELS = 256  # of a byte
 _BYTES = 4  # of a drawn word
@@ -17,15 +19,23 @@ def dropped(rate: float) -> int:
     return min(max(round(rate * LEVELS), 1), LEVELS - 1)
 
 
-def dropout(key: Array, rate: float, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
+def dropout(key: Array, rate: float, x: Float[Array, "B *lead D"]) -> Float[Array, "B *lead D"]:
     """Zero a share of the values, and scale the others so that the mean is as it was.
 
     The share is the rate rounded to a multiple of 1/256 (0.1: 0.1016), by which the others are
-    scaled, too. The key alone decides which: not the mesh, and not the process.
+    scaled, too. Which are zeroed depends on the key and on a row's number in the batch, not on the
+    mesh or the device that has the row.
     """
-    words = -(-x.shape[-1] // _BYTES)
-    drawn = jax.random.bits(key, (*x.shape[:-1], words), jnp.uint32)
-    # The generator makes 32 bits for whatever is asked of it.
-    levels = jax.lax.bitcast_convert_type(drawn, jnp.uint8).reshape(*x.shape[:-1], -1)
-    kept = levels[..., : x.shape[-1]] >= dropped(rate)
+    rows = jnp.arange(x.shape[0]) + first_row(x.shape[0])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    levels = jax.vmap(lambda key: _bytes(key, x.shape[1:]))(keys)
+    kept = levels >= dropped(rate)
     return jnp.where(kept, x * (LEVELS / (LEVELS - dropped(rate))), jnp.zeros((), x.dtype))
+
+
+def _bytes(key: Array, shape: tuple[int, ...]) -> UInt8[Array, "..."]:
+    """Uniform bytes; the generator makes 32 bits for whatever is asked of it."""
+    words = -(-shape[-1] // _BYTES)
+    drawn = jax.random.bits(key, (*shape[:-1], words), jnp.uint32)
+    levels = jax.lax.bitcast_convert_type(drawn, jnp.uint8).reshape(*shape[:-1], -1)
+    return levels[..., : shape[-1]]

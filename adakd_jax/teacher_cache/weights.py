@@ -9,9 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from adakd_jax.axes import IGNORE, CachedTeacher, Head, TokenBatch, replicated
+from adakd_jax.axes import (
+    IGNORE,
+    CachedTeacher,
+    Head,
+    TokenBatch,
+    each_with_its_rows,
+    replicated,
+    row_axes,
+)
 from adakd_jax.data.assemble import assemble_rows
 from adakd_jax.data.fill import packed_rows
 from adakd_jax.data.tokenize import Example
@@ -86,14 +95,25 @@ def _distributions(
     teacher = nnx.merge(graphdef, params)
     hidden = teacher(batch.tokens, batch.positions, batch.segments)
     head = teacher.head()._replace(size=vocabulary)
-    found = kept_tokens(
-        hidden.reshape(-1, hidden.shape[-1]), head, jnp.reshape(batch.labels, -1), k
-    )
-    return jax.tree.map(replicated, found)
+    axes = row_axes()
+
+    def of_rows(weight: Array, hidden: Array, labels: Array) -> CachedTeacher:
+        """One device's part."""
+        flat = hidden.reshape(labels.size, -1)
+        return kept_tokens(flat, head._replace(weight=weight), jnp.ravel(labels), k, axes)
+
+    rows: Any = P(axes)
+    whole: Any = P()
+    run = each_with_its_rows(of_rows, axes, (whole, rows, rows), rows)
+    return jax.tree.map(replicated, run(head.weight.astype(hidden.dtype), hidden, batch.labels))
 
 
 def kept_tokens(
-    hidden: Float[Array, "n D"], head: Head, labels: Int[Array, " n"], k: int
+    hidden: Float[Array, "n D"],
+    head: Head,
+    labels: Int[Array, " n"],
+    k: int,
+    axes: tuple[str, ...] = (),
 ) -> CachedTeacher:
     """What a cache keeps at each response token, in chunks, as the loss; zeros elsewhere.
 
@@ -102,9 +122,10 @@ def kept_tokens(
       head: its output embedding.
       labels: next tokens; −100 where there is none.
       k: tokens to keep.
+      axes: mesh axes whose devices have a part of the tokens each.
     """
     size = chunk_size_for(head.size, labels.size)
-    chunks = chunks_of(labels != IGNORE, size)
+    chunks = chunks_of(labels != IGNORE, size, axes)
     known = jnp.where(labels == IGNORE, 0, labels)
 
     def look(index: Array) -> tuple[Array, CachedTeacher]:

@@ -4,59 +4,26 @@ teacher forward → scores → selection → temperatures → divergence → gra
 inside) → metrics.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jaxtyping import Array
 
 from adakd_jax.axes import TokenBatch
-from adakd_jax.config import DistillConfig
-from adakd_jax.distill import (
-    LossReport,
-    Signals,
-    denominators,
-    is_review,
-    vocab_distillation_loss,
-)
-from adakd_jax.models.lora import combine
+from adakd_jax.distill import Signals, is_review
 from adakd_jax.sharding import replicated_like
-from adakd_jax.training.forward import merge, run_models, whole_logits_loss
-from adakd_jax.training.learned import Learned, as_signals
+from adakd_jax.training.gradients import Frozen, loss_and_gradients
+from adakd_jax.training.learned import Learned
 from adakd_jax.training.metrics import step_metrics
+from adakd_jax.training.parts import StepParts
 from adakd_jax.training.state import TrainState, decay_of_average
 
 Metrics = dict[str, Array]
 # (state, teacher's weights, batch, base=None) → (state, metrics)
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
-
-
-class StepParts(NamedTuple):
-    """The static half of a train step: everything that is fixed when it is compiled."""
-
-    distill: DistillConfig
-    optimizer: optax.GradientTransformationExtraArgs
-    schedule: optax.Schedule
-    student: nnx.GraphDef
-    teacher: nnx.GraphDef | None
-    total_steps: int
-    learner: optax.GradientTransformationExtraArgs | None = None
-    layers: tuple[tuple[int, int], ...] = ()  # pairs whose hidden states are compared
-    average_decay: float | None = None
-    batch_axes: tuple[str, ...] = ()  # mesh axes that share the rows
-    vocabulary: int | None = None  # tokens that a cached teacher has chosen from
-    whole_logits: bool = False  # only to be compared with: see training/forward.py
-
-
-class Frozen(NamedTuple):
-    """Weights that a step reads and never changes: the teacher's, and those under adapters."""
-
-    teacher: Any
-    base: Any
 
 
 def keep_ratio(opt_state: optax.OptState) -> Array:
@@ -88,7 +55,7 @@ def make_train_step(parts: StepParts, shardings: Any = None) -> TrainStep:
         )
         review = jnp.asarray(is_review(parts.distill, signals))
         signals = signals._replace(review=review)
-        loss, report, grads = _loss_and_gradients(
+        loss, report, grads = loss_and_gradients(
             parts, state, Frozen(teacher_params, base), batch, signals
         )
         grad_norm = optax.tree.norm(grads[0])
@@ -102,53 +69,6 @@ def make_train_step(parts: StepParts, shardings: Any = None) -> TrainStep:
 
     kept = None if shardings is None else (shardings, replicated_like(shardings))
     return jax.jit(train_step, donate_argnums=0, out_shardings=kept)
-
-
-def _loss_and_gradients(
-    parts: StepParts, state: TrainState, frozen: Frozen, batch: TokenBatch, signals: Signals
-) -> tuple[Array, LossReport, tuple[Any, Any]]:
-    """Loss, its per-token report [A, …], and the gradients of one step: of the student, and of what
-    is learned beside it.
-    """
-    totals = denominators(parts.distill, batch.labels, signals)
-    loss_of: Any = functools.partial(vocab_distillation_loss, batch_axes=parts.batch_axes)
-    if parts.whole_logits:
-        loss_of = whole_logits_loss
-    trained = state.params, None if state.learned is None else state.learned.values
-
-    def micro_batch_loss(trained: tuple[Any, Any], rows: TokenBatch, signals: Signals):
-        student = merge(parts.student, combine(frozen.base, trained[0]))
-        teacher = merge(parts.teacher, frozen.teacher)
-        outputs = run_models(student, teacher, rows, parts.layers, signals.rng)
-        outputs = outputs.within(parts.vocabulary)
-        signals = signals._replace(learned=as_signals(trained[1]))
-        return loss_of(
-            parts.distill,
-            *outputs[:4],
-            rows.labels,
-            signals,
-            cached=rows.taught,
-            features=outputs.features,
-            denominators=totals,
-        )
-
-    def gradients(index: Array, rows: TokenBatch):
-        key = None if signals.rng is None else jax.random.fold_in(signals.rng, index)
-        micro_signals = signals._replace(rng=key)
-        return jax.value_and_grad(micro_batch_loss, has_aux=True)(trained, rows, micro_signals)
-
-    def accumulate(total: Any, index_and_rows: tuple[Array, TokenBatch]):
-        outputs, grads = gradients(*index_and_rows)
-        return jax.tree.map(jnp.add, total, grads), outputs
-
-    count = batch.tokens.shape[0]
-    if count == 1:
-        outputs, grads = gradients(jnp.int32(0), jax.tree.map(lambda x: x[0], batch))
-        losses, reports = jax.tree.map(lambda x: x[None], outputs)
-    else:
-        zeros = jax.tree.map(jnp.zeros_like, trained)
-        grads, (losses, reports) = jax.lax.scan(accumulate, zeros, (jnp.arange(count), batch))
-    return losses.sum(), reports, grads
 
 
 def _update(
