@@ -172,13 +172,15 @@ def entered(mesh: Mesh | None) -> AbstractContextManager[Any]:
     return nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
-def place_batch(batch: TokenBatch, mesh: Mesh | None, rows: int) -> TokenBatch:
+def place_batch(batch: TokenBatch, mesh: Mesh | None) -> TokenBatch:
     """Put the rows that this process holds, [A, rows held, T, …], to its devices as their part of
-    the global batch [A, rows, T, …]; without a mesh, leave them.
+    the global batch [A, rows, T, …], whose rows the devices divide; without a mesh, leave them.
     """
     if mesh is None:
         return batch
     split = NamedSharding(mesh, P(None, BATCH_AXES))
+    shards = row_shards(mesh)
+    rows = batch.tokens.shape[1] // len(rows_held(mesh, shards)) * shards
     place = {row: index for index, row in enumerate(rows_held(mesh, rows))}
 
     def put(held: np.ndarray) -> jax.Array:

@@ -16,7 +16,8 @@ from adakd_jax.config.training import TrainingConfig
 from adakd_jax.data.assemble import assemble_rows
 from adakd_jax.data.examples import Examples
 from adakd_jax.data.fill import packed_rows
-from adakd_jax.data.pack import Plan, check_lengths, most_rows_of_a_step, packing_plan
+from adakd_jax.data.pack import Plan, check_lengths, packing_plan, rows_of_steps
+from adakd_jax.data.step_sizes import size_for, step_sizes
 from adakd_jax.data.tokenize import Example
 
 _READ_AHEAD = 4
@@ -39,10 +40,12 @@ class TrainingBatches:
     """The batches of a run.
 
     Step s is a function of (examples, settings, seed, s) alone, so a restart asks for the step it
-    stopped at and nothing is skipped or repeated. Every batch has the shape [A, B, T]: A
-    micro-batches of B rows. Row r of a step is row r // A of micro-batch r % A, which spreads a
-    step that is not full over all of them; what is left over is padding. A process gets the rows
-    that its devices hold: together all processes have the same global batch as one.
+    stopped at and nothing is skipped or repeated. Every batch has one of the `shapes` [A, B, T]: A
+    micro-batches of B rows, the smallest that holds its step. There is more than one with
+    `batch_examples` only, whose steps differ in rows; see `step_sizes`. Row r of a step is row
+    r // A of micro-batch r % A, which spreads a step that is not full over all of them; what is
+    left over is padding. A process gets the rows that its devices hold: together all processes have
+    the same global batch as one.
     """
 
     def __init__(
@@ -61,8 +64,7 @@ class TrainingBatches:
         Args:
           examples: the tokenized training rows.
           data_config: says how long a row is.
-          training_config: says how long the run is and what a step holds. With `batch_examples`,
-            the rows of a step are those of the fullest step of all epochs of the run.
+          training_config: says how long the run is and what a step holds.
           seed: of the run; non-negative.
           row_multiple: B is a multiple of it: the number of devices that share the rows.
           rows_held: says, given B, which rows of a micro-batch this process holds, increasing;
@@ -82,21 +84,38 @@ class TrainingBatches:
         self._plan = lru_cache(maxsize=2)(self._make_plan)
         self.steps_per_epoch = self._plan(0).steps
         self.total_steps = _total_steps(training_config, self.steps_per_epoch)
-        rows = self._batch_rows or self._most_rows()
-        self.micro_batches, self._global_rows = step_layout(
-            rows, training_config.micro_batch_rows, row_multiple
-        )
-        self._held = rows_held(self._global_rows)
+        rows = self._rows_of_all()
+        self._unit = training_config.micro_batch_rows or row_multiple
+        self._in_micro_batches = training_config.micro_batch_rows is not None
+        step_layout(int(rows.max()), training_config.micro_batch_rows, row_multiple)
+        self._needed = -(-rows // self._unit)
+        self._sizes = step_sizes(self._needed)
+        self._rows_held = lru_cache(rows_held)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Micro-batches, rows and tokens of global batches: A, B, T, the largest first."""
+        layouts = (self._layout(size) for size in reversed(self._sizes))
+        return tuple((*layout, self.row_length) for layout in layouts)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Micro-batches, rows and tokens of the global batch: A, B, T."""
-        return self.micro_batches, self._global_rows, self.row_length
+        """The largest of the shapes."""
+        return self.shapes[0]
+
+    @property
+    def steps_of_shapes(self) -> list[int]:
+        """For each of the shapes, a step that has it."""
+        sizes = np.asarray(self._sizes)[np.searchsorted(self._sizes, self._needed)]
+        return [int(np.argmax(sizes == size)) for size in reversed(self._sizes)]
 
     @property
     def fill(self) -> float:
         """Share of all positions of the first epoch that hold a token; the rest is padding."""
-        return float(self.examples.lengths.sum() / (self.steps_per_epoch * math.prod(self.shape)))
+        needed = self._needed[: self.steps_per_epoch]
+        sizes = np.asarray(self._sizes)[np.searchsorted(self._sizes, needed)]
+        positions = sizes.mean() * self.steps_per_epoch * self._unit * self.row_length
+        return float(self.examples.lengths.sum() / positions)
 
     def batch(self, step: int) -> TokenBatch:
         """The part of a step that this process holds: int32 NumPy arrays [A, rows held, T], and
@@ -105,38 +124,48 @@ class TrainingBatches:
         Raises:
           IndexError: `step` is not in 0 … total_steps - 1.
         """
-        rows, count = self._rows_of(step), self.micro_batches
-        return self._assembled(self.examples, rows, count, self._taught)
+        rows = self._rows_of(step)
+        size = size_for(self._sizes, -(-len(rows) // self._unit))
+        assert size is not None  # they were chosen by the rows of all steps
+        return self._assembled(self.examples, rows, self._layout(size), self._taught)
 
     def pack(self, examples: Sequence[Example]) -> TokenBatch:
         """The part that this process holds of a batch of other examples: [A', rows held, T].
 
-        A' is A, 2·A, 4·A, …, whatever holds them, so that few shapes are ever compiled.
+        The shape is one of `shapes` or, if none holds them, has 2, 4, … times as many micro-batches
+        as the largest, so that few shapes are ever compiled.
         """
         lengths = np.array([len(example.tokens) for example in examples], np.int64)
-        rows, micro_batches = packed_rows(lengths, self.row_length), self.micro_batches
-        while micro_batches * self._global_rows < len(rows):
+        rows = packed_rows(lengths, self.row_length)
+        size = size_for(self._sizes, -(-len(rows) // self._unit))
+        micro_batches, height = self._layout(size or self._sizes[-1])
+        while micro_batches * height < len(rows):
             micro_batches *= 2
-        return self._assembled(examples, rows, micro_batches)
+        return self._assembled(examples, rows, (micro_batches, height))
+
+    def _layout(self, size: int) -> tuple[int, int]:
+        """Micro-batches of a step, and rows of each."""
+        return (size, self._unit) if self._in_micro_batches else (1, size * self._unit)
 
     def _assembled(
         self,
         examples: Examples | Sequence[Example],
         rows: list[np.ndarray],
-        micro_batches: int,
+        layout: tuple[int, int],
         taught: TaughtRows | None = None,
     ) -> TokenBatch:
-        empty = np.zeros(0, np.int64)
-        rows = rows + [empty] * (micro_batches * self._global_rows - len(rows))
+        empty, micro_batches = np.zeros(0, np.int64), layout[0]
+        held = self._rows_held(layout[1])
+        rows = rows + [empty] * (math.prod(layout) - len(rows))
         mine = [
             rows[row * micro_batches + micro_batch]
             for micro_batch in range(micro_batches)
-            for row in self._held
+            for row in held
         ]
         batch = assemble_rows(examples, mine, self.row_length)
         if taught is not None:
             batch = batch._replace(taught=taught(mine, self.row_length))
-        shape = (micro_batches, len(self._held))
+        shape = (micro_batches, len(held))
         return jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), batch)
 
     def info(self, step: int) -> StepInfo:
@@ -164,15 +193,21 @@ class TrainingBatches:
             batch_examples=self._batch_examples,
         )
 
-    def _most_rows(self) -> int:
+    def _rows_of_all(self) -> np.ndarray:
+        """Rows of each step of the run; with `batch_rows`, whose last steps of epochs alone may
+        have fewer, the rows of one.
+        """
+        if self._batch_rows is not None:
+            return np.full(self.total_steps, self._batch_rows, np.int64)
         assert self._batch_examples is not None
-        return most_rows_of_a_step(
+        rows = rows_of_steps(
             self.examples.lengths,
             row_length=self.row_length,
             seed=self._seed,
             epochs=math.ceil(self.total_steps / self.steps_per_epoch),
             batch_examples=self._batch_examples,
         )
+        return rows[: self.total_steps]
 
     def _rows_of(self, step: int) -> list[np.ndarray]:
         if not 0 <= step < self.total_steps:

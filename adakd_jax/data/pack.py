@@ -36,11 +36,6 @@ class Plan(NamedTuple):
         """Packed rows of the epoch."""
         return len(self.row_starts) - 1
 
-    @property
-    def most_rows(self) -> int:
-        """Rows of the fullest step."""
-        return int(np.diff(self.step_starts).max())
-
     def step(self, index: int) -> list[Int64[np.ndarray, " row"]]:
         """The rows of a step, each as the numbers of its examples."""
         first, last = self.step_starts[index], self.step_starts[index + 1]
@@ -100,15 +95,15 @@ def check_lengths(lengths: Int[np.ndarray, " N"], row_length: int) -> None:
         )
 
 
-def most_rows_of_a_step(
+def rows_of_steps(
     lengths: Int[np.ndarray, " N"],
     *,
     row_length: int,
     seed: int,
     epochs: int,
     batch_examples: int,
-) -> int:
-    """Rows of the fullest step of all epochs: what batches must hold for shapes never to change.
+) -> Int64[np.ndarray, " steps"]:
+    """Rows of each step of all epochs: by them it is decided what batches hold.
 
     Args:
       lengths: tokens of each example.
@@ -118,14 +113,14 @@ def most_rows_of_a_step(
       batch_examples: examples of a step.
 
     Returns:
-      The number of rows.
+      The numbers of rows, epoch after epoch.
     """
     check_lengths(lengths, row_length)
-    most = 0
+    found = []
     for epoch in range(epochs):
         steps = _steps_of_examples(lengths, seed, epoch, batch_examples)[1]
-        most = max(most, int(first_fit_rows(steps, row_length).max()) + 1)
-    return most
+        found.append(first_fit_rows(steps, row_length).max(axis=1) + 1)
+    return np.concatenate(found)
 
 
 def _plan_of_rows(

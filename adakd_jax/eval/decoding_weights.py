@@ -44,7 +44,8 @@ def weights_for(config: DecoderConfig, params: Any, *, rows: int, length: int) -
 
     Every token reads all weights. Split over the devices that share the rows (`fsdp`), they would
     have to be gathered for each token; so they are gathered once, for as long as the answers take,
-    as a copy in the compute dtype: in bfloat16, two bytes a parameter by the size of `tensor`.
+    as a copy in the compute dtype, if that is narrower: in bfloat16, two bytes a parameter by the
+    size of `tensor`.
     Where a device has no room for it beside what it holds, weights stay where they are and the rows
     are shared along `data` alone; then it is activations that cross `fsdp` for each token.
 
@@ -87,9 +88,10 @@ def _target(
     config: DecoderConfig, path: Sequence[Any], leaf: Any, axes: tuple[str, ...]
 ) -> _Target | None:
     """Dtype and sharding of a parameter's copy; None if none is needed."""
-    last = path[-1]
+    last, narrow = path[-1], jnp.dtype(config.compute_dtype)
     cast = isinstance(last, DictKey) and last.key in _CAST
-    dtype = str(jnp.dtype(config.compute_dtype) if cast else leaf.dtype)
+    cast = cast and narrow.itemsize < leaf.dtype.itemsize
+    dtype = str(narrow if cast else leaf.dtype)
     sharding = _whole_along(leaf.sharding, axes)
     if sharding == leaf.sharding:
         sharding = None
@@ -140,4 +142,4 @@ def _have_room_for(needed: float) -> bool:
     least = np.float64(min(free))
     if jax.process_count() > 1:  # which must all do the same
         least = multihost_utils.process_allgather(np.float32(least)).min()
-    return needed <= _SHARE * least
+    return bool(needed <= _SHARE * least)

@@ -91,9 +91,8 @@ def _compile(
 
 
 def _memory(step: CompiledSteps) -> dict[str, int]:
-    """Bytes that the one compiled step needs beside its arguments, and for them."""
-    (compiled,) = step.compiled
-    analysis = compiled.memory_analysis()
+    """Bytes that the compiled step needs beside its arguments, and for them, at its largest."""
+    analysis = step.compiled[0].memory_analysis()
     assert analysis is not None  # every backend we train on has one
     return {
         "temporaries": analysis.temp_size_in_bytes,

@@ -165,7 +165,7 @@ class Shared:
                 config.optimizer.model_dump(mode="json"),
                 config.student.model_dump(mode="json"),
                 parts.total_steps,
-                run.batches.shape,
+                run.batches.shapes,
             ]
         )
         if key not in self._steps:

@@ -48,13 +48,14 @@ class Story:
 def tell(run: Run) -> Story:
     """The story of a run, from its settings and data."""
     config, batches = run.config, run.batches
-    report, (micro_batches, rows, length) = batches.examples.report, batches.shape
+    report, length = batches.examples.report, batches.row_length
+    rows = " or ".join(str(count * height) for count, height, _ in reversed(batches.shapes))
     return Story(
         teacher=_teacher_name(run),
         teacher_licence=_teacher_licence(run),
         origin=_origin(run.student, config.student.lora),
         method=f"{method_text(config.distill)}{_cached(run)} Packed rows a step: "
-        f"{micro_batches * rows}, of {length} tokens; AdamW, peak learning rate "
+        f"{rows}, of {length} tokens; AdamW, peak learning rate "
         f"{config.optimizer.learning_rate:g}, {config.optimizer.schedule} schedule over "
         f"{batches.total_steps} steps.",
         data=f"Rows from {_source_text(config.data.train)}: {report.examples:,} examples of "

@@ -94,41 +94,40 @@ class Recorder:
 
 
 class CompiledSteps:
-    """The train step, compiled ahead of its first call for each number of micro-batches.
+    """The train step, compiled ahead of its first call for each shape of its batch.
 
-    There is one number of them, unless the student writes responses; nothing else ever recompiles:
-    another shape is an error.
+    Nothing else ever recompiles. The shapes are few, see `TrainingBatches`.
     """
 
     def __init__(self, step: TrainStep, console: Console):
         self._step, self._console = step, console
-        self._compiled: dict[int, jax.stages.Compiled] = {}
+        self._compiled: dict[tuple[int, ...], jax.stages.Compiled] = {}
 
     def __call__(
         self, state: TrainState, teacher_params: Any, batch: TokenBatch, base: Any = None
     ) -> tuple[TrainState, Metrics]:
         """Take a step."""
         self.compile(state, teacher_params, batch, base)
-        return self._compiled[batch.tokens.shape[0]](state, teacher_params, batch, base)
+        return self._compiled[batch.tokens.shape](state, teacher_params, batch, base)
 
     @property
     def compiled(self) -> list[jax.stages.Compiled]:
-        """The programs so far, for their memory."""
+        """The programs so far, for their memory; the first is that of the largest batch."""
         return list(self._compiled.values())
 
     def compile(
         self, state: TrainState, teacher_params: Any, batch: TokenBatch, base: Any = None
     ) -> None:
         """Compile for the shape of a batch, unless that was done."""
-        count = batch.tokens.shape[0]
-        if count in self._compiled:
+        shape = batch.tokens.shape
+        if shape in self._compiled:
             return
         began = time.perf_counter()
         if not self._console.is_terminal:  # where no status is shown
             self._console.print("compiling the train step")
         with self._console.status("compiling the train step"):
-            self._compiled[count] = self._step.lower(state, teacher_params, batch, base).compile()
-        which = f" for {count} micro-batches" if len(self._compiled) > 1 else ""
+            self._compiled[shape] = self._step.lower(state, teacher_params, batch, base).compile()
+        which = f" for {shape[0]} × {shape[1]} rows" if len(self._compiled) > 1 else ""
         took = duration(time.perf_counter() - began)
         self._console.print(f"train step compiled{which} in {took}")
 

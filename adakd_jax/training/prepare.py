@@ -211,6 +211,13 @@ def prepare(
         taught=None if cache is None else Taught(cache, examples, data_settings(config)).rows,
     )
     console.print(f"steps    {batches.total_steps} ({batches.steps_per_epoch} an epoch)")
+    if len(batches.shapes) > 1:
+        sizes = ", ".join(f"{count} × {rows}" for count, rows, _ in batches.shapes)
+        console.print(
+            f"rows     {sizes} a step, as its examples need ({batches.fill:.0%} full); each "
+            "compiled once",
+            soft_wrap=True,
+        )
     check_schedules(config, batches.total_steps)
     return Run(config, teacher, student, batches, held_out, mesh, cache, resumed)
 

@@ -98,12 +98,14 @@ StepFor = Callable[[Run, StepParts, TrainState, Console], TrainStep]
 
 
 def compiled_step(run: Run, parts: StepParts, state: TrainState, console: Console) -> CompiledSteps:
-    """The train step of a run, compiled for its shapes."""
-    batch = place_batch(run.batches.batch(int(state.step)), run.mesh, run.batches.shape[1])
-    steps = CompiledSteps(
-        make_train_step(parts, run.shardings(state._replace(replay=None))), console
-    )
-    steps.compile(state._replace(replay=None), run.teaching_params, batch, run.base)
+    """The train step of a run, compiled for its shapes, the largest first: if one has no room, that
+    is seen before the first step.
+    """
+    state = state._replace(replay=None)
+    steps = CompiledSteps(make_train_step(parts, run.shardings(state)), console)
+    for step in run.batches.steps_of_shapes:
+        batch = place_batch(run.batches.batch(step), run.mesh)
+        steps.compile(state, run.teaching_params, batch, run.base)
     return steps
 
 
@@ -188,7 +190,7 @@ def _fit(
             base=run.base,
             held_out=measure if held_out else None,
             watch=watch,
-            place=functools.partial(place_batch, mesh=run.mesh, rows=run.batches.shape[1]),
+            place=functools.partial(place_batch, mesh=run.mesh),
             any_of=any_of(run.mesh),
             responses=responses_of(run),
         )

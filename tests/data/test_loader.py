@@ -132,6 +132,52 @@ def test_without_micro_batches_rows_are_rounded_up_for_the_devices():
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "unit"), [({}, 1), ({"micro_batch_rows": 2}, 2), ({"row_multiple": 4}, 4)]
+)
+def test_steps_of_a_long_run_are_of_few_sizes_with_exactly_their_examples(options, unit):
+    lengths = np.random.default_rng(0).integers(3, ROW + 1, 60)
+    run = batches(examples_of(lengths), epochs=100.0, batch_examples=12, **options)
+    small = batches(examples_of(lengths), epochs=2.0, batch_examples=12, **options)
+    assert len(small.shapes) == 1 < len(run.shapes) <= 3  # what is short is compiled once
+    sizes = sorted(count * rows for count, rows, _ in run.shapes)
+    assert run.shape == run.shapes[0] and run.shapes[0][0] * run.shapes[0][1] == sizes[-1]
+    seen = set()
+    for step in range(run.steps_per_epoch):
+        batch, info = run.batch(step), run.info(step)
+        assert documents(batch) == sorted(info.examples) and len(info.examples) == 12
+        rows = batch.tokens.shape[0] * batch.tokens.shape[1]
+        filled = (batch.segments.max(axis=2) > 0).sum()
+        assert rows == min(size for size in sizes if size >= filled) and rows % unit == 0
+        seen.add(batch.tokens.shape)
+    found = [run.batch(step).tokens.shape for step in run.steps_of_shapes]
+    assert tuple(found) == run.shapes and seen <= set(found)
+    tokens = run.examples.lengths.sum() / ROW
+    held = sum(np.prod(run.batch(step).tokens.shape[:2]) for step in range(run.steps_per_epoch))
+    assert run.fill == pytest.approx(tokens / held)
+
+
+def test_all_processes_take_the_same_shape_in_every_step():
+    examples = examples_of(np.random.default_rng(0).integers(3, ROW + 1, 60))
+    options = {"epochs": 100.0, "batch_examples": 12, "row_multiple": 2}
+    alone = batches(examples, **options)
+    parts = [batches(examples, process=(index, 2), **options) for index in range(2)]
+    assert len(alone.shapes) > 1
+    for step in range(0, alone.total_steps, 7):
+        joined = np.concatenate([part.batch(step).tokens for part in parts], axis=1)
+        np.testing.assert_array_equal(joined, alone.batch(step).tokens)
+
+
+def test_responses_of_another_model_take_the_smallest_shape_that_holds_them():
+    lengths = np.random.default_rng(0).integers(3, ROW + 1, 60)
+    run = batches(examples_of(lengths), epochs=100.0, batch_examples=12)
+    examples = [run.examples[index] for index in range(60)]
+    assert run.pack(examples[:1]).tokens.shape == run.shapes[-1]
+    most = run.shape[1]
+    rows = run.pack(examples).tokens.shape
+    assert rows[0] in (2, 4, 8) and rows[1] == most
+
+
 def test_a_step_that_is_not_full_is_spread_over_its_micro_batches():
     run = batches(examples_of([ROW] * 11), batch_rows=8, micro_batch_rows=2)
     assert run.shape == (4, 2, ROW)

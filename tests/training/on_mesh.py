@@ -97,7 +97,7 @@ def train(distill, mesh_config, lora=None):
     step, history = make_train_step(parts, shardings), []
     with entered(mesh):
         for index in range(STEPS):
-            batch = place_batch(random_batch(index, micro_batches=2, rows=8), mesh, 8)
+            batch = place_batch(random_batch(index, micro_batches=2, rows=8), mesh)
             if index == 0:  # a batch of another shape or sharding is an error from here on
                 step = step.lower(state, teacher_params, batch, base).compile()
             state, metrics = step(state, teacher_params, batch, base)
