@@ -83,7 +83,7 @@ def _collective_runs(program: Program, unknown_rounds: float) -> Iterator[tuple[
         id(program.computations[name])
         for computation in program.computations.values()
         for instruction in computation.values()
-        if instruction.opcode == "fusion"
+        if instruction.opcode in ("fusion", "fusion-start")
         for name in instruction.called("calls")
     }
     for run in runs(program, unknown_rounds, into_fusions=True):

@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh
 from adakd_jax.config.plan import PlanConfig
 from adakd_jax.data.loader import step_layout
 from adakd_jax.distill.chunks import BUDGET, chunk_size_for
+from adakd_jax.planning.gpu_targets import GpuTarget, target_config
 from adakd_jax.planning.hardware import Topology, TopologyError
 from adakd_jax.sharding import AXES, make_mesh, row_shards
 from adakd_jax.training.dry_run import Shapes, run_shapes
@@ -40,6 +41,10 @@ def devices_of(topology: Topology) -> Sequence[Any]:
                 f"with XLA_FLAGS=--xla_force_host_platform_device_count={topology.chips}"
             )
         return devices[: topology.chips]
+    return _tpus(topology) if topology.gpu is None else _gpus(topology, topology.gpu)
+
+
+def _tpus(topology: Topology) -> Sequence[Any]:
     options: dict[str, Any] = dict(topology.chip.options) if topology.chip else {}
     if math.prod(topology.shape) < 4:
         # A host has four chips unless it is told otherwise.
@@ -54,6 +59,20 @@ def devices_of(topology: Topology) -> Sequence[Any]:
         raise TopologyError(
             f"topology {topology.name}: {error}; valid: cpu:N, or install libtpu, which compiles "
             "for TPUs on any Linux machine: pip install 'adakd_jax[tpu]'"
+        ) from None
+    return found.devices
+
+
+def _gpus(topology: Topology, gpu: GpuTarget) -> Sequence[Any]:
+    each, hosts = topology.shape
+    try:
+        found = topologies.get_topology_desc(
+            platform="cuda", target_config=target_config(gpu), topology=f"1x{hosts}x{each}"
+        )
+    except NotImplementedError:
+        raise TopologyError(
+            f"topology {topology.name}: JAX's CUDA plugin, which compiles for GPUs on any Linux "
+            'machine, is not installed: pip install "adakd_jax[cuda13]"'
         ) from None
     return found.devices
 
