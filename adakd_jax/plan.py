@@ -1,5 +1,5 @@
-"""`python -m adakd_jax.plan --config X.yaml --topology v5e:4x4`: does a run fit, and how fast is
-it, before any device is rented.
+"""`python -m adakd_jax.plan --config X.yaml --topology v5e:4x4`, or `h100:8`: does a run fit, and
+how fast is it, before any device is rented.
 """
 
 import os
@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _use_only_the_cpu(config: PlanConfig) -> None:
-    """Before JAX starts: no real accelerator is taken, and libtpu asks nobody for one."""
+    """Before JAX starts, whatever JAX_PLATFORMS says: no real accelerator is taken, libtpu asks
+    nobody for one, and the CUDA plugin compiles for GPUs that are not there.
+    """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")

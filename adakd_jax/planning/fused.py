@@ -86,7 +86,8 @@ class _Fusion:
         if value is self.root:
             return 0.0 if viewed else whole
         return sum(
-            self._read_by(user, place, whole, viewed) for user, place in self.users.get(value.name, [])
+            self._read_by(user, place, whole, viewed)
+            for user, place in self.users.get(value.name, [])
         )
 
     def _read_by(self, user: Instruction, place: int, whole: float, viewed: bool) -> float:

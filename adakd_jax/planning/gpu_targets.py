@@ -53,8 +53,8 @@ class GpuTarget(NamedTuple):
 # 48 GB CUDA reports 44.40 GiB.
 # Peak: NVIDIA's data sheets, dense, half of what is printed "with sparsity": A100 312 TFLOPS, H100
 # SXM and H200 989.5, H100 PCIe 756.5, L40S 362; B200 and B300: DGX data sheets, eight GPUs.
-# Links, same sheets, half of the bidirectional figure: NVLink 600 GB/s (A100), 900 (H100 SXM, H200),
-# 1,800 (B200, B300); PCIe 64 GB/s (L40S, fourth generation), 128 (H100 PCIe, fifth).
+# Links, same sheets, half of the bidirectional figure: NVLink 600 GB/s (A100), 900 (H100 SXM and
+# H200), 1,800 (B200, B300); PCIe 64 GB/s (L40S, fourth generation), 128 (H100 PCIe, fifth).
 # Network, a GPU's share of its host's: DGX A100 200 Gbit/s a GPU, DGX H100, H200 and B200 400, DGX
 # B300 800; L40S and H100 PCIe, which no DGX has: 400 Gbit/s a host of eight (AWS g6e.48xlarge).
 GPUS: Mapping[str, GpuTarget] = {

@@ -114,6 +114,12 @@ def arrays_of(shape: str) -> list[Array]:
     return found
 
 
+def sides_of(shape: str) -> tuple[int, ...]:
+    """Lengths of an array's dimensions; of a tuple, of its first array."""
+    sides = _ARRAY.findall(shape)[0][1]
+    return tuple(int(side) for side in sides.split(",") if side)
+
+
 def elements_of(shape: str) -> list[str]:
     """The shapes that a tuple is made of; of an array, itself."""
     if not shape.startswith("("):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
@@ -12,10 +13,13 @@ from jax.sharding import AxisType, Mesh
 from adakd_jax.config.plan import PlanConfig
 from adakd_jax.data.loader import step_layout
 from adakd_jax.distill.chunks import BUDGET, chunk_size_for
+from adakd_jax.models.attention import CUDNN_CAPABILITY
+from adakd_jax.models.attention_kernels import cudnn_obstacle
+from adakd_jax.models.config import AttentionImplementation, DecoderConfig
 from adakd_jax.planning.gpu_targets import GpuTarget, target_config
 from adakd_jax.planning.hardware import Topology, TopologyError
 from adakd_jax.sharding import AXES, make_mesh, row_shards
-from adakd_jax.training.dry_run import Shapes, run_shapes
+from adakd_jax.training.dry_run import AttentionOf, Shapes, run_shapes
 
 
 def mesh_of(config: PlanConfig, topology: Topology) -> Mesh:
@@ -105,8 +109,23 @@ def steps_of(config: PlanConfig, layout: tuple[int, int]) -> int | None:
 
 def shapes_for(config: PlanConfig, topology: Topology, layout: tuple[int, int]) -> Shapes:
     """Models and batch as the topology's platform has them."""
-    attention = "splash" if topology.platform == "tpu" else "xla"
+    attention = attention_on(topology, config.data.max_length)
     return run_shapes(config, platform=topology.platform, layout=layout, attention=attention)
+
+
+def attention_on(topology: Topology, length: int) -> AttentionOf:
+    """The attention that a run would choose there, for rows of so many tokens."""
+    if topology.gpu is None:
+        return "splash" if topology.platform == "tpu" else "xla"
+    major, minor = topology.gpu.capability
+
+    def chosen(model: DecoderConfig) -> AttentionImplementation:
+        query = jnp.zeros((1, length, 1, model.head_dim), model.compute_dtype)
+        obstacle = cudnn_obstacle(query, model.attention_soft_cap)
+        supported = major + minor / 10 >= CUDNN_CAPABILITY and obstacle is None
+        return "cudnn" if supported else "xla"
+
+    return chosen
 
 
 def with_chunks(
@@ -117,7 +136,7 @@ def with_chunks(
         return config
     shapes = shapes_for(config, topology, layout)
     sizes = [model.vocab_size for model in (shapes.student, shapes.teacher) if model is not None]
-    budget = BUDGET if topology.platform == "tpu" else None
+    budget = None if topology.platform == "cpu" else BUDGET
     chunk = chunk_size_for(min(sizes), _tokens_a_device(config, layout, mesh), budget)
     distill = config.distill.model_copy(update={"chunk_size": chunk})
     return config.model_copy(update={"distill": distill})

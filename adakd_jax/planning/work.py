@@ -8,17 +8,18 @@ import math
 from typing import NamedTuple
 
 from adakd_jax.config.plan import PlanConfig
+from adakd_jax.models.config import DecoderConfig
 from adakd_jax.planning.flops import (
     attention_operations,
     head_operations,
     head_work,
     product_operations,
 )
-from adakd_jax.training.dry_run import abstract_step, run_shapes
+from adakd_jax.training.dry_run import AttentionOf, abstract_step, run_shapes, with_attention
 
-# In forward passes: the backward pass of attention has twice the products of the forward pass;
-# the kernels' makes the scores again, and their gradient twice.
-ATTENTION_BACKWARD, KERNEL_BACKWARD = 2.0, 3.5
+# In forward passes: the backward pass of attention has twice the products of the forward pass. All
+# implementations make the scores again; splash, in two kernels, also their gradient twice.
+ATTENTION_BACKWARD, AGAIN_BACKWARD, SPLASH_BACKWARD = 2.0, 2.5, 3.5
 
 
 class Operations(NamedTuple):
@@ -28,18 +29,24 @@ class Operations(NamedTuple):
     executed: float
 
 
-def step_operations(config: PlanConfig, layout: tuple[int, int]) -> Operations:
+def step_operations(
+    config: PlanConfig, layout: tuple[int, int], attention: AttentionOf = "splash"
+) -> Operations:
     """Operations of one step on all devices, in rows that are full.
 
     Args:
         config: of the run; `response_share` of the tokens have logits.
         layout: micro-batches of the step, and rows of each.
+        attention: its implementation, or what says it for a model: XLA's computes what causality
+            hides, too.
     """
     shapes = run_shapes(config, layout=layout, attention="splash")
     rows, length = math.prod(layout), config.data.max_length
     teacher, student = shapes.teacher, shapes.student
     taught = 0.0 if teacher is None else attention_operations(teacher, length)
+    taught_whole = 0.0 if teacher is None else _computed(teacher, length, attention)[0]
     own = attention_operations(student, length)
+    own_whole, backward = _computed(student, length, attention)
     again = 0.0 if student.remat == "none" else 1.0
     heads = (
         config.response_share
@@ -58,8 +65,17 @@ def step_operations(config: PlanConfig, layout: tuple[int, int]) -> Operations:
     executed = needed if student.remat == "none" else _bodies(config, layout)
     return Operations(
         needed + rows * (heads + taught + own * (1.0 + ATTENTION_BACKWARD)),
-        executed + rows * (heads + taught + own * (1.0 + again + KERNEL_BACKWARD)),
+        executed + rows * (heads + taught_whole + own_whole * (1.0 + again + backward)),
     )
+
+
+def _computed(model: DecoderConfig, length: int, attention: AttentionOf) -> tuple[float, float]:
+    """Operations of a forward pass of attention as it is computed, and of the backward pass in
+    forward passes.
+    """
+    chosen = with_attention(model, attention).attention_implementation
+    backward = SPLASH_BACKWARD if chosen == "splash" else AGAIN_BACKWARD
+    return attention_operations(model, length, whole=chosen == "xla"), backward
 
 
 def _bodies(config: PlanConfig, layout: tuple[int, int]) -> float:

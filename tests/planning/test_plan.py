@@ -88,7 +88,7 @@ def test_slices_send_each_other_their_part_of_the_gradients(planned, tmp_path):
     [plan] = json.loads(file.read_text())
     assert plan["mesh"] == {"data": 2, "fsdp": 1, "tensor": 1}
     [reduced] = [one for one in plan["collectives"] if one["kind"] == "all-reduce"]
-    assert reduced["crosses_slices"] and reduced["group"] == 2
+    assert reduced["network"] == reduced["sent"] and reduced["group"] == 2
     # The gradients of all weights, in float32 or less, are as large as these or half of it.
     student = plan["memory"]["parts"]["student"]
     assert 0.4 * student < reduced["size"] < 1.5 * student
