@@ -61,6 +61,15 @@ CASES = [
     Case("openllama2_pods", "openllama2", f"--topology v5e-16,v5e-256,v5p-128,v6e-256 {SETTINGS}"),
     Case("qwen2_scaling", "qwen2", f"--topology v5e-32,v5e-64 {SETTINGS}"),
 ]
+# GPUs: the configured batch, adapters as configured or all weights, on one GPU and split over eight.
+EIGHT = "--topology h100:8,a100-80g:8 --mesh.fsdp 8"
+TRAINED = {"adapters": "", "all weights": " --student.lora null"}
+GPU_CASES = [
+    Case(f"{pair}_{weights.replace(' ', '_')}_{name}", pair, f"{where}{flag} {DOLLY}")
+    for pair in PAIRS
+    for weights, flag in TRAINED.items()
+    for name, where in {"gpu": "--topology h100:1", "gpus": EIGHT}.items()
+]
 # One chip in slices of many sizes.
 SCALED = "v5e"
 
@@ -211,10 +220,10 @@ def plot(file: Path) -> None:
 def main() -> None:
     """Make what is missing, then write tables and plot."""
     if "--commands" in sys.argv:
-        print("\n".join(case.command for case in CASES))
+        print("\n".join(case.command for case in (*CASES, *GPU_CASES)))
         return
     RESULTS.mkdir(exist_ok=True)
-    for case in CASES:
+    for case in (*CASES, *GPU_CASES):
         if not case.plans() and "--render" not in sys.argv:
             print(case.command, flush=True)
             # Exit code 1 is a plan, too: of what does not fit.

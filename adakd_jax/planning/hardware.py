@@ -131,6 +131,10 @@ def read_topology(text: str, slices: int = 1) -> Topology:
     name = text.strip().lower()
     if (kind := name.partition(":")[0]) in GPUS:
         return _gpus(text, name, kind, slices)
+    prefix = re.sub(r"-\d+$", "", kind)
+    if alike := [gpu for gpu in GPUS if prefix and gpu.startswith(prefix)]:
+        valid = ", ".join(f"{gpu}:{A_HOST}" for gpu in alike)
+        raise TopologyError(f"topology {text!r} is not a name; valid: {valid}")
     if match := re.fullmatch(r"cpu:(\d+)", name):
         if slices > 1:
             raise TopologyError(f"mesh.slices: {text} has no slices; valid: 1")
@@ -142,7 +146,7 @@ def read_topology(text: str, slices: int = 1) -> Topology:
         kind = SPELLINGS.get(match[1], match[1])
         shape = _shape_of_product(text, kind, int(match[2]))
     else:
-        raise TopologyError(f"topology {text!r} is not a name; valid: {_VALID}")
+        raise TopologyError(f"topology {text!r} is not a name; valid: {VALID}")
     sides = "x".join(map(str, shape))
     return Topology(f"{kind}:{sides}", kind, shape, slices, CHIPS.get(kind))
 
@@ -180,13 +184,8 @@ def _gpus(text: str, name: str, kind: str, slices: int) -> Topology:
 
 
 def _shape_of_product(text: str, kind: str, count: int) -> tuple[int, ...]:
-    gpus = [gpu for gpu in GPUS if gpu.startswith(kind)]
-    if gpus:
-        raise TopologyError(
-            f"topology {text!r} is not a name; valid: {', '.join(f'{gpu}:{count}' for gpu in gpus)}"
-        )
     if kind not in CHIPS:
-        raise TopologyError(f"topology {text!r}: no product is called {kind!r}; valid: {_VALID}")
+        raise TopologyError(f"topology {text!r}: no product is called {kind!r}; valid: {VALID}")
     chip = CHIPS[kind]
     sizes: dict[int, tuple[int, ...]] = {}
     for shape in SHAPES[chip.sides]:
@@ -202,7 +201,7 @@ def _shape_of_product(text: str, kind: str, count: int) -> tuple[int, ...]:
     return sizes[count]
 
 
-_VALID = (
+VALID = (
     "a shape of chips as v5e:4x4 or v5p:4x4x4, a product as v5litepod-16 or v5p-128 "
     f"({', '.join(CHIPS)}), GPUs of a host as h100:8 or of several hosts as h100:8x4 "
     f"({', '.join(GPUS)}), or cpu:8"

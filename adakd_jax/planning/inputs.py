@@ -17,7 +17,7 @@ from adakd_jax.models.attention import CUDNN_CAPABILITY
 from adakd_jax.models.attention_kernels import cudnn_obstacle
 from adakd_jax.models.config import AttentionImplementation, DecoderConfig
 from adakd_jax.planning.gpu_targets import GpuTarget, target_config
-from adakd_jax.planning.hardware import Topology, TopologyError
+from adakd_jax.planning.hardware import VALID, Topology, TopologyError
 from adakd_jax.sharding import AXES, make_mesh, row_shards
 from adakd_jax.training.dry_run import AttentionOf, Shapes, run_shapes
 
@@ -58,7 +58,9 @@ def _tpus(topology: Topology) -> Sequence[Any]:
             topology.name, platform="tpu", num_slices=topology.slices, **options
         )
     except jax.errors.JaxRuntimeError as error:
-        raise TopologyError(f"topology {topology.name}: libtpu has none: {error}") from None
+        raise TopologyError(
+            f"topology {topology.name}: libtpu has none: {error}; valid: {VALID}"
+        ) from None
     except RuntimeError as error:
         raise TopologyError(
             f"topology {topology.name}: {error}; valid: cpu:N, or install libtpu, which compiles "
