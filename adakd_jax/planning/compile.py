@@ -15,7 +15,6 @@ from adakd_jax.planning.collectives import Collective, collectives_of
 from adakd_jax.planning.hardware import Topology
 from adakd_jax.planning.hlo import read_program
 from adakd_jax.planning.inputs import (
-    attention_on,
     chunks_of_micro_batch,
     layout_of,
     mesh_of,
@@ -102,7 +101,7 @@ def plan_for(config: PlanConfig, topology: Topology) -> Plan:
     start = time.monotonic()
     compiled, refusal = _compile(train_step, arguments, mesh)
     seconds = time.monotonic() - start
-    attention = attention_on(topology, config.data.max_length)
+    attention = _attention(shapes)
     operations = step_operations(config, layout, attention)
     plan = Plan(
         topology=topology,
@@ -112,11 +111,7 @@ def plan_for(config: PlanConfig, topology: Topology) -> Plan:
         remat=config.student.remat,
         steps=steps_of(config, layout),
         models=_in_words(shapes),
-        attention={
-            who: model.attention_implementation or ""
-            for who, model in (("teacher", shapes.teacher), ("student", shapes.student))
-            if model is not None
-        },
+        attention=attention,
         memory=_memory(held, compiled, refusal, capacity),
         operations=operations,
         compiled_operations=None,
@@ -174,6 +169,16 @@ def _memory(
         return memory_of(held, compiled, capacity)
     memory = memory_from_refusal(held, refusal)
     return Memory(held, capacity, fits=False) if memory is None else memory
+
+
+def _attention(shapes: Shapes) -> dict[str, str]:
+    """Its implementation in both models."""
+    models = {"teacher": shapes.teacher, "student": shapes.student}
+    return {
+        who: str(model.attention_implementation)
+        for who, model in models.items()
+        if model is not None
+    }
 
 
 def _in_words(shapes: Shapes) -> dict[str, str]:

@@ -5,17 +5,17 @@ output embeddings, whose loops depend on the data, by formula.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from adakd_jax.config.plan import PlanConfig
-from adakd_jax.models.config import DecoderConfig
 from adakd_jax.planning.flops import (
     attention_operations,
     head_operations,
     head_work,
     product_operations,
 )
-from adakd_jax.training.dry_run import AttentionOf, abstract_step, run_shapes, with_attention
+from adakd_jax.training.dry_run import abstract_step, run_shapes
 
 # In forward passes: the backward pass of attention has twice the products of the forward pass. All
 # implementations make the scores again; splash, in two kernels, also their gradient twice.
@@ -30,23 +30,27 @@ class Operations(NamedTuple):
 
 
 def step_operations(
-    config: PlanConfig, layout: tuple[int, int], attention: AttentionOf = "splash"
+    config: PlanConfig, layout: tuple[int, int], attention: Mapping[str, str] | None = None
 ) -> Operations:
     """Operations of one step on all devices, in rows that are full.
 
     Args:
         config: of the run; `response_share` of the tokens have logits.
         layout: micro-batches of the step, and rows of each.
-        attention: its implementation, or what says it for a model: XLA's computes what causality
-            hides, too.
+        attention: its implementation in "teacher" and "student", by default splash; XLA's computes
+            what causality hides, too.
     """
     shapes = run_shapes(config, layout=layout, attention="splash")
     rows, length = math.prod(layout), config.data.max_length
     teacher, student = shapes.teacher, shapes.student
-    taught = 0.0 if teacher is None else attention_operations(teacher, length)
-    taught_whole = 0.0 if teacher is None else _computed(teacher, length, attention)[0]
+    by = {"teacher": "splash", "student": "splash"} | dict(attention or {})
+    taught, taught_whole = (
+        0.0 if teacher is None else attention_operations(teacher, length, whole=whole)
+        for whole in (False, by["teacher"] == "xla")
+    )
     own = attention_operations(student, length)
-    own_whole, backward = _computed(student, length, attention)
+    own_whole = attention_operations(student, length, whole=by["student"] == "xla")
+    backward = SPLASH_BACKWARD if by["student"] == "splash" else AGAIN_BACKWARD
     again = 0.0 if student.remat == "none" else 1.0
     heads = (
         config.response_share
@@ -67,15 +71,6 @@ def step_operations(
         needed + rows * (heads + taught + own * (1.0 + ATTENTION_BACKWARD)),
         executed + rows * (heads + taught_whole + own_whole * (1.0 + again + backward)),
     )
-
-
-def _computed(model: DecoderConfig, length: int, attention: AttentionOf) -> tuple[float, float]:
-    """Operations of a forward pass of attention as it is computed, and of the backward pass in
-    forward passes.
-    """
-    chosen = with_attention(model, attention).attention_implementation
-    backward = SPLASH_BACKWARD if chosen == "splash" else AGAIN_BACKWARD
-    return attention_operations(model, length, whole=chosen == "xla"), backward
 
 
 def _bodies(config: PlanConfig, layout: tuple[int, int]) -> float:

@@ -182,7 +182,7 @@ def run_shapes(
         compute_dtype=compute_dtype(config.student, platform),
         remat=config.student.remat,
     )
-    student = with_attention(student, attention)
+    student = _with_attention(student, attention)
     lora = config.student.lora
     if lora is not None:
         student = dataclasses.replace(student, lora=lora_of(lora, student))
@@ -192,7 +192,7 @@ def run_shapes(
     if config.teacher is not None and teacher_json is not None and config.learns_from_weights:
         precision = teacher_dtype(config.teacher, platform)
         teacher = dataclasses.replace(decoder_config(teacher_json), compute_dtype=precision)
-        teacher = with_attention(teacher, attention)
+        teacher = _with_attention(teacher, attention)
         teacher_def, teacher_params = _abstract_teacher(config.teacher, teacher)
     size = (*(layout or _layout(config)), config.data.max_length)
     batch = jax.eval_shape(lambda: _batch(size, open_cache(config)))
@@ -202,7 +202,7 @@ def run_shapes(
     )
 
 
-def with_attention(model: DecoderConfig, attention: AttentionOf | None) -> DecoderConfig:
+def _with_attention(model: DecoderConfig, attention: AttentionOf | None) -> DecoderConfig:
     """A model with an implementation of attention, or with the one that is said for it."""
     chosen = attention(model) if callable(attention) else attention
     return dataclasses.replace(model, attention_implementation=chosen)
