@@ -24,8 +24,11 @@ def advice(config: PlanConfig, plan: Plan) -> list[str]:
         f"  {gib(one.size)} GiB  {one.shape}  {one.operation}".rstrip()
         for one in memory.largest[:3]
     ]
-    about = {TEMPORARIES: _fewer_temporaries(config, plan)}
-    return [*lines, *_more_of_it(plan), *about.get(largest, []), *_smaller_parts(config, plan)]
+    lines += _more_of_it(plan)
+    missing = memory.total - (memory.capacity or 0.0)
+    if largest == TEMPORARIES or memory.parts.get(TEMPORARIES, 0.0) > missing:
+        lines += _fewer_temporaries(config, plan)
+    return lines + _smaller_parts(config, plan)
 
 
 def _more_of_it(plan: Plan) -> list[str]:

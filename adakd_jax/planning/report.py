@@ -9,7 +9,7 @@ from rich.text import Text
 
 from adakd_jax.config.plan import PlanConfig
 from adakd_jax.console import Console
-from adakd_jax.planning.advice import advice
+from adakd_jax.planning.advice import SHARES, advice
 from adakd_jax.planning.collectives import Collective
 from adakd_jax.planning.compile import Plan
 from adakd_jax.planning.gpu_targets import FRACTION_VARIABLES
@@ -86,9 +86,10 @@ def _print_share(console: Console, plan: Plan) -> None:
     gpu, capacity = plan.topology.gpu, plan.memory.capacity
     if gpu is None or capacity is None:
         return
+    share, variable = capacity / gpu.memory, FRACTION_VARIABLES[0]
+    more = f"; more of it: {variable}=.9 in the environment of plan and run"
     console.print(
-        f"JAX takes {capacity / gpu.memory:.0%} of the GPU's {gib(gpu.memory)} GiB; more of it: "
-        f"{FRACTION_VARIABLES[0]}=.9 in the environment of plan and run"
+        f"JAX takes {share:.0%} of the GPU's {gib(gpu.memory)} GiB{more if share < SHARES[0] else ''}"
     )
 
 

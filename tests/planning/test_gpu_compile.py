@@ -14,7 +14,7 @@ from adakd_jax.planning.command import run_plans
 from adakd_jax.planning.gpu_targets import GPUS
 from adakd_jax.planning.hardware import read_topology
 from adakd_jax.planning.hlo import read_program, runs
-from adakd_jax.planning.inputs import devices_of
+from adakd_jax.planning.inputs import devices_of, mesh_of
 from adakd_jax.planning.products import compiled_operations
 from adakd_jax.planning.traffic import bytes_moved
 
@@ -86,6 +86,12 @@ def test_known_programs_are_counted(function, arrays, moved, operations):
     program = compiled(function, *arrays)
     assert bytes_moved(program, 1.0) == pytest.approx(moved, rel=0.1)
     assert compiled_operations(program, 1.0) == pytest.approx(operations, rel=0.1)
+
+
+def test_fsdp_stays_within_a_host(planned):
+    mesh = mesh_of(planned("h100:8x4", mesh={"fsdp": 8}), read_topology("h100:8x4"))
+    hosts = [{device.process_index for device in row.flat} for row in mesh.devices]
+    assert hosts == [{0}, {1}, {2}, {3}]
 
 
 def planned_step(planned, tmp_path, monkeypatch, topology, **changes):
