@@ -55,12 +55,12 @@ def _fewer_temporaries(config: PlanConfig, plan: Plan) -> list[str]:
         found.append(f"--rows_per_device {plan.rows_per_device // 2}: fewer rows at a time")
     elif plan.rows_per_device > 1:
         shards = plan.layout[1] // plan.rows_per_device
-        rows = shards * (plan.rows_per_device // 2)
+        half = math.ceil(plan.rows_per_device / 2)  # of an odd number, two parts all the same
         found.append(
-            f"--training.micro_batch_rows {rows}: {plan.rows_per_device // 2} rows a device at a "
-            f"time in place of {plan.rows_per_device}, with the same result"
+            f"--training.micro_batch_rows {shards * half}: {half} rows a device at a time in "
+            f"place of {plan.rows_per_device}, with the same result"
         )
-    if plan.mesh["tensor"] == 1:
+    if plan.mesh["tensor"] == 1 and plan.topology.chips > plan.topology.slices:
         found.append(
             "--mesh.tensor 2 (or what divides the heads of both models): layers, gathered output "
             "embeddings and their gradients in parts"

@@ -88,9 +88,8 @@ def _print_share(console: Console, plan: Plan) -> None:
         return
     share, variable = capacity / gpu.memory, FRACTION_VARIABLES[0]
     more = f"; more of it: {variable}=.9 in the environment of plan and run"
-    console.print(
-        f"JAX takes {share:.0%} of the GPU's {gib(gpu.memory)} GiB{more if share < SHARES[0] else ''}"
-    )
+    more = more if share < SHARES[0] else ""
+    console.print(f"JAX takes {share:.0%} of the GPU's {gib(gpu.memory)} GiB{more}")
 
 
 def _print_work(console: Console, config: PlanConfig, plan: Plan) -> None:

@@ -140,3 +140,11 @@ def test_gpus_are_told_what_to_change(planned):
     told = "\n".join(advice(config, refused_plan("h100:8x2", student=400, teacher=900)))
     assert "MEM_FRACTION" not in told and "more GPUs: weights and optimizer alone need 88" in told
     assert "slice" not in told
+
+
+def test_one_device_alone_is_not_told_to_share(planned):
+    alone = dict(mesh={"data": 1, "fsdp": 1, "tensor": 1}, layout=(1, 39))
+    plan = dataclasses.replace(refused_plan("h100:1", student=50, temporaries=20), **alone)
+    told = "\n".join(advice(planned("h100:1"), plan))
+    assert "--training.micro_batch_rows 20: 20 rows a device at a time in place of 39" in told
+    assert "--mesh" not in told
