@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from adakd_jax.planning.behind import END, begun_in, is_call, is_handed_on, root_of
-from adakd_jax.planning.hlo import KINDS, Array, Instruction, Program, arrays_of, bytes_of
+from adakd_jax.planning.hlo import KINDS, Instruction, Program, arrays_of, bytes_of, elements_of
 
 SLICING = ("dynamic-slice", "gather", "slice")
 UPDATING = ("dynamic-update-slice", "scatter")
@@ -64,7 +64,7 @@ def fused(inner: Computation, shapes: Sequence[str], result: str, program: Progr
         for parameter in inner.values()
         if parameter.opcode == "parameter" and not is_handed_on(parameter, inner)
     )
-    return read + fusion.written(arrays_of(result))
+    return read + fusion.written(result)
 
 
 class _Fusion:
@@ -101,24 +101,20 @@ class _Fusion:
             return 0.0 if viewed else whole
         return whole
 
-    def written(self, results: Sequence[Array]) -> float:
+    def written(self, result: str) -> float:
         """Bytes of the results that the fusion computes itself."""
-        if is_call(self.root, (END,)):
-            return 0.0
-        if self.root.opcode != "tuple":
-            update = self._in_place(self.root)
-            if update is not None:
-                return update if results[0].in_memory else 0.0
-            return sum(array.size for array in results if array.in_memory)
-        outputs = [self.inner[name] for name in self.root.operands]
+        if self.root.opcode != "tuple":  # which may have several results all the same
+            return 0.0 if is_call(self.root, (END,)) else self._written(self.root, result)
+        outputs = (self.inner[name] for name in self.root.operands)
         return sum(
-            self._in_place(output) or array.size
-            for output, array in zip(outputs, results, strict=True)
-            if array.in_memory and not self._passes(output)
+            self._written(output, shape)
+            for output, shape in zip(outputs, elements_of(result), strict=True)
+            if output.opcode not in ("parameter", *KINDS) and not is_call(output, (END,))
         )
 
-    def _passes(self, output: Instruction) -> bool:
-        return output.opcode in ("parameter", *KINDS) or is_call(output, (END,))
+    def _written(self, output: Instruction, shape: str) -> float:
+        whole, part = in_memory(shape), self._in_place(output)
+        return whole if part is None else min(whole, part)
 
     def _in_place(self, output: Instruction) -> float | None:
         """Bytes written of an output that is a parameter with some parts replaced; None of any
@@ -142,10 +138,9 @@ class _Fusion:
         if value is self.root:
             return True
         return any(
-            user is self.root
-            or (user.opcode in (*_PASSING, *UPDATING) and not place and self._is_returned(user))
+            user is self.root if user.opcode == "tuple" else self._is_returned(user)
             for user, place in self.users.get(value.name, [])
-            if user.opcode in ("tuple", *_PASSING, *UPDATING)
+            if user.opcode == "tuple" or (user.opcode in (*_PASSING, *UPDATING) and place == 0)
         )
 
     def _update(self, instruction: Instruction) -> Update:

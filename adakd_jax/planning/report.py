@@ -13,6 +13,7 @@ from adakd_jax.planning.advice import SHARES, advice
 from adakd_jax.planning.collectives import Collective
 from adakd_jax.planning.compile import Plan
 from adakd_jax.planning.gpu_targets import FRACTION_VARIABLES
+from adakd_jax.planning.hardware import Topology
 from adakd_jax.planning.memory import gib
 from adakd_jax.planning.roofline import Speed, speed
 from adakd_jax.user_path import user_path
@@ -227,15 +228,8 @@ def _short(number: float) -> str:
 def as_json(config: PlanConfig, plan: Plan) -> dict[str, Any]:
     """A plan for machines; bytes, seconds and operations."""
     both = speeds(plan)
-    topology = plan.topology
     return {
-        "topology": {
-            "name": topology.name,
-            "slices": topology.slices,
-            "chips": topology.chips,
-            "chip": None if topology.chip is None else topology.chip._asdict(),
-            "gpu": None if topology.gpu is None else topology.gpu._asdict(),
-        },
+        "topology": _place(plan.topology),
         "models": plan.models,
         "attention": plan.attention,
         "mesh": plan.mesh,
@@ -267,6 +261,16 @@ def as_json(config: PlanConfig, plan: Plan) -> dict[str, Any]:
             "in_turn": both[1]._asdict(),
         },
         "compile_seconds": plan.compile_seconds,
+    }
+
+
+def _place(topology: Topology) -> dict[str, Any]:
+    return {
+        "name": topology.name,
+        "slices": topology.slices,
+        "chips": topology.chips,
+        "chip": None if topology.chip is None else topology.chip._asdict(),
+        "gpu": None if topology.gpu is None else topology.gpu._asdict(),
     }
 
 

@@ -15,7 +15,7 @@ from adakd_jax.planning.flops import (
     head_work,
     product_operations,
 )
-from adakd_jax.training.dry_run import abstract_step, run_shapes
+from adakd_jax.training.dry_run import Shapes, abstract_step, run_shapes
 
 # In forward passes: the backward pass of attention has twice the products of the forward pass. All
 # implementations make the scores again; splash, in two kernels, also their gradient twice.
@@ -52,16 +52,7 @@ def step_operations(
     own_whole = attention_operations(student, length, whole=by["student"] == "xla")
     backward = SPLASH_BACKWARD if by["student"] == "splash" else AGAIN_BACKWARD
     again = 0.0 if student.remat == "none" else 1.0
-    heads = (
-        config.response_share
-        * length
-        * head_operations(
-            head_work(config.distill, trains_head=student.lora is None),
-            student.embed_dim,
-            0 if teacher is None else teacher.embed_dim,
-            min(model.vocab_size for model in (student, teacher) if model is not None),
-        )
-    )
+    heads = config.response_share * length * _heads(config, shapes)
     kept = config.model_copy(
         update={"student": config.student.model_copy(update={"remat": "none"})}
     )
@@ -70,6 +61,17 @@ def step_operations(
     return Operations(
         needed + rows * (heads + taught + own * (1.0 + ATTENTION_BACKWARD)),
         executed + rows * (heads + taught_whole + own_whole * (1.0 + again + backward)),
+    )
+
+
+def _heads(config: PlanConfig, shapes: Shapes) -> float:
+    """Operations of the output embeddings for a response token."""
+    teacher, student = shapes.teacher, shapes.student
+    return head_operations(
+        head_work(config.distill, trains_head=student.lora is None),
+        student.embed_dim,
+        0 if teacher is None else teacher.embed_dim,
+        min(model.vocab_size for model in (student, teacher) if model is not None),
     )
 
 
