@@ -1,5 +1,5 @@
-"""`python -m adakd_jax.plan --config X.yaml --topology v5e:4x4`: does a run fit, and how fast is
-it, before any device is rented.
+"""`python -m adakd_jax.plan --config X.yaml --topology v5e:4x4`, or `h100:8`: does a run fit, and
+how fast is it, before any device is rented.
 """
 
 import os
@@ -14,9 +14,10 @@ DESCRIPTION = """\
 Compiles the train step of a configuration for devices that are not there, and prints for each of
 them: memory by what it holds, and whether it fits; operations, bytes and collectives of a step; and
 an estimate, by the chip's data sheet, of seconds a step, tokens a second, MFU, days and chip-hours.
-What does not fit is told with what is largest and what to change. Neither weights nor data are
-read: give --examples, --tokens_per_example and --response_share for what only the data would tell.
-Several topologies, separated by commas, end in a table of all."""
+What does not fit is told with what is largest and what to change. TPUs are compiled for by libtpu
+(the extra tpu), GPUs by JAX's CUDA plugin (cuda13), on any Linux machine. Neither weights nor data
+are read: give --examples, --tokens_per_example and --response_share for what only the data would
+tell. Several topologies, separated by commas, end in a table of all."""
 SEARCH = """for each topology, find the mesh and the cheapest remat with which the batch fits, and
 the most rows a device has room for; --mesh.fsdp or --mesh.tensor above 1 fix the mesh"""
 
@@ -41,11 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _use_only_the_cpu(config: PlanConfig) -> None:
-    """Before JAX starts: no real accelerator is taken, and libtpu asks nobody for one."""
+    """Before JAX starts, whatever JAX_PLATFORMS says: no real accelerator is taken, libtpu asks
+    nobody for one, and the CUDA plugin compiles for GPUs that are not there.
+    """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
     os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+    # Of a GPU's program that does not fit the compiler warns; the plan says so itself.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     import jax
 

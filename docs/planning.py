@@ -61,15 +61,27 @@ CASES = [
     Case("openllama2_pods", "openllama2", f"--topology v5e-16,v5e-256,v5p-128,v6e-256 {SETTINGS}"),
     Case("qwen2_scaling", "qwen2", f"--topology v5e-32,v5e-64 {SETTINGS}"),
 ]
+# GPUs: the configured batch, adapters as configured or all weights, on one GPU and over eight.
+EIGHT = "--topology h100:8,a100-80g:8 --mesh.fsdp 8"
+TRAINED = {"adapters": "", "all weights": " --student.lora null"}
+GPU_CASES = [
+    Case(f"{pair}_{weights.replace(' ', '_')}_{name}", pair, f"{where}{flag} {DOLLY}")
+    for pair in PAIRS
+    for weights, flag in TRAINED.items()
+    for name, where in {"gpu": "--topology h100:1", "gpus": EIGHT}.items()
+]
 # One chip in slices of many sizes.
 SCALED = "v5e"
 
-MARKS = "<!-- plans: start -->", "<!-- plans: end -->"
 PAGE, README = ROOT / "docs" / "planning.md", ROOT / "README.md"
 PLOT = RESULTS / "scaling.png"
 COLUMNS = (
     *("", "mesh", "student and optimizer", "teacher", "temporaries", "GiB of HBM"),
     *("sends GiB", "s a step", "tokens/s", "MFU", "chip-hours"),
+)
+GPU_COLUMNS = (
+    *("trained", "", "mesh", "rows a GPU", "student and optimizer", "teacher", "temporaries"),
+    *("GiB", "sends GiB", "s a step", "tokens/s", "MFU", "GPU-hours"),
 )
 SCALING_COLUMNS = (
     *("", "chips", "mesh", "rows a step", "GiB", "all-gather", "all-reduce", "reduce-scatter"),
@@ -112,6 +124,42 @@ def readme_table() -> str:
     ]
     columns = ("", "slice", "GiB of HBM", "s a step", "tokens/s", "MFU", "chip-hours")
     return "\n".join(_table(columns, rows, 2))
+
+
+def page_gpu_tables() -> str:
+    """Markdown of the plans for GPUs, a table a pair."""
+    lines = []
+    for pair, (title, config) in PAIRS.items():
+        lines += [f"**{title}** (`{config}`), 128 examples a step", ""]
+        rows = [
+            [weights, *_pod_row(plan)[:2], _rows(plan), *_pod_row(plan)[2:]]
+            for weights, plan in gpu_plans(pair)
+        ]
+        lines += [*_table(GPU_COLUMNS, rows, 3), ""]
+    return "\n".join(lines[:-1])
+
+
+def readme_gpu_table() -> str:
+    """Markdown of the plans for GPUs, both pairs in one table."""
+    rows = [
+        [title, weights, plan["topology"]["name"], _memory(plan), *_times(plan)[1:]]
+        for pair, (title, _) in PAIRS.items()
+        for weights, plan in gpu_plans(pair)
+    ]
+    columns = ("", "trained", "GPUs", "GiB", "s a step", "tokens/s", "MFU", "GPU-hours")
+    return "\n".join(_table(columns, rows, 3))
+
+
+def gpu_plans(pair: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is trained, and each plan for GPUs."""
+    for weights in TRAINED:
+        for case in GPU_CASES:
+            if case.pair == pair and weights.replace(" ", "_") in case.name:
+                yield from ((weights, plan) for plan in case.plans())
+
+
+def _rows(plan: dict[str, Any]) -> str:
+    return f"{plan['micro_batches']} × {plan['rows_per_device']}"
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Iterator[str]:
@@ -178,10 +226,12 @@ def _times(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def write(path: Path, text: str) -> None:
-    """Put text between the marks of a file."""
-    before, _, rest = path.read_text().partition(MARKS[0])
-    path.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+def write(path: Path, name: str, text: str) -> None:
+    """Put text between the marks of that name in a file, if it has them."""
+    start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
+    before, found, rest = path.read_text().partition(start)
+    if found:
+        path.write_text(f"{before}{start}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
 def plot(file: Path) -> None:
@@ -211,16 +261,20 @@ def plot(file: Path) -> None:
 def main() -> None:
     """Make what is missing, then write tables and plot."""
     if "--commands" in sys.argv:
-        print("\n".join(case.command for case in CASES))
+        print("\n".join(case.command for case in (*CASES, *GPU_CASES)))
         return
     RESULTS.mkdir(exist_ok=True)
-    for case in CASES:
+    for case in (*CASES, *GPU_CASES):
         if not case.plans() and "--render" not in sys.argv:
             print(case.command, flush=True)
             # Exit code 1 is a plan, too: of what does not fit.
             subprocess.run([sys.executable, *shlex.split(case.command)[1:]], cwd=ROOT, check=False)
-    write(PAGE, page_tables())
-    write(README, readme_table())
+    for file, plans, gpus in (
+        (PAGE, page_tables(), page_gpu_tables()),
+        (README, readme_table(), readme_gpu_table()),
+    ):
+        write(file, "plans", plans)
+        write(file, "gpus", gpus)
     plot(PLOT)
 
 

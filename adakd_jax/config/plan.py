@@ -23,8 +23,9 @@ with warnings.catch_warnings():
 
         topology: Annotated[tuple[str, ...], BeforeValidator(_separate)] = Field(
             min_length=1,
-            description="one slice, or several separated by commas: chips as v5e:4x4, a product as "
-            "v5litepod-16 or v5p-128, or cpu:8; several slices of it: mesh.slices",
+            description="one, or several separated by commas: a TPU slice by its chips as v5e:4x4 "
+            "or as a product, v5litepod-16 or v5p-128 (several slices of it: mesh.slices), GPUs of "
+            "a host as h100:8 or of four hosts as h100:8x4, or cpu:8",
         )
         examples: PositiveInt | None = Field(
             default=None,

@@ -30,8 +30,8 @@ class Collective(NamedTuple):
         size: bytes that a device puts in, of all of them.
         sent: bytes that each device sends, at least: (n − 1)/n of what is gathered, scattered or
             exchanged, twice that of what is reduced to all.
-        links: links of a device that can carry them at once.
-        crosses_slices: whether they leave a slice.
+        network: of these, the bytes that leave the slice, or the host of the GPU.
+        links: links of a device that can carry the others at once.
     """
 
     kind: str
@@ -40,8 +40,8 @@ class Collective(NamedTuple):
     count: float
     size: float
     sent: float
+    network: float
     links: int
-    crosses_slices: bool
 
 
 def collectives_of(
@@ -83,7 +83,7 @@ def _collective_runs(program: Program, unknown_rounds: float) -> Iterator[tuple[
         id(program.computations[name])
         for computation in program.computations.values()
         for instruction in computation.values()
-        if instruction.opcode == "fusion"
+        if instruction.opcode in ("fusion", "fusion-start")
         for name in instruction.called("calls")
     }
     for run in runs(program, unknown_rounds, into_fusions=True):
@@ -127,7 +127,10 @@ def _collective(
         if len(set(place.tolist())) > 1
     ]
     devices = mesh.devices.reshape(-1)[list(members)]
-    slices = {getattr(device, "slice_index", None) for device in devices}
+    place = "process_index" if topology.platform == "gpu" else "slice_index"
+    places_apart = len({getattr(device, place, None) for device in devices})
+    # A ring leaves each slice or host once, whichever of its devices: every device sends its share.
+    leaving = places_apart / group if places_apart > 1 else 0.0
     return Collective(
         kind=kind,
         axes=tuple(axes),
@@ -135,14 +138,15 @@ def _collective(
         count=count,
         size=size,
         sent=factor * size,
-        # Permutations come in pairs, one each way around a ring.
-        links=2 if kind == "collective-permute" else _links(devices, topology),
-        crosses_slices=len(slices) > 1,
+        network=leaving * factor * size,
+        links=_links(kind, devices, topology),
     )
 
 
-def _links(devices: Iterable, topology: Topology) -> int:
+def _links(kind: str, devices: Iterable, topology: Topology) -> int:
     """Links of a device along the sides that a group spans: two where it goes around the torus."""
+    if kind == "collective-permute" and topology.platform != "gpu":
+        return 2  # they come in pairs, one each way around a ring
     coordinates = [getattr(device, "coords", None) for device in devices]
     if topology.platform != "tpu" or None in coordinates:
         return 1

@@ -4,6 +4,7 @@ from adakd_jax.config.plan import PlanConfig
 from adakd_jax.console import Console
 from adakd_jax.planning.compile import Plan, plan_for
 from adakd_jax.planning.hardware import Topology, read_topology
+from adakd_jax.planning.inputs import devices_of
 from adakd_jax.planning.report import print_plan, print_summary, write_json
 from adakd_jax.planning.search import search_for
 
@@ -12,6 +13,8 @@ def run_plans(config: PlanConfig, *, search: bool, console: Console | None = Non
     """Plan for every topology, print and write what was found; returns whether all fit."""
     console = console or Console()
     places = [read_topology(name, config.mesh.slices) for name in config.topology]
+    for place in places:
+        devices_of(place)  # that there are none is said before anything is compiled
     found = []
     for place in places:
         found.append(_plan(config, place, search, console))

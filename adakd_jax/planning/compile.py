@@ -23,6 +23,7 @@ from adakd_jax.planning.inputs import (
     with_chunks,
 )
 from adakd_jax.planning.memory import Memory, argument_bytes, memory_from_refusal, memory_of
+from adakd_jax.planning.products import compiled_operations
 from adakd_jax.planning.roofline import Roofline, roofline
 from adakd_jax.planning.traffic import bytes_moved
 from adakd_jax.planning.work import Operations, step_operations
@@ -42,8 +43,10 @@ class Plan:
         remat: what the backward pass computes again.
         steps: of the run; None if its length is not known.
         models: teacher and student, in words.
+        attention: implementation of each.
         memory: of one device.
         operations: of one step, on all devices.
+        compiled_operations: of the products in a GPU's program, of one device; None elsewhere.
         moved: bytes of one device.
         collectives: of one device.
         roofline: None also for chips without a data sheet.
@@ -58,8 +61,10 @@ class Plan:
     remat: str
     steps: int | None
     models: dict[str, str]
+    attention: dict[str, str]
     memory: Memory
     operations: Operations
+    compiled_operations: float | None
     moved: float | None
     collectives: list[Collective] | None
     roofline: Roofline | None
@@ -81,7 +86,7 @@ def plan_for(config: PlanConfig, topology: Topology) -> Plan:
     """Compile the train step for a topology and read from it what it needs.
 
     Raises:
-        TopologyError: there are no such devices, or no libtpu to compile for them.
+        TopologyError: there are no such devices, or no libtpu or CUDA plugin to compile for them.
         MeshError: the mesh does not divide the devices or the models.
         ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
     """
@@ -96,7 +101,8 @@ def plan_for(config: PlanConfig, topology: Topology) -> Plan:
     start = time.monotonic()
     compiled, refusal = _compile(train_step, arguments, mesh)
     seconds = time.monotonic() - start
-    operations = step_operations(config, layout)
+    attention = _attention(shapes)
+    operations = step_operations(config, layout, attention)
     plan = Plan(
         topology=topology,
         mesh={axis: int(size) for axis, size in mesh.shape.items()},
@@ -105,8 +111,10 @@ def plan_for(config: PlanConfig, topology: Topology) -> Plan:
         remat=config.student.remat,
         steps=steps_of(config, layout),
         models=_in_words(shapes),
+        attention=attention,
         memory=_memory(held, compiled, refusal, capacity),
         operations=operations,
+        compiled_operations=None,
         moved=None,
         collectives=None,
         roofline=None,
@@ -125,7 +133,10 @@ def _with_traffic(config: PlanConfig, plan: Plan, mesh: Mesh, text: str) -> Plan
     times = None
     if chip is not None:
         times = roofline(chip, chips, plan.operations, moved, collectives)
-    return dataclasses.replace(plan, moved=moved, collectives=collectives, roofline=times)
+    counted = compiled_operations(program, rounds) if plan.topology.gpu is not None else None
+    return dataclasses.replace(
+        plan, compiled_operations=counted, moved=moved, collectives=collectives, roofline=times
+    )
 
 
 def _check(config: PlanConfig, shapes: Shapes, mesh: Mesh) -> None:
@@ -158,6 +169,16 @@ def _memory(
         return memory_of(held, compiled, capacity)
     memory = memory_from_refusal(held, refusal)
     return Memory(held, capacity, fits=False) if memory is None else memory
+
+
+def _attention(shapes: Shapes) -> dict[str, str]:
+    """Its implementation in both models."""
+    models = {"teacher": shapes.teacher, "student": shapes.student}
+    return {
+        who: str(model.attention_implementation)
+        for who, model in models.items()
+        if model is not None
+    }
 
 
 def _in_words(shapes: Shapes) -> dict[str, str]:

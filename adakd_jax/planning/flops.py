@@ -57,10 +57,17 @@ def head_operations(work: HeadWork, student: int, teacher: int, vocabulary: int)
     return forward + work.keep_ratio * (again + backward)
 
 
-def attention_operations(config: DecoderConfig, length: int) -> float:
+def attention_operations(config: DecoderConfig, length: int, *, whole: bool = False) -> float:
     """Operations of one forward pass of attention over a row, all layers: 4·N·H a pair of a token
     and one that it sees. The row counts as one document.
+
+    Args:
+        config: of the model.
+        length: of the row.
+        whole: whether pairs are computed, too, that causality and windows hide.
     """
+    if whole:
+        return 4.0 * config.num_heads * config.head_dim * length * length * len(config.windows)
     seen = np.arange(1, length + 1)
     pairs = sum(
         int(np.minimum(seen, length if window is None else window).sum())

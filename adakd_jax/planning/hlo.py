@@ -114,6 +114,26 @@ def arrays_of(shape: str) -> list[Array]:
     return found
 
 
+def sides_of(shape: str) -> tuple[int, ...]:
+    """Lengths of an array's dimensions; of a tuple, of its first array."""
+    sides = _ARRAY.findall(shape)[0][1]
+    return tuple(int(side) for side in sides.split(",") if side)
+
+
+def elements_of(shape: str) -> list[str]:
+    """The shapes that a tuple is made of; of an array, itself."""
+    if not shape.startswith("("):
+        return [shape]
+    found, depth = [""], 0
+    for mark in shape[1:-1]:
+        depth += (mark in "([{") - (mark in ")]}")
+        if mark == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += mark
+    return [re.sub(r"/\*.*?\*/", "", one).strip() for one in found]
+
+
 def bytes_of(shape: str) -> float:
     """Bytes of all arrays of a shape."""
     return sum(array.size for array in arrays_of(shape))
@@ -155,8 +175,8 @@ def _calls(
             *instruction.called("false_computation"),
         ]
         yield from ((name, 1.0 / len(branches)) for name in branches)
-    elif instruction.opcode in ("call", "async-start"):
+    elif instruction.opcode in ("call", "async-start", "call-start"):
         names = instruction.called("to_apply") or instruction.called("calls")
         yield from ((name, 1.0) for name in names)
-    elif instruction.opcode == "fusion" and into_fusions:
+    elif instruction.opcode in ("fusion", "fusion-start") and into_fusions:
         yield from ((name, 1.0) for name in instruction.called("calls"))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
@@ -13,9 +14,12 @@ from adakd_jax.config.plan import PlanConfig
 from adakd_jax.data.loader import step_layout
 from adakd_jax.distill.chunks import chunk_size_for
 from adakd_jax.distill.devices import limits_of
-from adakd_jax.planning.hardware import Topology, TopologyError
+from adakd_jax.models.attention import gpu_implementation
+from adakd_jax.models.config import AttentionImplementation, DecoderConfig
+from adakd_jax.planning.gpu_targets import GpuTarget, target_config
+from adakd_jax.planning.hardware import VALID, Topology, TopologyError
 from adakd_jax.sharding import AXES, make_mesh, row_shards
-from adakd_jax.training.dry_run import Shapes, run_shapes
+from adakd_jax.training.dry_run import AttentionOf, Shapes, run_shapes
 
 
 def mesh_of(config: PlanConfig, topology: Topology) -> Mesh:
@@ -41,6 +45,10 @@ def devices_of(topology: Topology) -> Sequence[Any]:
                 f"with XLA_FLAGS=--xla_force_host_platform_device_count={topology.chips}"
             )
         return devices[: topology.chips]
+    return _tpus(topology) if topology.gpu is None else _gpus(topology, topology.gpu)
+
+
+def _tpus(topology: Topology) -> Sequence[Any]:
     options: dict[str, Any] = dict(topology.chip.options) if topology.chip else {}
     if math.prod(topology.shape) < 4:
         # A host has four chips unless it is told otherwise.
@@ -50,11 +58,27 @@ def devices_of(topology: Topology) -> Sequence[Any]:
             topology.name, platform="tpu", num_slices=topology.slices, **options
         )
     except jax.errors.JaxRuntimeError as error:
-        raise TopologyError(f"topology {topology.name}: libtpu has none: {error}") from None
+        raise TopologyError(
+            f"topology {topology.name}: libtpu has none: {error}; valid: {VALID}"
+        ) from None
     except RuntimeError as error:
         raise TopologyError(
             f"topology {topology.name}: {error}; valid: cpu:N, or install libtpu, which compiles "
             "for TPUs on any Linux machine: pip install 'adakd_jax[tpu]'"
+        ) from None
+    return found.devices
+
+
+def _gpus(topology: Topology, gpu: GpuTarget) -> Sequence[Any]:
+    each, hosts = topology.shape
+    try:
+        found = topologies.get_topology_desc(
+            platform="cuda", target_config=target_config(gpu), topology=f"1x{hosts}x{each}"
+        )
+    except NotImplementedError:
+        raise TopologyError(
+            f"topology {topology.name}: JAX's CUDA plugin, which compiles for GPUs on any Linux "
+            'machine, is not installed: pip install "adakd_jax[cuda13]"'
         ) from None
     return found.devices
 
@@ -87,8 +111,21 @@ def steps_of(config: PlanConfig, layout: tuple[int, int]) -> int | None:
 
 def shapes_for(config: PlanConfig, topology: Topology, layout: tuple[int, int]) -> Shapes:
     """Models and batch as the topology's platform has them."""
-    attention = "splash" if topology.platform == "tpu" else "xla"
+    attention = attention_on(topology, config.data.max_length)
     return run_shapes(config, platform=topology.platform, layout=layout, attention=attention)
+
+
+def attention_on(topology: Topology, length: int) -> AttentionOf:
+    """The attention that a run would choose there, for rows of so many tokens."""
+    if topology.gpu is None:
+        return "splash" if topology.platform == "tpu" else "xla"
+    major, minor = topology.gpu.capability
+
+    def chosen(model: DecoderConfig) -> AttentionImplementation:
+        case = jnp.dtype(model.compute_dtype), model.head_dim, length, model.attention_soft_cap
+        return gpu_implementation(major + minor / 10, *case)
+
+    return chosen
 
 
 def with_chunks(

@@ -9,8 +9,11 @@ from rich.text import Text
 
 from adakd_jax.config.plan import PlanConfig
 from adakd_jax.console import Console
-from adakd_jax.planning.advice import advice
+from adakd_jax.planning.advice import SHARES, advice
+from adakd_jax.planning.collectives import Collective
 from adakd_jax.planning.compile import Plan
+from adakd_jax.planning.gpu_targets import FRACTION_VARIABLES
+from adakd_jax.planning.hardware import Topology
 from adakd_jax.planning.memory import gib
 from adakd_jax.planning.roofline import Speed, speed
 from adakd_jax.user_path import user_path
@@ -42,7 +45,8 @@ def print_plan(console: Console, config: PlanConfig, plan: Plan) -> None:
         f"step     {micro} × {rows} rows of {plan.length} tokens{at_most}, "
         f"{plan.rows_per_device} a device at a time; remat {plan.remat}"
     )
-    console.print(f"compiled in {plan.compile_seconds:.0f} s")
+    attention = ", ".join(f"{who} {name}" for who, name in plan.attention.items())
+    console.print(f"compiled in {plan.compile_seconds:.0f} s; attention: {attention}")
     _print_memory(console, plan)
     for line in advice(config, plan):
         console.print(line)
@@ -64,8 +68,10 @@ def _print_memory(console: Console, plan: Plan) -> None:
         table.add_row(name, gib(size))
     table.add_row("total", gib(memory.total), style="bold")
     if memory.capacity is not None:
-        table.add_row("there is", gib(memory.capacity))
+        gpu = plan.topology.gpu
+        table.add_row("there is" if gpu is None else "JAX may take", gib(memory.capacity))
     console.print(table)
+    _print_share(console, plan)
     if memory.capacity is None and memory.fits:
         console.print("compiles; how much memory there is, is not known")
         return
@@ -74,6 +80,17 @@ def _print_memory(console: Console, plan: Plan) -> None:
     console.print(Text.assemble(verdict, f": {gib(memory.total)}{capacity} GiB"))
     if plan.most_rows is not None:
         console.print(f"room for {plan.most_rows} rows a device at a time")
+
+
+def _print_share(console: Console, plan: Plan) -> None:
+    """What of a GPU's memory a process may use."""
+    gpu, capacity = plan.topology.gpu, plan.memory.capacity
+    if gpu is None or capacity is None:
+        return
+    share, variable = capacity / gpu.memory, FRACTION_VARIABLES[0]
+    more = f"; more of it: {variable}=.9 in the environment of plan and run"
+    more = more if share < SHARES[0] else ""
+    console.print(f"JAX takes {share:.0%} of the GPU's {gib(gpu.memory)} GiB{more}")
 
 
 def _print_work(console: Console, config: PlanConfig, plan: Plan) -> None:
@@ -88,6 +105,10 @@ def _print_work(console: Console, config: PlanConfig, plan: Plan) -> None:
     )
     if plan.moved is None or plan.collectives is None:
         return
+    if plan.compiled_operations is not None:
+        console.print(
+            f"the program's own products: {plan.compiled_operations / 1e12:,.3f} TFLOP a device"
+        )
     console.print(f"a device moves {gib(plan.moved)} GiB to and from its memory")
     table = Table(title="collectives of a step, of a device", title_justify="left")
     for name in ("", "over", "devices", "number", "puts in MiB", "sends MiB", "by"):
@@ -100,10 +121,19 @@ def _print_work(console: Console, config: PlanConfig, plan: Plan) -> None:
             f"{one.count:,.0f}",
             f"{one.size / MIB:,.1f}",
             f"{one.sent / MIB:,.1f}",
-            "network" if one.crosses_slices else f"{one.links} link{'s' * (one.links > 1)}",
+            _carrier(plan, one),
         )
     if plan.collectives:
         console.print(table)
+
+
+def _carrier(plan: Plan, one: Collective) -> str:
+    """What carries a collective."""
+    gpu = plan.topology.gpu
+    near = f"{one.links} link{'s' * (one.links > 1)}" if gpu is None else gpu.link
+    if one.network == 0.0:
+        return near
+    return "network" if one.network == one.sent else f"{near}, network"
 
 
 def _print_speed(console: Console, config: PlanConfig, plan: Plan) -> None:
@@ -113,17 +143,22 @@ def _print_speed(console: Console, config: PlanConfig, plan: Plan) -> None:
             console.print(f"no data sheet of {plan.topology.kind}: no estimate of its speed")
         return
     table = Table(
-        title="estimate by the chip's data sheet (a roofline, not a measurement)",
+        title=f"estimate by the {plan.topology.unit}'s data sheet (a roofline, not a measurement)",
         title_justify="left",
     )
     table.add_column("")
     for name in ("everything at once", "one after the other"):
         table.add_column(name, justify="right")
-    for name, cells in _speed_rows(both):
+    for name, cells in _speed_rows(both, plan.topology.unit):
         table.add_row(name, *cells)
     console.print(table)
     busy = ", ".join(f"{name} {1e3 * time:,.1f}" for name, time in plan.roofline._asdict().items())
     console.print(f"ms a step: {busy}; bound by {plan.roofline.bound}")
+    if plan.topology.gpu is not None:
+        console.print(
+            "memory and collectives are the compiler's; a run tunes its kernels on the GPU, which "
+            "is not there: seconds are by data sheet"
+        )
     if plan.steps is None:
         console.print(
             f"days: training.epochs {config.training.epochs:g} of how many examples? "
@@ -131,7 +166,7 @@ def _print_speed(console: Console, config: PlanConfig, plan: Plan) -> None:
         )
 
 
-def _speed_rows(both: tuple[Speed, Speed]) -> list[tuple[str, list[str]]]:
+def _speed_rows(both: tuple[Speed, Speed], unit: str) -> list[tuple[str, list[str]]]:
     rows = [
         ("seconds a step", [f"{one.seconds:,.3f}" for one in both]),
         ("tokens a second", [f"{one.tokens_a_second:,.0f}" for one in both]),
@@ -139,7 +174,7 @@ def _speed_rows(both: tuple[Speed, Speed]) -> list[tuple[str, list[str]]]:
     ]
     if both[0].days is not None:
         rows.append(("days", [f"{one.days:,.3f}" for one in both]))
-        rows.append(("chip-hours", [f"{one.chip_hours:,.1f}" for one in both]))
+        rows.append((f"{unit}-hours", [f"{one.chip_hours:,.1f}" for one in both]))
     return rows
 
 
@@ -147,7 +182,9 @@ def print_summary(console: Console, plans: Sequence[Plan]) -> None:
     """One row a topology."""
     table = Table(title="all topologies (times are estimates: everything at once – in turn)")
     table.title_justify = "left"
+    units = {plan.topology.unit for plan in plans}
     for name in SUMMARY:
+        name = "GPU-hours" if name == "chip-hours" and units == {"GPU"} else name
         table.add_column(name, justify="left" if name in ("topology", "mesh") else "right")
     for plan in plans:
         table.add_row(*summary_row(plan))
@@ -191,15 +228,10 @@ def _short(number: float) -> str:
 def as_json(config: PlanConfig, plan: Plan) -> dict[str, Any]:
     """A plan for machines; bytes, seconds and operations."""
     both = speeds(plan)
-    topology = plan.topology
     return {
-        "topology": {
-            "name": topology.name,
-            "slices": topology.slices,
-            "chips": topology.chips,
-            "chip": None if topology.chip is None else topology.chip._asdict(),
-        },
+        "topology": _place(plan.topology),
         "models": plan.models,
+        "attention": plan.attention,
         "mesh": plan.mesh,
         "micro_batches": plan.layout[0],
         "rows": plan.layout[1],
@@ -217,6 +249,7 @@ def as_json(config: PlanConfig, plan: Plan) -> dict[str, Any]:
         },
         "advice": advice(config, plan),
         "operations": plan.operations._asdict(),
+        "compiled_operations": plan.compiled_operations,
         "response_share": config.response_share,
         "bytes_moved": plan.moved,
         "collectives": plan.collectives and [one._asdict() for one in plan.collectives],
@@ -228,6 +261,16 @@ def as_json(config: PlanConfig, plan: Plan) -> dict[str, Any]:
             "in_turn": both[1]._asdict(),
         },
         "compile_seconds": plan.compile_seconds,
+    }
+
+
+def _place(topology: Topology) -> dict[str, Any]:
+    return {
+        "name": topology.name,
+        "slices": topology.slices,
+        "chips": topology.chips,
+        "chip": None if topology.chip is None else topology.chip._asdict(),
+        "gpu": None if topology.gpu is None else topology.gpu._asdict(),
     }
 
 

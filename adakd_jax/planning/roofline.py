@@ -19,7 +19,7 @@ class Roofline(NamedTuple):
         compute: the matrix units.
         memory: reading and writing memory.
         links: sending to neighbours.
-        network: sending to other slices.
+        network: sending to other slices or hosts.
     """
 
     compute: float
@@ -65,14 +65,14 @@ def roofline(
         moved: bytes to and from memory, of one device.
         collectives: of one device.
     """
-    within = [one for one in collectives if not one.crosses_slices]
     return Roofline(
         compute=operations.executed / (chips * chip.flops),
         memory=moved * chip.devices / chip.hbm_bandwidth,
-        links=sum(one.sent / (one.links * chip.link_bandwidth) for one in within) * chip.devices,
-        network=sum(one.sent for one in collectives if one.crosses_slices)
-        * chip.devices
-        / chip.network_bandwidth,
+        links=sum(
+            (one.sent - one.network) / (one.links * chip.link_bandwidth) for one in collectives
+        )
+        * chip.devices,
+        network=sum(one.network for one in collectives) * chip.devices / chip.network_bandwidth,
     )
 
 

@@ -1,12 +1,15 @@
 """Bytes that one device moves to and from its memory in one step, read from the compiled program.
 
 What an instruction reads and writes counts, once each time it runs: a fusion is one instruction,
-and of an array that it only slices, the slice counts. Arrays that the compiler keeps in faster
-memory do not count.
+of an array that it only slices, the slice counts, and of one that it updates in place, the part.
+Arrays that the compiler keeps in faster memory do not count, nor does scratch space of libraries.
 """
 
-from adakd_jax.planning.behind import BEGIN, END, begun_in, is_call, is_handed_on, root_of
-from adakd_jax.planning.hlo import KINDS, Instruction, Program, arrays_of, runs
+import re
+
+from adakd_jax.planning.behind import BEGIN, END, is_call
+from adakd_jax.planning.fused import SLICING, UPDATING, fused, in_memory, update_of
+from adakd_jax.planning.hlo import Instruction, Program, bytes_of, elements_of, runs
 
 # They move nothing, or what they run counts by itself.
 _FREE = {
@@ -16,8 +19,8 @@ _FREE = {
 }
 # Calls that reserve memory or rename it.
 _FREE_CALLS = ('"AllocateBuffer"', '"ConcatBitcast"', '"AssumeGatherIndicesInBound"', BEGIN, END)
-_SLICING = ("dynamic-slice", "gather", "slice")
-_PASSING = ("bitcast", "reshape", "convert", "copy")
+# The last result of a call of cuBLAS, cuDNN and the like: bytes to work in.
+_SCRATCH = re.compile(r"[us]8\[\d*\](\{0[^}]*\})?")
 
 
 def bytes_moved(program: Program, unknown_rounds: float) -> float:
@@ -32,82 +35,44 @@ def bytes_moved(program: Program, unknown_rounds: float) -> float:
         instruction = run.instruction
         if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
             continue
-        total += run.times * _moved(instruction, run.computation, program)
+        total += run.times * _moved(_begun(instruction), run.computation, program)
     return total
+
+
+def _begun(instruction: Instruction) -> Instruction:
+    """The instruction that an asynchronous one begins, with the result that it will have."""
+    base = instruction.opcode.removesuffix("-start")
+    if base == instruction.opcode:
+        return instruction
+    parts = elements_of(instruction.shape)
+    if base == "copy":
+        shape = parts[0]
+    elif base == "all-reduce":
+        shape = instruction.shape
+    else:  # what it reads, its result, and what the two ends share
+        shape = parts[1]
+    return instruction._replace(opcode=base, shape=shape)
 
 
 def _moved(
     instruction: Instruction, computation: dict[str, Instruction], program: Program
 ) -> float:
     shapes = [computation[name].shape for name in instruction.operands if name in computation]
-    written = _in_memory(instruction.shape)
+    opcode, written = instruction.opcode, in_memory(instruction.shape)
     if is_call(instruction, _FREE_CALLS):
         return 0.0
-    if instruction.opcode in _SLICING:
-        return 2.0 * written
-    if instruction.opcode == "dynamic-update-slice":
-        return 2.0 * _in_memory(shapes[1])
-    if instruction.opcode == "slice-start":
-        source, part = arrays_of(instruction.shape)[:2]
-        return part.size * (source.in_memory + part.in_memory)
-    if instruction.opcode.endswith("-start") and instruction.opcode != "all-reduce-start":
-        return written  # its result names what it reads, too
-    if instruction.opcode != "fusion":
-        return written + sum(_in_memory(shape) for shape in shapes)
-    return _fused(program.computations[instruction.called("calls")[0]], shapes, instruction.shape)
-
-
-def _fused(inner: dict[str, Instruction], shapes: list[str], result: str) -> float:
-    """What a fusion moves: the slices of an operand it slices, the part of one it updates, and
-    nothing of what it only passes on, such as the arrays of a collective that others began.
-    """
-    if (begun := begun_in(inner)) is not None:
-        read = sum(_in_memory(inner[name].shape) for name in begun.operands if name in inner)
-        return read + _in_memory(begun.shape)
-    users: dict[str, list[Instruction]] = {}
-    for instruction in inner.values():
-        for name in instruction.operands:
-            users.setdefault(name, []).append(instruction)
-    total = written = _written(inner, result)
-    for parameter in inner.values():
-        if parameter.opcode != "parameter" or is_handed_on(parameter, inner):
-            continue
-        whole = _in_memory(shapes[parameter.number or 0])
-        reached = _users_of(parameter.name, users)
-        if all(one.opcode in _SLICING for one in reached) and whole:
-            total += min(whole, sum(_size(one.shape) for one in reached))
-        elif all(one.opcode == "dynamic-update-slice" for one in reached) and whole:
-            part = sum(_size(inner[one.operands[1]].shape) for one in reached)
-            # Updated in place: neither read nor written as a whole.
-            total += part - min(written, whole)
-        else:
-            total += whole
-    return max(total, 0.0)
-
-
-def _written(inner: dict[str, Instruction], result: str) -> float:
-    """Bytes of a fusion's results that it computes itself."""
-    root = root_of(inner)
-    outputs = [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]
-    passed = ("parameter", *KINDS) if root.opcode == "tuple" else ()
-    return sum(
-        array.size
-        for array, output in zip(arrays_of(result), outputs, strict=True)
-        if array.in_memory and output.opcode not in passed and not is_call(output, (END,))
-    )
-
-
-def _users_of(name: str, users: dict[str, list[Instruction]]) -> list[Instruction]:
-    """Who uses a value, views of it followed."""
-    found = []
-    for user in users.get(name, []):
-        found += _users_of(user.name, users) if user.opcode in _PASSING else [user]
-    return found
-
-
-def _in_memory(shape: str) -> float:
-    return sum(array.size for array in arrays_of(shape) if array.in_memory)
-
-
-def _size(shape: str) -> float:
-    return sum(array.size for array in arrays_of(shape))
+    if opcode in SLICING:
+        read = bytes_of(instruction.shape) if in_memory(shapes[0]) else 0.0
+        return written + read + sum(in_memory(shape) for shape in shapes[1:])
+    if opcode in UPDATING:
+        update = update_of(instruction, shapes, program)
+        target = update.read + update.written if in_memory(shapes[0]) else 0.0
+        return target + sum(in_memory(shape) for shape in shapes[update.targets :])
+    if opcode == "fusion":
+        [name] = instruction.called("calls")
+        return fused(program.computations[name], shapes, instruction.shape, program)
+    if opcode == "custom-call":
+        results = elements_of(instruction.shape)
+        if len(results) > 1 and _SCRATCH.fullmatch(results[-1]):
+            written -= in_memory(results[-1])
+    return written + sum(in_memory(shape) for shape in shapes)

@@ -5,6 +5,7 @@ output embeddings, whose loops depend on the data, by formula.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from adakd_jax.config.plan import PlanConfig
@@ -14,11 +15,11 @@ from adakd_jax.planning.flops import (
     head_work,
     product_operations,
 )
-from adakd_jax.training.dry_run import abstract_step, run_shapes
+from adakd_jax.training.dry_run import Shapes, abstract_step, run_shapes
 
-# In forward passes: the backward pass of attention has twice the products of the forward pass;
-# the kernels' makes the scores again, and their gradient twice.
-ATTENTION_BACKWARD, KERNEL_BACKWARD = 2.0, 3.5
+# In forward passes: the backward pass of attention has twice the products of the forward pass. All
+# implementations make the scores again; splash, in two kernels, also their gradient twice.
+ATTENTION_BACKWARD, AGAIN_BACKWARD, SPLASH_BACKWARD = 2.0, 2.5, 3.5
 
 
 class Operations(NamedTuple):
@@ -28,29 +29,30 @@ class Operations(NamedTuple):
     executed: float
 
 
-def step_operations(config: PlanConfig, layout: tuple[int, int]) -> Operations:
+def step_operations(
+    config: PlanConfig, layout: tuple[int, int], attention: Mapping[str, str] | None = None
+) -> Operations:
     """Operations of one step on all devices, in rows that are full.
 
     Args:
         config: of the run; `response_share` of the tokens have logits.
         layout: micro-batches of the step, and rows of each.
+        attention: its implementation in "teacher" and "student", by default splash; XLA's computes
+            what causality hides, too.
     """
     shapes = run_shapes(config, layout=layout, attention="splash")
     rows, length = math.prod(layout), config.data.max_length
     teacher, student = shapes.teacher, shapes.student
-    taught = 0.0 if teacher is None else attention_operations(teacher, length)
-    own = attention_operations(student, length)
-    again = 0.0 if student.remat == "none" else 1.0
-    heads = (
-        config.response_share
-        * length
-        * head_operations(
-            head_work(config.distill, trains_head=student.lora is None),
-            student.embed_dim,
-            0 if teacher is None else teacher.embed_dim,
-            min(model.vocab_size for model in (student, teacher) if model is not None),
-        )
+    by = {"teacher": "splash", "student": "splash"} | dict(attention or {})
+    taught, taught_whole = (
+        0.0 if teacher is None else attention_operations(teacher, length, whole=whole)
+        for whole in (False, by["teacher"] == "xla")
     )
+    own = attention_operations(student, length)
+    own_whole = attention_operations(student, length, whole=by["student"] == "xla")
+    backward = SPLASH_BACKWARD if by["student"] == "splash" else AGAIN_BACKWARD
+    again = 0.0 if student.remat == "none" else 1.0
+    heads = config.response_share * length * _heads(config, shapes)
     kept = config.model_copy(
         update={"student": config.student.model_copy(update={"remat": "none"})}
     )
@@ -58,7 +60,18 @@ def step_operations(config: PlanConfig, layout: tuple[int, int]) -> Operations:
     executed = needed if student.remat == "none" else _bodies(config, layout)
     return Operations(
         needed + rows * (heads + taught + own * (1.0 + ATTENTION_BACKWARD)),
-        executed + rows * (heads + taught + own * (1.0 + again + KERNEL_BACKWARD)),
+        executed + rows * (heads + taught_whole + own_whole * (1.0 + again + backward)),
+    )
+
+
+def _heads(config: PlanConfig, shapes: Shapes) -> float:
+    """Operations of the output embeddings for a response token."""
+    teacher, student = shapes.teacher, shapes.student
+    return head_operations(
+        head_work(config.distill, trains_head=student.lora is None),
+        student.embed_dim,
+        0 if teacher is None else teacher.embed_dim,
+        min(model.vocab_size for model in (student, teacher) if model is not None),
     )
 
 

@@ -5,6 +5,7 @@ alone.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -109,6 +110,8 @@ def dry_run(config: RunConfig, console: Console | None = None) -> dict[str, int]
     return sizes
 
 
+# One implementation for all models, or what says it for each.
+AttentionOf = AttentionImplementation | Callable[[DecoderConfig], AttentionImplementation]
 # A jitted train step, and the shapes of its arguments: state, teacher's weights, batch, frozen
 # weights of the student.
 AbstractStep = tuple[Any, tuple[TrainState, Any, TokenBatch, Any]]
@@ -157,7 +160,7 @@ def run_shapes(
     *,
     platform: str | None = None,
     layout: tuple[int, int] | None = None,
-    attention: AttentionImplementation | None = None,
+    attention: AttentionOf | None = None,
 ) -> Shapes:
     """Both models and a batch, as shapes.
 
@@ -166,7 +169,8 @@ def run_shapes(
         platform: for which precisions are chosen; by default that of this process.
         layout: micro-batches of a step, and rows of each; by default those of the settings, with a
             row for each example.
-        attention: its implementation; by default that of this process's platform.
+        attention: its implementation, or what says it for a model; by default that of this
+            process's platform.
 
     Raises:
         ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
@@ -177,8 +181,8 @@ def run_shapes(
         decoder_config(student_json),
         compute_dtype=compute_dtype(config.student, platform),
         remat=config.student.remat,
-        attention_implementation=attention,
     )
+    student = _with_attention(student, attention)
     lora = config.student.lora
     if lora is not None:
         student = dataclasses.replace(student, lora=lora_of(lora, student))
@@ -187,11 +191,8 @@ def run_shapes(
     teacher, teacher_def, teacher_params = None, None, None
     if config.teacher is not None and teacher_json is not None and config.learns_from_weights:
         precision = teacher_dtype(config.teacher, platform)
-        teacher = dataclasses.replace(
-            decoder_config(teacher_json),
-            compute_dtype=precision,
-            attention_implementation=attention,
-        )
+        teacher = dataclasses.replace(decoder_config(teacher_json), compute_dtype=precision)
+        teacher = _with_attention(teacher, attention)
         teacher_def, teacher_params = _abstract_teacher(config.teacher, teacher)
     size = (*(layout or _layout(config)), config.data.max_length)
     batch = jax.eval_shape(lambda: _batch(size, open_cache(config)))
@@ -199,6 +200,12 @@ def run_shapes(
     return Shapes(
         teacher, teacher_def, teacher_params, student, *held, batch, tuple(length_remarks)
     )
+
+
+def _with_attention(model: DecoderConfig, attention: AttentionOf | None) -> DecoderConfig:
+    """A model with an implementation of attention, or with the one that is said for it."""
+    chosen = attention(model) if callable(attention) else attention
+    return dataclasses.replace(model, attention_implementation=chosen)
 
 
 def _abstract_teacher(

@@ -117,8 +117,8 @@ def test_a_window_leaves_out_what_it_does_not_see():
     assert attention_operations(config, 5) == per_layer * 3 * (1 + 2 + 3 + 3 + 3)
 
 
-def collective(sent, links, crosses_slices):
-    return Collective("all-gather", ("fsdp",), 4, 1.0, sent / 3, sent, links, crosses_slices)
+def collective(sent, links, network):
+    return Collective("all-gather", ("fsdp",), 4, 1.0, sent / 3, sent, network, links)
 
 
 def test_roofline():
@@ -128,8 +128,8 @@ def test_roofline():
         16,
         Operations(needed=16 * 98.5e12, executed=16 * 197e12),
         moved=819e9 / 2,
-        collectives=[collective(50e9, 1, False), collective(50e9, 2, False),
-                     collective(3.125e9, 1, True)],
+        collectives=[collective(50e9, 1, 0.0), collective(50e9, 2, 0.0),
+                     collective(3.125e9, 1, 3.125e9)],
     )  # fmt: skip
     assert times == pytest.approx((1.0, 0.5, 1.5, 1.0))
     assert (times.bound, times.overlapped, times.in_turn) == ("links", 1.5, 4.0)

@@ -3,11 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from jax.experimental import topologies
 from jax.sharding import AbstractMesh
 
+from adakd_jax.eval.command import user_errors
 from adakd_jax.planning.hardware import TopologyError, read_topology
-from adakd_jax.planning.inputs import devices_of, layout_of, steps_of
+from adakd_jax.planning.inputs import attention_on, devices_of, layout_of, shapes_for, steps_of
 from adakd_jax.sharding import AXES
+from tests.planning.conftest import STUDENT
 
 MESH = AbstractMesh((2, 2, 2), AXES)
 
@@ -64,3 +67,40 @@ def test_a_shape_that_no_slice_has_is_refused():
         devices_of(read_topology("v5e:3x5"))
     assert len(devices_of(read_topology("v5e-1"))) == 1
     assert len(devices_of(read_topology("v4-8"))) == 4  # one device a chip, not a core
+
+
+def test_without_the_cuda_plugin_a_sentence_says_what_to_install(monkeypatch, capsys):
+    def without(*_, platform, **__):
+        raise NotImplementedError(f"topology not implemented for {platform}")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", without)
+    with pytest.raises(SystemExit) as ended, user_errors("plan"):
+        devices_of(read_topology("h100:8"))
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("plan: topology h100:8: JAX's CUDA plugin")
+    assert line.endswith('is not installed: pip install "adakd_jax[cuda13]"')
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "precision", "length", "student", "teacher"),
+    [
+        (8, "bfloat16", 128, "cudnn", "cudnn"),
+        (8, None, 128, "cudnn", "cudnn"),  # bfloat16 on a GPU
+        (8, None, 127, "xla", "xla"),
+        (256, None, 128, "xla", "cudnn"),  # each model has its own
+        (8, "float32", 128, "xla", "cudnn"),
+    ],
+)
+def test_a_gpu_runs_cudnn_where_it_can(planned, head_dim, precision, length, student, teacher):
+    hf = {**STUDENT, "head_dim": head_dim}
+    data = {"train": {"kind": "file", "path": "no.jsonl"}, "max_prompt_length": 64}
+    config = planned(
+        "a100-80g:8",
+        data={**data, "max_length": length},
+        student={"kind": "random", "config": hf, "compute_dtype": precision},
+    )
+    shapes = shapes_for(config, read_topology("a100-80g:8"), (1, 8))
+    assert shapes.student.attention_implementation == student
+    assert shapes.teacher.attention_implementation == teacher
+    assert attention_on(read_topology("v5e:2x2"), length) == "splash"

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,9 +33,12 @@ def test_cpu_devices_end_to_end(tmp_path):
     file = tmp_path / "plan.json"
     command = [sys.executable, "-m", "adakd_jax.plan", "--config", str(settings)]
     options = ["--topology", "cpu:8", "--mesh.fsdp", "4", "--mesh.tensor", "2", "--json", str(file)]
+    # As on a machine with GPUs: none of them is taken.
+    environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
     done = subprocess.run(
-        [*command, *options], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
-    )
+        [*command, *options], capture_output=True, text=True, cwd=ROOT, env=environment,
+        timeout=300, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "compiles; how much memory there is, is not known" in done.stdout
     assert "no data sheet of cpu" in done.stdout
@@ -88,7 +92,7 @@ def test_slices_send_each_other_their_part_of_the_gradients(planned, tmp_path):
     [plan] = json.loads(file.read_text())
     assert plan["mesh"] == {"data": 2, "fsdp": 1, "tensor": 1}
     [reduced] = [one for one in plan["collectives"] if one["kind"] == "all-reduce"]
-    assert reduced["crosses_slices"] and reduced["group"] == 2
+    assert reduced["network"] == reduced["sent"] and reduced["group"] == 2
     # The gradients of all weights, in float32 or less, are as large as these or half of it.
     student = plan["memory"]["parts"]["student"]
     assert 0.4 * student < reduced["size"] < 1.5 * student
@@ -121,3 +125,26 @@ def test_what_does_not_fit_is_told_what_to_change(planned):
     fitting = refused_plan(student=1)
     fitting = dataclasses.replace(fitting, memory=fitting.memory._replace(fits=True))
     assert advice(config, fitting) == []
+
+
+def test_gpus_are_told_what_to_change(planned):
+    config = planned("h100:8x2")
+    plan = refused_plan("h100:8x2", student=20, teacher=38, temporaries=8)
+    told = advice(config, plan)
+    # 66 of 59.33 GiB, but the GPU has 79.11.
+    assert told[1].startswith("XLA_CLIENT_MEM_FRACTION=0.9 in the environment: JAX then takes ")
+    assert told[1].endswith("71.20 of 79.11 GiB in place of 59.33, which is enough")
+    # Temporaries are not the largest part, and yet a quarter of them would do.
+    assert any(line.startswith("--student.remat full") for line in told)
+    assert any(line.startswith("--mesh.fsdp 16: weights") for line in told)
+    told = "\n".join(advice(config, refused_plan("h100:8x2", student=400, teacher=900)))
+    assert "MEM_FRACTION" not in told and "more GPUs: weights and optimizer alone need 88" in told
+    assert "slice" not in told
+
+
+def test_one_device_alone_is_not_told_to_share(planned):
+    alone = dict(mesh={"data": 1, "fsdp": 1, "tensor": 1}, layout=(1, 39))
+    plan = dataclasses.replace(refused_plan("h100:1", student=50, temporaries=20), **alone)
+    told = "\n".join(advice(planned("h100:1"), plan))
+    assert "--training.micro_batch_rows 20: 20 rows a device at a time in place of 39" in told
+    assert "--mesh" not in told

@@ -13,6 +13,7 @@ from adakd_jax.planning.hardware import read_topology
 from adakd_jax.planning.hlo import arrays_of, bytes_of, read_program, runs
 from adakd_jax.planning.inputs import devices_of
 from adakd_jax.planning.traffic import bytes_moved
+from tests.planning.conftest import mesh_of_numbers
 
 # Two rounds of a loop of known length, in each a gather of four, and three of one that depends on
 # data; a slice of one layer is read from the stack, and written into the other.
@@ -135,18 +136,6 @@ ENTRY %main (part: f32[1,100], x: f32[50]) -> f32[4,100] {
 """
 
 
-def mesh_of_eight():
-    """Numbers in place of devices, as far as a text is concerned."""
-
-    class Device:
-        slice_index = 0
-
-    devices = np.array([Device() for _ in range(8)], dtype=object)
-    found = type("Grid", (), {})()
-    found.devices, found.axis_names = devices.reshape(4, 2, 1), ("data", "fsdp", "tensor")
-    return found
-
-
 def test_shapes_are_measured_in_bits_and_by_where_they_are():
     assert bytes_of("(f32[2,3]{1,0:T(8,128)}, /*index=1*/ pred[4], s4[10], token[])") == 24 + 4 + 5
     assert [one.in_memory for one in arrays_of("(f32[2]{0:T(128)S(1)}, f32[2]{0})")] == [
@@ -194,7 +183,9 @@ def test_who_takes_part(attributes, members):
 
 def test_collectives_of_a_text():
     program = read_program(TEXT)
-    gather, reduce = collectives_of(program, mesh_of_eight(), read_topology("cpu:8"), 3.0)
+    gather, reduce = collectives_of(
+        program, mesh_of_numbers((4, 2, 1)), read_topology("cpu:8"), 3.0
+    )
     # Groups of four along the first axis: 0, 2, 4, 6.
     assert (gather.kind, gather.axes, gather.group) == ("all-gather", ("data",), 4)
     assert (gather.count, gather.size, gather.sent) == (5.0, 5 * 400, 3 * 5 * 400)
@@ -211,7 +202,7 @@ def test_bytes_of_a_text():
 
 def test_a_collective_behind_other_work_counts_once():
     program = read_program(BEHIND)
-    [gather] = collectives_of(program, mesh_of_eight(), read_topology("cpu:8"), 1.0)
+    [gather] = collectives_of(program, mesh_of_numbers((4, 2, 1)), read_topology("cpu:8"), 1.0)
     assert (gather.count, gather.size, gather.sent) == (2.0, 800, 3 * 800)
     # The gather reads its part and writes the whole; the product reads and writes 50 numbers; the
     # other reads its part, and the slice is read.
