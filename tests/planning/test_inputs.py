@@ -87,12 +87,12 @@ def test_without_the_cuda_plugin_a_sentence_says_what_to_install(monkeypatch, ca
     [
         (8, "bfloat16", 128, "cudnn", "cudnn"),
         (8, None, 128, "cudnn", "cudnn"),  # bfloat16 on a GPU
-        (8, None, 127, "xla", "xla"),
-        (256, None, 128, "xla", "cudnn"),  # each model has its own
+        (8, None, 127, "triton", "triton"),
+        (256, None, 128, "triton", "cudnn"),  # each model has its own
         (8, "float32", 128, "xla", "cudnn"),
     ],
 )
-def test_a_gpu_runs_cudnn_where_it_can(planned, head_dim, precision, length, student, teacher):
+def test_a_gpu_runs_what_it_can(planned, head_dim, precision, length, student, teacher):
     hf = {**STUDENT, "head_dim": head_dim}
     data = {"train": {"kind": "file", "path": "no.jsonl"}, "max_prompt_length": 64}
     config = planned(
