@@ -100,7 +100,7 @@ GPUS: Mapping[str, GpuTarget] = {
     ),
 }
 A_HOST = 8  # GPUs that a host has at most
-# Of cuDNN and CUDA: those of XLA's specs; what they can do, later ones can.
+# The compiler asks for versions of cuDNN and CUDA. These have all that the train step uses.
 _VERSIONS = """\
 dnn_version_info { major: 9 minor: 10 patch: 0 }
 runtime_version { major: 13 minor: 0 patch: 0 }
@@ -110,7 +110,7 @@ runtime_version { major: 13 minor: 0 patch: 0 }
 def target_config(gpu: GpuTarget) -> str:
     """What XLA compiles for, as text of its GpuTargetConfigProto."""
     major, minor = gpu.capability
-    # Hopper and later have instructions that only their own code may use; so compiles a real run.
+    # Code for Hopper and later may use instructions that no other GPU has, as in a run on one.
     features = "ACCELERATED_FEATURES" if major >= 9 else "NONE"
     facts = {
         "threads_per_block_limit": 1024,

@@ -66,4 +66,4 @@ def test_a_token_reads_weights_and_cache():
     one, two = (bytes_moved(program, rounds) for rounds in (1.0, 2.0))
     embedding = 2 * HF["vocab_size"] * HF["hidden_size"]
     # All weights but the embedding, of which a row each; logits and scores come on top.
-    assert 0.8 * (held - embedding) < two - one < 2.0 * held
+    assert 0.8 * (held - embedding) < two - one < 3.0 * held
