@@ -14,7 +14,10 @@ class SampledGeneration(GenerationConfig):
     """
 
     temperature: NonNegative = Field(default=1.0, description="0: greedy")
-    batch_size: PositiveInt = Field(default=32, description="prompts decoded together")
+    batch_size: PositiveInt = Field(
+        default=32,
+        description="prompts decoded together; on a mesh, what its devices divide, no fewer",
+    )
 
 
 class Offline(Stage):

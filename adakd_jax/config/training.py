@@ -59,7 +59,8 @@ class TrainingConfig(Stage):
     )
     batch_examples: PositiveInt | None = Field(
         default=None,
-        description="examples a step, packed into as many rows as the fullest step needs",
+        description="examples a step, packed into the rows they need: a long run has steps of up "
+        "to three sizes, each compiled once",
     )
     micro_batch_rows: PositiveInt | None = Field(
         default=None,
@@ -106,7 +107,10 @@ class GenerationConfig(Stage):
         description="what logits of tokens that prompt or answer hold already are divided by, the "
         "negative ones multiplied; 1: nothing",
     )
-    batch_size: PositiveInt = Field(default=16, description="prompts decoded together")
+    batch_size: PositiveInt = Field(
+        default=16,
+        description="prompts decoded together; on a mesh, what its devices divide, no fewer",
+    )
 
 
 class EvaluationConfig(Stage):
