@@ -9,6 +9,8 @@ from adakd_jax.planning.hardware import read_topology
 from adakd_jax.planning.inputs import devices_of
 from benchmarks.attention import FOR_GPUS, Case, compile_case, mesh_of, table
 
+# JAX 0.12 says so whenever it compiles such a kernel.
+pytestmark = pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
 FUSED = [name for name in FOR_GPUS if name != "xla"]
 EXCHANGES = re.compile(r" (all-gather|all-to-all|collective-permute)(?:-start)?\(")
 
@@ -56,4 +58,7 @@ def test_each_device_computes_its_own_rows_and_heads(absent, name, shape, kv_hea
     case = Case(256, 64, rows=4, heads=8, kv_heads=kv_heads)
     program = compile_case(absent("h100", shape), case, name).as_text()
     assert "fmha" in program or "triton" in program
-    assert not EXCHANGES.findall(program)
+    exchanged = [line for line in program.splitlines() if EXCHANGES.search(line)]
+    # Only keys and values, and only where there are fewer of their heads than devices.
+    assert bool(exchanged) == (kv_heads < shape[2])
+    assert not any(",8,64]" in line for line in exchanged)
