@@ -1,6 +1,7 @@
 """Causal attention within documents: one function, four implementations."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ MASKED_SCORE = -1e30
 FUSED_CAPABILITY = 8.0
 # cuDNN takes documents as a mask [B, 1, T, T], 2·T² bytes a row: 8 MiB at this length.
 LONGEST_CUDNN = 2048
+# On XLA, rows of more tokens than the first are computed in blocks of so many queries.
+LONGEST_WHOLE, QUERY_BLOCK = 2048, 512
 
 
 def attention(
@@ -75,7 +78,8 @@ def attention(
     run = functools.partial(attention_xla, window=window, soft_cap=soft_cap, scale=scale)
     # The backward pass computes the scores again, as the fused kernels do: kept, they would be the
     # largest of all activations, [L, B, N, T, S].
-    return jax.checkpoint(run, prevent_cse=False)(
+    run = jax.checkpoint(run, prevent_cse=False)
+    return (run if query.shape[1] <= LONGEST_WHOLE else functools.partial(_in_blocks, run))(
         query,
         key,
         value,
@@ -83,6 +87,45 @@ def attention(
         key_segments=key_segments,
         query_offset=0 if query_offset is None else query_offset,
     )
+
+
+def _in_blocks(
+    run: Callable[..., Array],
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    query_segments: Array,
+    key_segments: Array,
+    query_offset: int | Array,
+) -> Array:
+    """What `run` gives, from blocks of queries one after the other: the scores in memory are
+    [B, N, block, S], in the backward pass too.
+    """
+    length = query.shape[1]
+    blocks = -(-length // QUERY_BLOCK)
+
+    def split(x: Array) -> Array:
+        over = ((0, 0), (0, blocks * QUERY_BLOCK - length), *((0, 0),) * (x.ndim - 2))
+        parts = jnp.pad(x, over).reshape(len(x), blocks, QUERY_BLOCK, *x.shape[2:])
+        return jnp.moveaxis(parts, 1, 0)
+
+    # Their gradients are summed over the blocks, in float32.
+    wide_key, wide_value = key.astype(jnp.float32), value.astype(jnp.float32)
+
+    def one(block: tuple[Array, Array, Array]) -> Array:
+        index, queries, segments = block
+        return run(
+            queries,
+            wide_key.astype(key.dtype),
+            wide_value.astype(value.dtype),
+            query_segments=segments,
+            key_segments=key_segments,
+            query_offset=query_offset + index * QUERY_BLOCK,
+        )
+
+    parts = jax.lax.map(one, (jnp.arange(blocks), split(query), split(query_segments)))
+    return jnp.moveaxis(parts, 0, 1).reshape(len(query), -1, *query.shape[2:])[:, :length]
 
 
 def _choose(query: Array, soft_cap: float | None) -> AttentionImplementation:
@@ -137,7 +180,10 @@ def attention_xla(
     soft_cap: float | None,
     scale: float,
 ) -> Float[Array, "B T N H"]:
-    """The formula as written: makes the scores [B, N, T, S], runs anywhere, supports every case."""
+    """The formula as written: makes the scores [B, N, T, S], runs anywhere, supports every case.
+
+    `attention` calls it for blocks of queries where rows are long.
+    """
     batch, length, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     # Batch dimensions first: as plain matrix products these run twice as fast on a CPU.

@@ -112,7 +112,9 @@ def attention_cudnn(
 ) -> Float[Array, "B T N H"]:
     """`attention` by cuDNN's flash attention; skips what causality and window exclude.
 
-    Documents go in as a mask [B, 1, T, T]. `backend="xla"` runs the same call on any platform.
+    Documents go in as a mask [B, 1, T, T]. `backend="xla"` runs the same call on any platform. On
+    the context's mesh, each device computes its own rows and heads: the compiler splits the call
+    too, but fails where the mesh does not divide the key-value heads.
 
     Raises:
         ValueError: cuDNN does not support the case.
@@ -120,6 +122,21 @@ def attention_cudnn(
     obstacle = cudnn_obstacle(query.dtype, query.shape[3], query.shape[1], soft_cap)
     if backend == "cudnn" and obstacle is not None:
         raise ValueError(f"attention implementation 'cudnn': {obstacle}; valid: 'triton', 'xla'")
+    run = functools.partial(_cudnn_on_one, scale=scale, backend=backend)
+    return on_each_device(run, query, key, value, segments, window)
+
+
+def _cudnn_on_one(
+    query: Array,
+    key: Array,
+    value: Array,
+    segments: Array,
+    window: Window,
+    *,
+    scale: float,
+    backend: Literal["cudnn", "xla"],
+) -> Array:
+    """The call over the rows and heads of one device."""
     mask = attention_mask(segments, segments)[:, None]
 
     def run(window: int | None) -> Array:

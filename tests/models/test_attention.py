@@ -63,6 +63,47 @@ def test_offset_is_the_slot_of_the_first_query():
     np.testing.assert_allclose(last, whole[:, 5:], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "offset"), [(jnp.bfloat16, None), (jnp.float32, 2)])
+def test_blocks_of_queries_change_nothing(monkeypatch, dtype, offset):
+    query, key, value = (array.astype(dtype) for array in inputs())
+    query, slots = query[:, offset:], None if offset is None else jnp.int32(offset)
+    direction = jax.random.normal(jax.random.key(1), query.shape)
+
+    def found(longest):
+        def total(*arrays):
+            out = attention(
+                *arrays,
+                query_segments=SEGMENTS[:, offset:],
+                key_segments=SEGMENTS,
+                query_offset=slots,
+                window=3,
+                soft_cap=0.7,
+                implementation="xla",
+            )
+            return (out * direction).sum(), out
+
+        monkeypatch.setattr(module, "LONGEST_WHOLE", longest)
+        return jax.value_and_grad(total, (0, 1, 2), has_aux=True)(query, key, value)
+
+    monkeypatch.setattr(module, "QUERY_BLOCK", 4)  # nine and seven queries fill no whole block
+    for got, expected in zip(*(jax.tree.leaves(found(n)) for n in (4, T)), strict=True):
+        assert got.dtype == expected.dtype
+        atol = 2e-6 if dtype == jnp.float32 else 4e-2
+        np.testing.assert_allclose(*(np.float32(x) for x in (got, expected)), atol=atol)
+
+
+def test_long_rows_never_have_all_their_scores_in_memory():
+    length = 2 * module.LONGEST_WHOLE
+    array = jax.ShapeDtypeStruct((1, length, 1, 8), jnp.float32)
+    segments = jnp.ones((1, length), jnp.int32)
+
+    def total(*arrays):
+        return attention(*arrays, query_segments=segments, key_segments=segments).sum()
+
+    compiled = jax.jit(jax.grad(total, (0, 1, 2))).lower(array, array, array).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < length**2 * 4
+
+
 def test_padding_has_finite_gradients():
     def loss(arrays):
         return attention(*arrays, query_segments=SEGMENTS, key_segments=SEGMENTS, window=2).sum()
