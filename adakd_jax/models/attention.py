@@ -19,8 +19,8 @@ MASKED_SCORE = -1e30
 FUSED_CAPABILITY = 8.0
 # cuDNN takes documents as a mask [B, 1, T, T], 2·T² bytes a row: 8 MiB at this length.
 LONGEST_CUDNN = 2048
-# On XLA, rows of more tokens than the first are computed in blocks of so many queries.
-LONGEST_WHOLE, QUERY_BLOCK = 2048, 512
+# On XLA, longer rows are computed in blocks of at most so many queries: no slower on a CPU.
+QUERY_BLOCK = 512
 
 
 def attention(
@@ -79,7 +79,7 @@ def attention(
     # The backward pass computes the scores again, as the fused kernels do: kept, they would be the
     # largest of all activations, [L, B, N, T, S].
     run = jax.checkpoint(run, prevent_cse=False)
-    return (run if query.shape[1] <= LONGEST_WHOLE else functools.partial(_in_blocks, run))(
+    return (run if query.shape[1] <= QUERY_BLOCK else functools.partial(_in_blocks, run))(
         query,
         key,
         value,
@@ -104,24 +104,25 @@ def _in_blocks(
     """
     length = query.shape[1]
     blocks = -(-length // QUERY_BLOCK)
+    block = -(-length // blocks)
 
     def split(x: Array) -> Array:
-        over = ((0, 0), (0, blocks * QUERY_BLOCK - length), *((0, 0),) * (x.ndim - 2))
-        parts = jnp.pad(x, over).reshape(len(x), blocks, QUERY_BLOCK, *x.shape[2:])
+        over = ((0, 0), (0, blocks * block - length), *((0, 0),) * (x.ndim - 2))
+        parts = jnp.pad(x, over).reshape(len(x), blocks, block, *x.shape[2:])
         return jnp.moveaxis(parts, 1, 0)
 
     # Their gradients are summed over the blocks, in float32.
     wide_key, wide_value = key.astype(jnp.float32), value.astype(jnp.float32)
 
-    def one(block: tuple[Array, Array, Array]) -> Array:
-        index, queries, segments = block
+    def one(part: tuple[Array, Array, Array]) -> Array:
+        index, queries, segments = part
         return run(
             queries,
             wide_key.astype(key.dtype),
             wide_value.astype(value.dtype),
             query_segments=segments,
             key_segments=key_segments,
-            query_offset=query_offset + index * QUERY_BLOCK,
+            query_offset=query_offset + index * block,
         )
 
     parts = jax.lax.map(one, (jnp.arange(blocks), split(query), split(query_segments)))
