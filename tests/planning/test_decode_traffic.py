@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from adakd_jax.config import GenerationConfig
-from adakd_jax.eval import generate
+from adakd_jax.eval import decode, generate
 from adakd_jax.models.cache import init_cache
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
@@ -43,16 +43,17 @@ def decoding(device):
                 ((ROWS, ANSWER), (ROWS,), (), (ROWS, PROMPT), (1,))]  # fmt: skip
     answers, lengths, number, tokens, ends = integers
     ended = jax.ShapeDtypeStruct((ROWS,), bool)
-    state = generate._State(cache, answers, lengths, ended, number)
-    batch = generate._Batch(tokens, lengths, keys, ends)
-    weights = generate._Weights(params, None)
+    state = decode._State(cache, answers, lengths, ended, number)
+    batch = decode.Batch(tokens, lengths, keys, ends)
+    weights = (params, None)
     there = SingleDeviceSharding(device)
     placed = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there),
         (weights, batch, state, number),
     )
     settings = GenerationConfig(max_new_tokens=ANSWER, temperature=1.0, batch_size=ROWS)
-    lowered = generate._continue.lower(graphdef, settings, config.vocab_size, *placed)
+    how = decode.How(graphdef, settings, config.vocab_size, ())
+    lowered = decode._continue.lower(how, *placed)
     held = sum(
         math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves((params, cache))
     )
