@@ -145,8 +145,8 @@ def gpu_implementation(
     """What computes attention over whole sequences on a GPU.
 
     cuDNN where it can and its mask of the documents is small; our kernel for longer rows, heads of
-    more than 128 numbers, and soft caps; XLA, which makes all scores [B, N, T, T], for float32,
-    heads of more than 256 numbers, and GPUs before Ampere.
+    more than 128 numbers, and soft caps; XLA, which makes the scores of a block of queries at a
+    time, for float32, heads of more than 256 numbers, and GPUs before Ampere.
 
     Args:
         capability: NVIDIA's compute capability, such as 9.0; 0 for other GPUs.

@@ -1,8 +1,10 @@
 """Dropout that draws eight random bits for each value, where 32 are usual."""
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, UInt32
 
 from adakd_jax.axes import first_row
 
@@ -28,14 +30,19 @@ def dropout(key: Array, rate: float, x: Float[Array, "B *lead D"]) -> Float[Arra
     """
     rows = jnp.arange(x.shape[0]) + first_row(x.shape[0])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-    levels = jax.vmap(lambda key: _bytes(key, x.shape[1:]))(keys)
-    kept = levels >= dropped(rate)
+    levels = jax.vmap(lambda key: _bytes(key, math.prod(x.shape[1:-1]), x.shape[-1]))(keys)
+    kept = levels.reshape(x.shape) >= dropped(rate)
     return jnp.where(kept, x * (LEVELS / (LEVELS - dropped(rate))), jnp.zeros((), x.dtype))
 
 
-def _bytes(key: Array, shape: tuple[int, ...]) -> UInt8[Array, "..."]:
-    """Uniform bytes; the generator makes 32 bits for whatever is asked of it."""
-    words = -(-shape[-1] // _BYTES)
-    drawn = jax.random.bits(key, (*shape[:-1], words), jnp.uint32)
-    levels = jax.lax.bitcast_convert_type(drawn, jnp.uint8).reshape(*shape[:-1], -1)
-    return levels[..., : shape[-1]]
+def _bytes(key: Array, tokens: int, width: int) -> UInt32[Array, "tokens width"]:
+    """Uniform numbers from 0 to 255; a drawn word has those of four tokens.
+
+    Of four tokens, and not of four numbers of one: taking words apart along the last dimension
+    costs a TPU more than drawing them.
+    """
+    drawn = jax.random.bits(key, (-(-tokens // _BYTES), width), jnp.uint32)
+    # Or the compiler would draw a word again for each of its bytes.
+    drawn = jax.lax.optimization_barrier(drawn)
+    shifts = jnp.arange(0, 8 * _BYTES, 8, dtype=jnp.uint32)
+    return ((drawn[None] >> shifts[:, None, None]) & (LEVELS - 1)).reshape(-1, width)[:tokens]

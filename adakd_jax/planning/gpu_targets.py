@@ -92,7 +92,8 @@ GPUS: Mapping[str, GpuTarget] = {
         *(2250e12, 900e9, 100e9),
     ),
     "l40s": GpuTarget(
-        *("NVIDIA L40S", (8, 9), 142, 2.52, 44.4 * 2**30, 864e9, 96 * MIB),
+        # JAX looks up by name what an absent GPU's kernels may do, and knows only the L40 by name.
+        *("NVIDIA L40 (L40S)", (8, 9), 142, 2.52, 44.4 * 2**30, 864e9, 96 * MIB),
         *(362e12, 32e9, 6.25e9),
         threads=1536,
         shared_memory=100 * 1024,

@@ -40,7 +40,7 @@ def test_the_table_says_what_each_needs_or_why_it_cannot():
 
 
 @pytest.mark.gpu_compile
-@pytest.mark.parametrize("gpu", ["h100", "a100-80g"])
+@pytest.mark.parametrize("gpu", ["h100", "a100-80g", "l40s"])
 @pytest.mark.parametrize("name", FUSED)
 def test_scores_are_never_in_memory(absent, name, gpu):
     case = Case(2048)

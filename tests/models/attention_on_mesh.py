@@ -21,6 +21,7 @@ from jax.sharding import AxisType
 from adakd_jax.models.attention import attention
 from adakd_jax.models.attention_kernels import attention_cudnn, attention_splash
 from adakd_jax.models.attention_mask import LayerWindow
+from adakd_jax.models.attention_triton import attention_triton
 
 LENGTH, HEAD_DIM = 20, 8
 # Mesh, rows, query heads, key-value heads.
@@ -32,6 +33,7 @@ CASES = {
 # On a CPU the call to cuDNN runs on XLA.
 KERNELS = {
     "splash": (functools.partial(attention_splash, interpret=True), 0.7),
+    "triton": (functools.partial(attention_triton, interpret=True), 0.7),
     "cudnn": (functools.partial(attention_cudnn, backend="xla"), None),
 }
 

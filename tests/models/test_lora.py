@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,16 @@ def test_rates_are_rounded_to_bytes_and_means_kept(rate, share):
     got = np.asarray(dropout(jax.random.key(0), rate, jnp.ones((256, 256))))
     assert set(np.unique(got)) == {0.0, np.float32(1 / (1 - share))}
     assert abs((got == 0).mean() - share) < 0.005
+
+
+def test_a_drawn_word_drops_for_four_tokens_independently():
+    x = jnp.ones((64, 10, 16))
+    draws = str(jax.make_jaxpr(lambda key: dropout(key, 0.25, x))(jax.random.key(0)))
+    assert draws.count("random_bits[") == 1 and "shape=(3, 16)" in draws
+    kept = np.asarray(dropout(jax.random.key(0), 0.25, x)) > 0
+    for one, other in itertools.combinations(range(10), 2):
+        # 1,024 draws: as above, within four standard deviations.
+        assert abs((kept[:, one] == kept[:, other]).mean() - 0.625) < 0.065
 
 
 def test_every_layer_drops_its_own():
