@@ -75,7 +75,7 @@ def row_axes() -> tuple[str, ...]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
         return ()
-    return tuple(axis for axis in BATCH_AXES if axis not in mesh.manual_axes)
+    return left_axes(BATCH_AXES)
 
 
 def first_row(rows: int) -> Array | int:
@@ -85,6 +85,12 @@ def first_row(rows: int) -> Array | int:
     manual = jax.sharding.get_abstract_mesh().manual_axes
     axes = tuple(axis for axis in BATCH_AXES if axis in manual)
     return jax.lax.axis_index(axes) * rows if axes else 0
+
+
+def left_axes(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of some mesh axes that no `shard_map` around the caller has taken."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    return tuple(axis for axis in axes if axis not in manual)
 
 
 def size_along(axes: tuple[str, ...]) -> int:

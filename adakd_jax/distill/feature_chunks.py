@@ -8,17 +8,20 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from adakd_jax.axes import TokenMask
+from adakd_jax.axes import TokenMask, left_axes
 from adakd_jax.distill.chunks import buffers_like, chunks_of, put, scaled, take
 from adakd_jax.distill.features import distances, project, required_parts
 from adakd_jax.distill.signals import Features, Signals
 
 
 class _Visit(NamedTuple):
-    """How the tokens are visited: C at a time, the first dimension sharded over these axes."""
+    """How the tokens are visited: C at a time, the first dimension sharded over `batch_axes`. Over
+    `own_axes` of these gradients are summed here, over the others by the caller (see `Layout`).
+    """
 
     chunk_size: int
     batch_axes: tuple[str, ...]
+    own_axes: tuple[str, ...]
 
 
 def chunked_feature_loss(
@@ -42,6 +45,8 @@ def chunked_feature_loss(
         total: [], what to divide by: the hard tokens of the whole step.
         chunk_size: C, tokens of a device that are projected together.
         batch_axes: mesh axes over which the first dimension is sharded; the mesh is the context's.
+            Inside a `shard_map` over some of them the sum is still that of all tokens, but the
+            gradients are sums over the others: the caller adds them up.
 
     Raises:
         ValueError: features or projector are missing.
@@ -49,7 +54,7 @@ def chunked_feature_loss(
     Gradient flows to the student's hidden states and to W, whose gradient is summed in float32.
     """
     features, projector = required_parts(features, signals)
-    visit = _Visit(min(chunk_size, hard.size), batch_axes)
+    visit = _Visit(min(chunk_size, hard.size), batch_axes, left_axes(batch_axes))
     summed = _summed(visit, features.student, projector, features.teacher, hard)
     return summed / jnp.maximum(total, 1.0).astype(summed.dtype)
 
@@ -76,15 +81,15 @@ _summed.defvjp(_summed_forward, _summed_backward)
 def _on_mesh(visit: _Visit, *operands: Array, gradient: bool) -> Any:
     """Σ over the hard tokens of all devices, and its gradient by hidden states and projector."""
     run = functools.partial(_own_tokens, visit, gradient=gradient)
-    if not visit.batch_axes:
+    if not visit.own_axes:
         return run(*operands)
-    batch: Any = P(visit.batch_axes)
+    batch: Any = P(visit.own_axes)
     whole: Any = P()
     return jax.shard_map(
         run,
         in_specs=(batch, whole, batch, batch),
         out_specs=(whole, (batch, whole) if gradient else None),
-        axis_names=set(visit.batch_axes),
+        axis_names=set(visit.own_axes),
         check_vma=False,
     )(*operands)
 
@@ -131,9 +136,11 @@ def _own_tokens(
     zero, zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
     start = _Carry(zero, zeros, buffers_like(shapes.hidden, hard.size))
     found = jax.lax.fori_loop(0, chunks.count, step, start)
-    sums: Any = found[:2]
+    summed, to_projector = found.summed, found.projector
     if visit.batch_axes:
-        sums = jax.lax.psum(sums, visit.batch_axes)
+        summed = jax.lax.psum(summed, visit.batch_axes)
     if not gradient:
-        return sums[0], None
-    return sums[0], (found.hidden.reshape(student.shape), sums[1].astype(projector.dtype))
+        return summed, None
+    if visit.own_axes:
+        to_projector = jax.lax.psum(to_projector, visit.own_axes)
+    return summed, (found.hidden.reshape(student.shape), to_projector.astype(projector.dtype))

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from adakd_jax.axes import WIDTH_AXIS, CachedTeacher, Head, size_along
+from adakd_jax.axes import WIDTH_AXIS, CachedTeacher, Head, left_axes, size_along
 from adakd_jax.config.distill import DistillConfig
 from adakd_jax.distill.chunks import chunk_size_for, scaled
 from adakd_jax.distill.feature_chunks import chunked_feature_loss
@@ -116,8 +116,7 @@ def _layout(
 ) -> Layout:
     teacher = teacher or student
     size = min(student.size, teacher.size)
-    manual = jax.sharding.get_abstract_mesh().manual_axes
-    own_axes = tuple(axis for axis in batch_axes if axis not in manual)
+    own_axes = left_axes(batch_axes)
     shards = size_along(own_axes)
     chosen = chunk_size or config.chunk_size or chunk_size_for(size, max(1, labels.size // shards))
     if chosen < 1:

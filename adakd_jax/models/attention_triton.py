@@ -144,10 +144,24 @@ def _places(block: int, index: Array) -> Array:
     return index * block + jnp.arange(block)
 
 
+def _by_query(how: _How, query: Array, key: Array) -> tuple[pl.BlockSpec, ...]:
+    """What a block of one head's queries is given: of arrays like the queries its own part, all
+    that it may see of those like the keys, and its part of numbers [B, N, T] and [B, T].
+    """
+    length, head_dim = query.shape[1], query.shape[3]
+    group, block = query.shape[2] // key.shape[2], how.block
+    return (
+        pl.BlockSpec((None, block, None, head_dim), lambda b, n, i: (b, i, n, 0)),
+        pl.BlockSpec((None, length, None, head_dim), lambda b, n, i: (b, 0, n // group, 0)),
+        pl.BlockSpec((None, None, block), lambda b, n, i: (b, n, i)),
+        pl.BlockSpec((None, block), lambda b, n, i: (b, i)),
+    )
+
+
 def _forward(how: _How, query: Array, key: Array, value: Array, seen: _Seen):
     """What is attended to [B, T, N, H], and the log-normalizers [B, N, T]."""
     batch, length, heads, head_dim = query.shape
-    group, block = heads // key.shape[2], how.block
+    block = how.block
 
     def kernel(query_ref, key_ref, value_ref, first_ref, attended_ref, normalizer_ref):
         index = pl.program_id(2)
@@ -170,10 +184,7 @@ def _forward(how: _How, query: Array, key: Array, value: Array, seen: _Seen):
         attended_ref[...] = (attended / total[:, None]).astype(attended_ref.dtype)
         normalizer_ref[...] = top + jnp.log(total)
 
-    own = pl.BlockSpec((None, block, None, head_dim), lambda b, n, i: (b, i, n, 0))
-    whole = pl.BlockSpec((None, length, None, head_dim), lambda b, n, i: (b, 0, n // group, 0))
-    first = pl.BlockSpec((None, block), lambda b, n, i: (b, i))
-    numbers = pl.BlockSpec((None, None, block), lambda b, n, i: (b, n, i))
+    own, whole, numbers, first = _by_query(how, query, key)
     return pl.pallas_call(
         kernel,
         grid=(batch, heads, length // block),
@@ -200,7 +211,7 @@ def _weights_and_their_gradient(how, query, key, value, to_attended, normalizer,
 
 def _query_gradient(how, seen, query, key, value, to_attended, normalizer, mean):
     batch, length, heads, head_dim = query.shape
-    group, block = heads // key.shape[2], how.block
+    block = how.block
 
     def kernel(query_ref, key_ref, value_ref, to_ref, normalizer_ref, mean_ref, first_ref, out_ref):
         index = pl.program_id(2)
@@ -225,10 +236,7 @@ def _query_gradient(how, seen, query, key, value, to_attended, normalizer, mean)
         gradient = jax.lax.fori_loop(jax.lax.div(first_ref[0], block), index + 1, visit, nothing)
         out_ref[...] = (gradient * how.scale).astype(out_ref.dtype)
 
-    own = pl.BlockSpec((None, block, None, head_dim), lambda b, n, i: (b, i, n, 0))
-    whole = pl.BlockSpec((None, length, None, head_dim), lambda b, n, i: (b, 0, n // group, 0))
-    first = pl.BlockSpec((None, block), lambda b, n, i: (b, i))
-    numbers = pl.BlockSpec((None, None, block), lambda b, n, i: (b, n, i))
+    own, whole, numbers, first = _by_query(how, query, key)
     return pl.pallas_call(
         kernel,
         grid=(batch, heads, length // block),

@@ -33,8 +33,8 @@ from adakd_jax.training.cached import open_cache
 from adakd_jax.training.counted_steps import check_schedules_of_data
 from adakd_jax.training.learned import initial_learned
 from adakd_jax.training.models import teacher_dtype, teacher_quantization
+from adakd_jax.training.parts import step_parts
 from adakd_jax.training.positions import check_lengths
-from adakd_jax.training.prepare import step_parts
 from adakd_jax.training.state import TrainState, init_state
 from adakd_jax.training.step import StepParts, make_train_step
 
@@ -177,15 +177,7 @@ def run_shapes(
         ValueError: an architecture that is not supported.
     """
     teacher_json, student_json = model_configs(config)
-    student = dataclasses.replace(
-        decoder_config(student_json),
-        compute_dtype=compute_dtype(config.student, platform),
-        remat=config.student.remat,
-    )
-    student = _with_attention(student, attention)
-    lora = config.student.lora
-    if lora is not None:
-        student = dataclasses.replace(student, lora=lora_of(lora, student))
+    student = _with_attention(_student(config, student_json, platform), attention)
     whole = None if teacher_json is None else decoder_config(teacher_json)
     length_remarks = check_lengths(config, whole, student)
     teacher, teacher_def, teacher_params = None, None, None
@@ -196,10 +188,21 @@ def run_shapes(
         teacher_def, teacher_params = _abstract_teacher(config.teacher, teacher)
     size = (*(layout or _layout(config)), config.data.max_length)
     batch = jax.eval_shape(lambda: _batch(size, open_cache(config)))
+    lora = config.student.lora
     held = abstract_decoder(student, jnp.dtype(lora.base_dtype if lora else "float32"))
     return Shapes(
         teacher, teacher_def, teacher_params, student, *held, batch, tuple(length_remarks)
     )
+
+
+def _student(config: RunConfig, hf: dict[str, Any], platform: str | None) -> DecoderConfig:
+    student = dataclasses.replace(
+        decoder_config(hf),
+        compute_dtype=compute_dtype(config.student, platform),
+        remat=config.student.remat,
+    )
+    lora = config.student.lora
+    return student if lora is None else dataclasses.replace(student, lora=lora_of(lora, student))
 
 
 def _with_attention(model: DecoderConfig, attention: AttentionOf | None) -> DecoderConfig:

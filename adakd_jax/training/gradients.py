@@ -128,7 +128,6 @@ def _accumulated(parts: StepParts, operands: _Operands) -> tuple[Array, LossRepo
 
 def _reduced_at_the_end(parts: StepParts) -> tuple[str, ...]:
     """Mesh axes over which gradients are added up after the last micro-batch."""
-    # The feature term, outside of the loss's own `shard_map`, is one of all devices' tokens.
-    if not parts.batch_axes or parts.whole_logits or parts.distill.has_features:
+    if not parts.batch_axes or parts.whole_logits:
         return ()
     return tuple(axis for axis in _REPLICAS if axis in row_axes() and size_along((axis,)) > 1)

@@ -5,7 +5,13 @@ from typing import NamedTuple
 import optax
 from flax import nnx
 
-from adakd_jax.config import DistillConfig
+from adakd_jax.axes import BATCH_AXES
+from adakd_jax.config import DistillConfig, RunConfig
+from adakd_jax.distill import mapped_layers
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.teacher_cache.reading import TeacherCache
+from adakd_jax.training.learned import build_learner
+from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
 
 
 class StepParts(NamedTuple):
@@ -23,3 +29,37 @@ class StepParts(NamedTuple):
     batch_axes: tuple[str, ...] = ()  # mesh axes that share the rows
     vocabulary: int | None = None  # tokens that a cached teacher has chosen from
     whole_logits: bool = False  # only to be compared with: see training/forward.py
+
+
+Structure = tuple[DecoderConfig, nnx.GraphDef]
+
+
+def step_parts(
+    config: RunConfig,
+    total_steps: int,
+    student: Structure,
+    teacher: Structure | None,
+    *,
+    on_mesh: bool = False,
+    cache: TeacherCache | None = None,
+) -> StepParts:
+    """The static half of the train step, from settings and the structure of both models."""
+    optimizer, distill = config.optimizer, config.distill
+    schedule = learning_rate_schedule(optimizer, total_steps)
+    layers = ()
+    if distill.has_features and teacher is not None:
+        count = distill.features.layers
+        layers = mapped_layers(count, student[0].num_layers, teacher[0].num_layers)
+    return StepParts(
+        distill=distill,
+        optimizer=build_optimizer(optimizer, distill, total_steps),
+        schedule=schedule,
+        student=student[1],
+        teacher=None if teacher is None else teacher[1],
+        total_steps=total_steps,
+        learner=build_learner(distill, optimizer, schedule),
+        layers=layers,
+        average_decay=optimizer.average_decay,
+        batch_axes=BATCH_AXES if on_mesh else (),
+        vocabulary=None if cache is None else cache.manifest.form.vocabulary,
+    )

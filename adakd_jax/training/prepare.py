@@ -6,20 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from adakd_jax.axes import BATCH_AXES
 from adakd_jax.config import RunConfig, SeqKd, StudentCheckpoint
 from adakd_jax.config.schedules import check_schedules
 from adakd_jax.console import Console
 from adakd_jax.data.examples import Examples
 from adakd_jax.data.loader import TrainingBatches
 from adakd_jax.data.row_source import RowSource
-from adakd_jax.distill import mapped_layers
 from adakd_jax.hf.pretrained import Pretrained
-from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.lora import combine, split_adapters
 from adakd_jax.sharding import (
     entered,
@@ -49,11 +45,10 @@ from adakd_jax.training.inputs import (
     told_of_rows,
     told_of_tokenizer,
 )
-from adakd_jax.training.learned import build_learner, initial_learned
+from adakd_jax.training.learned import initial_learned
 from adakd_jax.training.models import describe, load_student, load_teacher, vocabulary_note
-from adakd_jax.training.optimizer import build_optimizer, learning_rate_schedule
+from adakd_jax.training.parts import StepParts, step_parts
 from adakd_jax.training.state import TrainState, evaluated_params
-from adakd_jax.training.step import StepParts
 
 
 @dataclass(frozen=True)
@@ -124,40 +119,6 @@ class Run:
         return initial_learned(self.config.distill, widths[0], widths[1], key)
 
 
-Structure = tuple[DecoderConfig, nnx.GraphDef]
-
-
-def step_parts(
-    config: RunConfig,
-    total_steps: int,
-    student: Structure,
-    teacher: Structure | None,
-    *,
-    on_mesh: bool = False,
-    cache: TeacherCache | None = None,
-) -> StepParts:
-    """The static half of the train step, from settings and the structure of both models."""
-    optimizer, distill = config.optimizer, config.distill
-    schedule = learning_rate_schedule(optimizer, total_steps)
-    layers = ()
-    if distill.has_features and teacher is not None:
-        count = distill.features.layers
-        layers = mapped_layers(count, student[0].num_layers, teacher[0].num_layers)
-    return StepParts(
-        distill=distill,
-        optimizer=build_optimizer(optimizer, distill, total_steps),
-        schedule=schedule,
-        student=student[1],
-        teacher=None if teacher is None else teacher[1],
-        total_steps=total_steps,
-        learner=build_learner(distill, optimizer, schedule),
-        layers=layers,
-        average_decay=optimizer.average_decay,
-        batch_axes=BATCH_AXES if on_mesh else (),
-        vocabulary=None if cache is None else cache.manifest.form.vocabulary,
-    )
-
-
 def prepare(
     config: RunConfig, console: Console, *, resumed: bool = False, inputs: Inputs | None = None
 ) -> Run:
@@ -189,18 +150,41 @@ def prepare(
     config = with_date(config, student, None if cache is None else date_of(cache.path))
     if isinstance(config.student, StudentCheckpoint) and not resumed:
         check_finite(student, "student")
+    teacher = teacher if cache is None else None
+    _tell_models(config, student, teacher, cache, console)
+    writer = None if teacher is None else asking_alike(teacher, student, config.data)
+    rewrite = functools.partial(_rewritten, config, writer, mesh, console)
+    examples, held_out = _read_data(config, student, console, rewrite, inputs)
+    check_examples(config, examples, student, teacher, cache)
+    batches = _batches(config, examples, mesh, cache, console)
+    check_schedules(config, batches.total_steps)
+    return Run(config, teacher, student, batches, held_out, mesh, cache, resumed)
+
+
+def _tell_models(
+    config: RunConfig,
+    student: Pretrained,
+    teacher: Pretrained | None,
+    cache: TeacherCache | None,
+    console: Console,
+) -> None:
     if cache is not None:
-        teacher = None
         console.print(f"teacher  {told_of(cache, config)}", soft_wrap=True)
     if teacher is not None:
         console.print(f"teacher  {describe(teacher)}", soft_wrap=True)
     console.print(f"student  {describe(student)}", soft_wrap=True)
     if teacher is not None and (note := vocabulary_note(student, teacher)):
         console.print(note, soft_wrap=True)
-    writer = None if teacher is None else asking_alike(teacher, student, config.data)
-    rewrite = functools.partial(_rewritten, config, writer, mesh, console)
-    examples, held_out = _read_data(config, student, console, rewrite, inputs)
-    check_examples(config, examples, student, teacher, cache)
+
+
+def _batches(
+    config: RunConfig,
+    examples: Examples,
+    mesh: Mesh | None,
+    cache: TeacherCache | None,
+    console: Console,
+) -> TrainingBatches:
+    """The batches of all steps, and how many there are and how large."""
     batches = TrainingBatches(
         examples,
         config.data,
@@ -218,8 +202,7 @@ def prepare(
             "compiled once",
             soft_wrap=True,
         )
-    check_schedules(config, batches.total_steps)
-    return Run(config, teacher, student, batches, held_out, mesh, cache, resumed)
+    return batches
 
 
 def _loaded_teacher(

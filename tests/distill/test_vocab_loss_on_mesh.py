@@ -128,6 +128,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_every_sharding_of_the_head_gives_the_loss_of_one_device():
     errors = told_by("-c", ON_EIGHT_DEVICES)
     names = {"whole", "vocabulary", "embed", "both", "cached teacher", "features"}

@@ -24,6 +24,7 @@ from adakd_jax.models.config import PROJECTIONS, Lora
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import split_adapters
+from adakd_jax.planning.groups import first_group
 from adakd_jax.planning.hlo import KINDS, bytes_of, read_program, runs
 from adakd_jax.sharding import entered, make_mesh, place_batch, rules_of, shardings_like
 from adakd_jax.training.learned import build_learner, initial_learned
@@ -122,7 +123,8 @@ def large_collectives(text):
     found = []
     for each in runs(read_program(text), 1.0, into_fusions=True):
         kind = each.instruction.opcode.removesuffix("-start")
-        if kind in KINDS and bytes_of(each.instruction.shape) >= 64 * 16 * 4 / 8:
+        alone = len(first_group(each.instruction.attributes, jax.device_count())) < 2
+        if kind in KINDS and not alone and bytes_of(each.instruction.shape) >= 64 * 16 * 4 / 8:
             found.append((kind, bytes_of(each.instruction.shape), each.times))
     return found
 
@@ -134,7 +136,7 @@ def main():
         alone, _ = train(distill, None, lora)
         found[name] = {"moved": len(set(alone[:, 1])), "errors": {}, "exchanged": {}}
         for mesh, config in MESHES.items():
-            if name == "adakd" or mesh == "tensor":
+            if name == "adakd" or mesh == "tensor" or (distill.has_features and mesh == "data"):
                 history, exchanged = train(distill, config, lora)
                 error = np.max(np.abs(history - alone) / np.abs(alone))
                 found[name]["errors"][mesh] = error

@@ -131,6 +131,7 @@ def adapter_run(make_settings, teacher, tmp_path_factory):
     return settings, config
 
 
+@pytest.mark.slow
 def test_a_stopped_run_with_dropout_continues_bit_for_bit(adapter_run, stop_after):
     settings, whole = adapter_run
     parts = settings("parts")

@@ -21,12 +21,14 @@ def test_any_mesh_gives_the_losses_of_one_device():
     errors = {name: told["errors"] for name, told in found.items()}
     assert set(errors["adakd"]) == {"data", "fsdp", "tensor", "own rules"}
     # With dropout: the same numbers are dropped.
-    assert set(errors["adapters"]) == set(errors["egad with adapters"]) == {"tensor"}
+    assert set(errors["adapters"]) == {"tensor"}
+    assert set(errors["egad with adapters"]) == {"data", "tensor"}
     assert all(max(each.values()) < 1e-5 for each in errors.values()), errors
     # Two micro-batches, and one sum of gradients over `data`; along `fsdp` they are scattered.
+    for each in ("adakd", "egad with adapters"):
+        exchanged = found[each]["exchanged"]["data"]
+        assert {times for kind, _, times in exchanged if kind != "all-gather"} == {1.0}, exchanged
     exchanged = found["adakd"]["exchanged"]
-    reduced = [times for kind, _, times in exchanged["data"] if kind != "all-gather"]
-    assert reduced == [1.0], exchanged["data"]
     assert ["reduce-scatter", HEAD / 8, 2.0] in exchanged["fsdp"], exchanged["fsdp"]
 
 

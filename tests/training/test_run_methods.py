@@ -58,6 +58,7 @@ def test_a_fine_tuned_model_teaches(settings, teacher, tmp_path):
     assert "exported" in run(config)
 
 
+@pytest.mark.slow
 def test_what_is_learned_beside_the_student_is_resumed_and_not_exported(
     settings, stop_after, tmp_path
 ):

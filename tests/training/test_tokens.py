@@ -107,6 +107,7 @@ def test_a_run_leaves_snapshots_from_before_to_after_training(settings, tmp_path
     assert page.count('role="button"') == sum(len(each["places"]) for each in last["examples"])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_neither_repeats_nor_loses_a_snapshot(settings, stop_after, tmp_path):
     whole, parts = settings("whole", evaluation=SNAPSHOTS), settings("parts", evaluation=SNAPSHOTS)
     run(whole)
