@@ -14,17 +14,18 @@
 #   python3 bundle/unpack.py --to adakd -- python -m benchmarks.gpu --out results
 #
 # Variables:
-#   PYTHON=python3   that gathers, ≥ 3.11; best of the version that the bundle is for
+#   PYTHON=/path/to/python   that gathers, best of the version that the bundle is for (default: the newest that is found)
 #
 # Flags:
 
 set -euo pipefail
-PYTHON="${PYTHON:-python3}"
 root="$(cd "$(dirname "$0")/.." && pwd)"
+source "$root/launch/venv.sh"
 
 for word in "$@"; do
     case "$word" in
     -h | --help) sed -n '2,/^set -euo pipefail$/p' "$0" | sed '$d; s/^# \{0,1\}//' ;;
     esac
 done
-PYTHONPATH="$root/launch" exec "$PYTHON" -m bundle "$@"
+python="$(chosen_python)"
+PYTHONPATH="$root/launch" exec "$python" -m bundle "$@"
