@@ -7,7 +7,7 @@ from typing import Any
 
 from adakd_jax.hf.model_files import ModelFileError, listing, read_json
 from adakd_jax.hf.peft import ADAPTER_CONFIG
-from adakd_jax.models.families import decoder_config
+from adakd_jax.models.families import decoder_config, family_of
 from adakd_jax.models.rope_keys import rope_remark
 
 CONFIG = "config.json"
@@ -33,7 +33,8 @@ def read_config(path: Path) -> dict[str, Any]:
         decoder_config(hf_config)
     except ValueError as error:
         raise ModelFileError(f"{file}: {error}") from error
-    remark = rope_remark(hf_config)
+    by_layer_type = family_of(hf_config).ropes_by_layer_type
+    remark = rope_remark(hf_config, by_layer_type=by_layer_type)
     if remark is not None:
         warnings.warn(f"{file}: {remark}", stacklevel=2)
     if (file.parent / ADAPTER_CONFIG).is_file():

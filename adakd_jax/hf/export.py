@@ -15,19 +15,10 @@ from adakd_jax.hf.tokenizer import save_tokenizer
 from adakd_jax.hf.vocabulary import check_tokenizer_fits
 from adakd_jax.hf.write import save_weights
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.families import decoder_config
+from adakd_jax.models.families import FAMILIES, decoder_config
 from adakd_jax.models.rope_keys import without_contradictions
 from adakd_jax.processes import is_first
 
-ARCHITECTURES = {
-    "gpt2": "GPT2LMHeadModel",
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-}
 # Of the file that was loaded, or meant to run code: not of the model that is saved.
 _NOT_EXPORTED = ("_name_or_path", "auto_map", "quantization_config", "transformers_version")
 # How a model is computed, and what is beside it, which a config.json does not say.
@@ -94,9 +85,10 @@ def export_config(pretrained: Pretrained) -> dict[str, Any]:
     config = pretrained.config
     check_tokenizer_fits(pretrained, "the model")
     exported = {k: v for k, v in pretrained.source.hf_config.items() if k not in _NOT_EXPORTED}
-    exported = without_contradictions(exported)
+    family = FAMILIES[config.family]
+    exported = without_contradictions(exported, by_layer_type=family.ropes_by_layer_type)
     exported |= _older_rope_keys(exported)
-    exported["architectures"] = [ARCHITECTURES[config.family]]
+    exported["architectures"] = [family.architecture]
     exported["vocab_size"] = config.vocab_size
     exported["tie_word_embeddings"] = config.tied
     generation = _generation_config(pretrained)

@@ -23,31 +23,14 @@ from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.weights import params_from_tensors
 from adakd_jax.models.config import Remat
 from adakd_jax.models.decoder import abstract_decoder
-from adakd_jax.models.families import decoder_config
+from adakd_jax.models.families import decoder_config, family_of
+from adakd_jax.models.family import Gguf
 
 _ROPE_FACTORS = "rope_freqs.weight"
 _OUTSIDE_LAYERS = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
-}
-_IN_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_IN_GEMMA3_LAYER = _IN_LAYER | {
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
 }
 
 
@@ -145,15 +128,7 @@ class GgufFile:
             ) from error
         values = np.array(dequantised, dtype=np.float32)
         values = values.reshape(self.shapes[name])
-        family = self.hf_config["model_type"]
-        if family == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-            queries = name.endswith("q_proj.weight")
-            heads = "num_attention_heads" if queries else "num_key_value_heads"
-            return _halves_from_pairs(values, self.hf_config[heads])
-        if family == "gemma3_text" and name.endswith("norm.weight"):
-            # llama.cpp stores what Gemma multiplies by, 1 + weight.
-            return values - np.float32(1.0)
-        return values
+        return _gguf_of(self.hf_config).restore(name, values, self.hf_config)
 
 
 @contextmanager
@@ -173,7 +148,7 @@ def open_gguf(path: str | Path) -> Iterator[GgufFile]:
         factors = tensors.pop(_ROPE_FACTORS, None)
         hf_config = gguf_hf_config(metadata, shapes, None if factors is None else factors.data)
         decoder_config(hf_config)
-    hf_names = {name: _hf_name(name, hf_config["model_type"]) for name in tensors}
+    hf_names = {name: _hf_name(name, _gguf_of(hf_config).names) for name in tensors}
     opened = {hf_names[name]: tensor for name, tensor in tensors.items()}
     try:
         yield GgufFile(metadata, hf_config, {hf_names[n]: shapes[n] for n in tensors}, opened)
@@ -182,24 +157,18 @@ def open_gguf(path: str | Path) -> Iterator[GgufFile]:
         opened.clear()
 
 
-def _hf_name(name: str, model_type: str) -> str:
+def _gguf_of(hf_config: Mapping[str, Any]) -> Gguf:
+    gguf = family_of(hf_config).gguf
+    assert gguf is not None
+    return gguf
+
+
+def _hf_name(name: str, in_layer: Mapping[str, str]) -> str:
     """The Hugging Face name of a tensor; a name that has none stays, and is reported as extra."""
     stem, _, kind = name.rpartition(".")
     if stem in _OUTSIDE_LAYERS:
         return f"{_OUTSIDE_LAYERS[stem]}.{kind}"
     match = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
-    in_layer = _IN_GEMMA3_LAYER if model_type == "gemma3_text" else _IN_LAYER
     if match is None or match[2] not in in_layer:
         return name
     return f"model.layers.{match[1]}.{in_layer[match[2]]}.{kind}"
-
-
-def _halves_from_pairs(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Undoes llama.cpp's row order: each head's rotated pairs side by side → first and second half.
-
-    Args:
-      rows: [heads · head dim, in].
-      heads: number of heads that the rows belong to.
-    """
-    pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, -1)
-    return pairs.swapaxes(1, 2).reshape(rows.shape)

@@ -5,36 +5,12 @@ from typing import Any
 
 import numpy as np
 
-# Architectures by llama.cpp's name: what config.json states beyond the sizes.
-_FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-    },
-    "qwen2": {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "hidden_act": "silu",
-        "use_sliding_window": False,
-    },
-    "qwen3": {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "use_sliding_window": False,
-    },
-    "gemma3": {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "hidden_activation": "gelu_pytorch_tanh",
-        "attention_bias": False,
-        "rope_local_base_freq": 10_000.0,
-        "sliding_window_pattern": 6,
-    },
+from adakd_jax.models.families import FAMILIES
+from adakd_jax.models.hf_values import shortest_decimal
+
+# By llama.cpp's name of their architecture.
+_FAMILIES = {
+    family.gguf.architecture: (family, family.gguf) for family in FAMILIES.values() if family.gguf
 }
 
 _REQUIRED = {
@@ -74,14 +50,19 @@ def gguf_hf_config(
         raise ValueError(
             f"general.architecture is {architecture!r}; supported: {', '.join(_FAMILIES)}"
         )
-    config = _FAMILIES[architecture] | _sizes(metadata, architecture)
+    family, gguf = _FAMILIES[architecture]
+    config = {
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
+        **gguf.stated,
+        **_sizes(metadata, architecture),
+    }
     tokens = len(metadata["tokenizer.ggml.tokens"])
     config["vocab_size"] = shapes.get("token_embd.weight", (tokens,))[0]
     config["tie_word_embeddings"] = "output.weight" not in shapes
     config["dtype"] = "float32"
     config |= {name: metadata[key] for name, key in _SPECIAL_IDS.items() if key in metadata}
-    if architecture == "gemma3":
-        config |= _gemma3(metadata, config)
+    config |= gguf.read(metadata, config)
     scaling = _rope_scaling(metadata, architecture, config, rope_factors)
     return config if scaling is None else config | {"rope_scaling": scaling}
 
@@ -100,7 +81,7 @@ def _sizes(metadata: Mapping[str, Any], architecture: str) -> dict[str, Any]:
     heads = sizes["num_attention_heads"]
     own.setdefault("attention.head_count_kv", heads)
     sizes["num_key_value_heads"] = _of_all_layers(own, "attention.head_count_kv")
-    sizes["rope_theta"] = _number(own.get("rope.freq_base", _DEFAULT_THETA))
+    sizes["rope_theta"] = shortest_decimal(own.get("rope.freq_base", _DEFAULT_THETA))
     head_dim = own.get("attention.key_length", sizes["hidden_size"] // heads)
     sizes["head_dim"] = head_dim
     for key in ("attention.value_length", "rope.dimension_count"):
@@ -115,36 +96,10 @@ def _of_all_layers(own: Mapping[str, Any], key: str) -> Any:
     """A number, which some converters write once a layer."""
     value = own[key]
     if not isinstance(value, list):
-        return _number(value)
+        return shortest_decimal(value)
     if len(set(value)) != 1:
         raise ValueError(f"{key} differs from layer to layer, which is not supported: {value}")
-    return _number(value[0])
-
-
-def _number(value: Any) -> Any:
-    """GGUF keeps float32: 1e-5 would read 9.9999997e-06, so take the shortest decimal instead."""
-    return float(str(np.float32(value))) if isinstance(value, float) else value
-
-
-def _gemma3(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    # Gemma 3 27B alone scales its queries by its width per head, not by its head dimension.
-    largest = config["num_hidden_layers"] == 62
-    per_head = config["hidden_size"] // config["num_attention_heads"]
-    scale = {"query_pre_attn_scalar": per_head if largest else config["head_dim"]}
-    window = metadata.get("gemma3.attention.sliding_window")
-    if not window:
-        return scale | {"layer_types": ["full_attention"] * config["num_hidden_layers"]}
-    found = scale | {"sliding_window": window}
-    theta = metadata.get("gemma3.rope.freq_base_swa")
-    if theta is not None:
-        found["rope_local_base_freq"] = _number(theta)
-    pattern = metadata.get("gemma3.attention.sliding_window_pattern")
-    if isinstance(pattern, list):
-        kinds = ("full_attention", "sliding_attention")
-        found["layer_types"] = [kinds[bool(local)] for local in pattern]
-    elif pattern is not None:
-        found["sliding_window_pattern"] = pattern
-    return found
+    return shortest_decimal(value[0])
 
 
 def _rope_scaling(
@@ -158,7 +113,7 @@ def _rope_scaling(
     if kind not in ("none", "linear"):
         raise ValueError(f"{architecture}.rope.scaling.type is {kind!r}; supported: none, linear")
     older = metadata.get(f"{architecture}.rope.scale_linear", 0.0)
-    factor = _number(metadata.get(f"{architecture}.rope.scaling.factor", older))
+    factor = shortest_decimal(metadata.get(f"{architecture}.rope.scaling.factor", older))
     if kind == "linear" and factor not in (0.0, 1.0):
         return {"rope_type": "linear", "factor": factor}
     return None if factors is None else _llama3_scaling(config, factors)
@@ -168,7 +123,7 @@ def _llama3_scaling(config: Mapping[str, Any], factors: np.ndarray) -> dict[str,
     """Reads Llama 3.1's scaling back from the divisors of the frequencies, all that GGUF keeps."""
     scaling = {
         "rope_type": "llama3",
-        "factor": _number(float(factors.max())),
+        "factor": shortest_decimal(float(factors.max())),
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,

@@ -1,4 +1,4 @@
-"""One table per family between our parameters and Hugging Face tensors, read both ways."""
+"""Between our parameters and Hugging Face tensors: a family's table of keys, read both ways."""
 
 import dataclasses
 import re
@@ -8,26 +8,8 @@ import jax
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder
-
-
-class Entry(NamedTuple):
-    """One parameter of ours and the tensors that hold it.
-
-    `path` is dotted; `name` has `{layer}` where the parameter is stacked over layers. `transpose`
-    turns the [out, in] of torch's Linear into our [in, out]. `part` i of `parts` says which third
-    of a fused tensor's last axis it is.
-    """
-
-    path: str
-    name: str
-    transpose: bool = False
-    part: int = 0
-    parts: int = 1
-
-    @property
-    def stacked(self) -> bool:
-        """Whether there is one tensor per layer."""
-        return "{layer}" in self.name
+from adakd_jax.models.families import FAMILIES
+from adakd_jax.models.family import Entry
 
 
 class Parameter(NamedTuple):
@@ -46,69 +28,6 @@ class Parameter(NamedTuple):
         return (*shape[:-1], shape[-1] * self.entry.parts)
 
 
-def _linear(
-    path: str, name: str, *, transpose: bool = True, part: int = 0, parts: int = 1
-) -> list[Entry]:
-    return [
-        Entry(f"{path}.kernel", f"{name}.weight", transpose, part, parts),
-        Entry(f"{path}.bias", f"{name}.bias", False, part, parts),
-    ]
-
-
-def _norm(path: str, name: str) -> list[Entry]:
-    return [Entry(f"{path}.scale", f"{name}.weight"), Entry(f"{path}.bias", f"{name}.bias")]
-
-
-_GPT2_LAYER = "transformer.h.{layer}."
-_GPT2 = (
-    Entry("embed.embedding", "transformer.wte.weight"),
-    Entry("position_embed.embedding", "transformer.wpe.weight"),
-    Entry("head.embedding", "lm_head.weight"),
-    *_norm("final_norm", "transformer.ln_f"),
-    *_norm("layers.attn_norm", _GPT2_LAYER + "ln_1"),
-    *_norm("layers.ffw_norm", _GPT2_LAYER + "ln_2"),
-    # GPT-2's Conv1D stores [in, out] already, query, key and value side by side.
-    *_linear("layers.attn.query", _GPT2_LAYER + "attn.c_attn", transpose=False, part=0, parts=3),
-    *_linear("layers.attn.key", _GPT2_LAYER + "attn.c_attn", transpose=False, part=1, parts=3),
-    *_linear("layers.attn.value", _GPT2_LAYER + "attn.c_attn", transpose=False, part=2, parts=3),
-    *_linear("layers.attn.out", _GPT2_LAYER + "attn.c_proj", transpose=False),
-    *_linear("layers.ffw.up", _GPT2_LAYER + "mlp.c_fc", transpose=False),
-    *_linear("layers.ffw.down", _GPT2_LAYER + "mlp.c_proj", transpose=False),
-)
-_LAYER = "model.layers.{layer}."
-_SHARED = (
-    Entry("embed.embedding", "model.embed_tokens.weight"),
-    Entry("head.embedding", "lm_head.weight"),
-    *_norm("final_norm", "model.norm"),
-    *_norm("layers.attn_norm", _LAYER + "input_layernorm"),
-    *_linear("layers.attn.query", _LAYER + "self_attn.q_proj"),
-    *_linear("layers.attn.key", _LAYER + "self_attn.k_proj"),
-    *_linear("layers.attn.value", _LAYER + "self_attn.v_proj"),
-    *_linear("layers.attn.out", _LAYER + "self_attn.o_proj"),
-    *_norm("layers.attn.query_norm", _LAYER + "self_attn.q_norm"),
-    *_norm("layers.attn.key_norm", _LAYER + "self_attn.k_norm"),
-    *_linear("layers.ffw.gate", _LAYER + "mlp.gate_proj"),
-    *_linear("layers.ffw.up", _LAYER + "mlp.up_proj"),
-    *_linear("layers.ffw.down", _LAYER + "mlp.down_proj"),
-)
-_LLAMA = (*_SHARED, *_norm("layers.ffw_norm", _LAYER + "post_attention_layernorm"))
-# Gemma uses for a norm after attention the name that Llama uses for the one before the
-# feed-forward.
-_GEMMA = (
-    *_SHARED,
-    *_norm("layers.post_attn_norm", _LAYER + "post_attention_layernorm"),
-    *_norm("layers.ffw_norm", _LAYER + "pre_feedforward_layernorm"),
-    *_norm("layers.post_ffw_norm", _LAYER + "post_feedforward_layernorm"),
-)
-KEYMAPS: dict[str, tuple[Entry, ...]] = {
-    "gpt2": _GPT2,
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gemma2": _GEMMA,
-    "gemma3_text": _GEMMA,
-}
 # A file saved from the bare model, without its head, lacks this part of every name.
 OPTIONAL_PREFIXES = ("model.", "transformer.")
 # Buffers that older files carry: constants, not weights.
@@ -134,7 +53,7 @@ def parameters(config: DecoderConfig) -> list[Parameter]:
     }
     rows = [
         Parameter(entry, leaves[entry.path].shape, leaves[entry.path].dtype)
-        for entry in KEYMAPS[config.family]
+        for entry in FAMILIES[config.family].keys
         if entry.path in leaves
     ]
     lacking = sorted(set(leaves) - {row.entry.path for row in rows})
@@ -154,12 +73,13 @@ class Projection(NamedTuple):
     """A matrix product of a layer as Hugging Face knows it, with `{layer}` in its name.
 
     `paths` are ours, such as `attn.query`: several, in the order of its outputs, where it is fused.
-    `size` is [in, out] of the whole.
+    `size` is [in, out] of the whole; `transpose`: the file has it as [out, in].
     """
 
     name: str
     paths: tuple[str, ...]
     size: tuple[int, int]
+    transpose: bool
 
     @property
     def module(self) -> str:
@@ -180,5 +100,5 @@ def projections(config: DecoderConfig) -> list[Projection]:
             name = row.entry.name.removesuffix(".weight")
             before = found[name].paths if name in found else ()
             size = (row.shape[1], row.shape[2] * row.entry.parts)
-            found[name] = Projection(name, (*before, path), size)
+            found[name] = Projection(name, (*before, path), size, row.entry.transpose)
     return list(found.values())

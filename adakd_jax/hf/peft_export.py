@@ -67,7 +67,7 @@ def adapter_config(
         "auto_mapping": None,
         "base_model_name_or_path": base,
         "bias": "none",
-        "fan_in_fan_out": config.family == "gpt2",
+        "fan_in_fan_out": not any(each.transpose for each in projections(config)),
         "inference_mode": True,
         "init_lora_weights": True,
         "layers_pattern": None,

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 HFConfig = Mapping[str, Any]
 
 _COUNTS = (
@@ -91,3 +93,8 @@ def refuse(hf: HFConfig, *keys: str) -> None:
     for key in keys:
         if hf.get(key):
             raise ValueError(f"config.json: {key}={hf[key]!r} is not supported; valid: false")
+
+
+def shortest_decimal(value: Any) -> Any:
+    """GGUF keeps float32: 1e-5 would read 9.9999997e-06, so take the shortest decimal instead."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value

@@ -12,8 +12,6 @@ from adakd_jax.models.hf_values import HFConfig, require
 
 ROPE_TYPES = ("default", "linear", "llama3")
 GLOBAL, LOCAL = LAYER_TYPES = ("full_attention", "sliding_attention")
-# The family whose layer types have frequencies of their own.
-_BY_LAYER_TYPE = "gemma3_text"
 _THETAS = {GLOBAL: ("rope_theta", 1_000_000.0), LOCAL: ("rope_local_base_freq", 10_000.0)}
 _THETA = 10_000.0
 _KEYS = ("rope_scaling", "rope_parameters", "rope_theta", "rope_local_base_freq")
@@ -47,13 +45,16 @@ def read_ropes(hf: HFConfig) -> tuple[Rope, ...]:
     return tuple(_rope(by_type[kind], hf["max_position_embeddings"]) for kind in LAYER_TYPES)
 
 
-def rope_remark(hf: HFConfig) -> str | None:
-    """One sentence on what is not read where keys contradict one another; None if all agree."""
-    read, lost = merged_rope(hf), []
-    by_type = read if GLOBAL in read else {GLOBAL: read}
+def rope_remark(hf: HFConfig, *, by_layer_type: bool = False) -> str | None:
+    """One sentence on what is not read where keys contradict one another; None if all agree.
+
+    `by_layer_type` is the family's `ropes_by_layer_type`.
+    """
+    read, lost = merged_rope(hf, by_layer_type), []
+    by_type = read if by_layer_type else {GLOBAL: read}
     scaling, given = hf.get("rope_scaling"), hf.get("rope_parameters")
-    unscaled = merged_rope({key: value for key, value in hf.items() if key != "rope_scaling"})
-    not_by_type = given and GLOBAL in read and not set(given) & set(LAYER_TYPES)
+    unscaled = merged_rope(_without(hf, "rope_scaling"), by_layer_type)
+    not_by_type = given and by_layer_type and not set(given) & set(LAYER_TYPES)
     if given and (read != unscaled or not_by_type):
         lost.append("rope_parameters")
     if scaling and by_type[GLOBAL] != by_type[GLOBAL] | _settled(scaling):
@@ -70,18 +71,22 @@ def rope_remark(hf: HFConfig) -> str | None:
     )
 
 
-def merged_rope(hf: HFConfig) -> dict[str, Any]:
+def merged_rope(hf: HFConfig, by_layer_type: bool) -> dict[str, Any]:
     """The `rope_parameters` that transformers 5 makes of all keys, by layer type where it does."""
-    if hf.get("model_type") == _BY_LAYER_TYPE:
+    if by_layer_type:
         return {kind: _settled(each) for kind, each in _of_layer_types(hf).items()}
     return _settled(_of_all_layers(hf))
 
 
-def without_contradictions(hf: HFConfig) -> dict[str, Any]:
+def without_contradictions(hf: HFConfig, *, by_layer_type: bool = False) -> dict[str, Any]:
     """The same configuration, with `rope_parameters` alone where its keys contradict."""
-    if rope_remark(hf) is None:
+    if rope_remark(hf, by_layer_type=by_layer_type) is None:
         return dict(hf)
-    return {k: v for k, v in hf.items() if k not in _KEYS} | {"rope_parameters": merged_rope(hf)}
+    return _without(hf, *_KEYS) | {"rope_parameters": merged_rope(hf, by_layer_type)}
+
+
+def _without(hf: HFConfig, *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in hf.items() if key not in keys}
 
 
 def _of_all_layers(hf: HFConfig) -> dict[str, Any]:

@@ -250,7 +250,7 @@ def test_what_is_not_supported_is_named(llama, extra, message):
 def test_other_architectures_and_files_are_refused(tmp_path, llama, tokenizer_model):
     path = tmp_path / "other.gguf"
     write_gguf(path, gguf.MODEL_ARCH.FALCON, llama[1], tokenizer_model)
-    with pytest.raises(ValueError, match="'falcon'; supported: llama, qwen2, qwen3, gemma3"):
+    with pytest.raises(ValueError, match="'falcon'; supported: gemma3, llama, qwen2, qwen3"):
         load_gguf(path)
     path.write_bytes(b"not a gguf file, but long enough to have a header")
     with pytest.raises(ValueError, match="not a readable GGUF file"):

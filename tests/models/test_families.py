@@ -102,7 +102,10 @@ def test_defaults_are_those_of_the_family():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(model_type="bert"), r"'bert' is not supported; valid: gpt2, llama, mistral, qwen2"),
+        (
+            dict(model_type="bert"),
+            r"'bert' is not supported; valid: gemma2, gemma3_text, gpt2, llama, mis",
+        ),
         (dict(model_type="gemma3"), r"for Gemma 3 with vision, use its text model"),
         (dict(model_type=None), r"model_type None"),
         (dict(hidden_act="mish"), r"activation 'mish' .*valid: silu, swish, gelu"),

@@ -1,5 +1,6 @@
 """Rotary positions are those that transformers reads from the same keys."""
 
+import functools
 import itertools
 import json
 
@@ -7,6 +8,7 @@ import pytest
 from transformers import AutoConfig
 
 from adakd_jax.models import Rope, decoder_config
+from adakd_jax.models.families import family_of
 from adakd_jax.models.rope_keys import rope_remark, without_contradictions
 
 SIZES = dict(
@@ -77,8 +79,10 @@ def test_every_combination_of_keys_is_read_as_transformers_reads_it(family):
         compared += 1
         config = decoder_config(hf)
         assert config.ropes == expected, hf
-        settled = without_contradictions(hf)
-        assert decoder_config(settled) == config and rope_remark(settled) is None, hf
+        by_type = family_of(hf).ropes_by_layer_type
+        settled = without_contradictions(hf, by_layer_type=by_type)
+        assert decoder_config(settled) == config, hf
+        assert rope_remark(settled, by_layer_type=by_type) is None, hf
     assert compared >= 100
 
 
@@ -102,10 +106,11 @@ def test_a_contradiction_is_said_and_agreement_is_not(keys, lost):
 
 def test_of_gemma_3_a_set_that_is_not_by_layer_type_is_said_to_be_unread():
     hf = dict(SIZES, model_type="gemma3_text")
-    assert "not all of rope_parameters" in str(rope_remark(hf | dict(rope_parameters=LINEAR)))
+    remark = functools.partial(rope_remark, by_layer_type=True)
+    assert "not all of rope_parameters" in str(remark(hf | dict(rope_parameters=LINEAR)))
     by_type = dict(full_attention=PLAIN, sliding_attention=None)
-    assert rope_remark(hf | dict(rope_parameters=by_type)) is None
-    changed = rope_remark(hf | dict(rope_parameters=by_type, rope_scaling=LLAMA3))
+    assert remark(hf | dict(rope_parameters=by_type)) is None
+    changed = remark(hf | dict(rope_parameters=by_type, rope_scaling=LLAMA3))
     assert "not all of rope_parameters" in str(changed)
 
 

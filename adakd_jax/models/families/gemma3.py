@@ -1,0 +1,80 @@
+"""Gemma 3, text (arXiv 2503.19786): five layers with a window to one without, each kind with
+rotary frequencies of its own, norms of queries and keys.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.families.gemma2 import GEMMA_KEYS, read_gemma
+from adakd_jax.models.family import GGUF_NAMES, Family, Gguf
+from adakd_jax.models.hf_config import every, read_windows
+from adakd_jax.models.hf_values import HFConfig, shortest_decimal
+from adakd_jax.models.rope_keys import LAYER_TYPES
+
+
+def _read(hf: HFConfig) -> DecoderConfig:
+    gemma = read_gemma(hf, ropes_differ=True)
+    kinds = hf.get("layer_types") or every(hf.get("sliding_window_pattern", 6), gemma.num_layers)
+    return dataclasses.replace(
+        gemma,
+        windows=read_windows(hf, kinds),
+        layer_ropes=tuple(LAYER_TYPES.index(kind) for kind in kinds),
+        attention_soft_cap=hf.get("attn_logit_softcapping"),
+        logit_soft_cap=hf.get("final_logit_softcapping"),
+        qk_norm=True,
+    )
+
+
+def _read_gguf(metadata: Mapping[str, Any], config: HFConfig) -> dict[str, Any]:
+    # Gemma 3 27B alone scales its queries by its width per head, not by its head dimension.
+    largest = config["num_hidden_layers"] == 62
+    per_head = config["hidden_size"] // config["num_attention_heads"]
+    found: dict[str, Any] = {"query_pre_attn_scalar": per_head if largest else config["head_dim"]}
+    window = metadata.get("gemma3.attention.sliding_window")
+    if not window:
+        return found | {"layer_types": [LAYER_TYPES[0]] * config["num_hidden_layers"]}
+    found["sliding_window"] = window
+    theta = metadata.get("gemma3.rope.freq_base_swa")
+    if theta is not None:
+        found["rope_local_base_freq"] = shortest_decimal(theta)
+    pattern = metadata.get("gemma3.attention.sliding_window_pattern")
+    if isinstance(pattern, list):
+        found["layer_types"] = [LAYER_TYPES[bool(local)] for local in pattern]
+    elif pattern is not None:
+        found["sliding_window_pattern"] = pattern
+    return found
+
+
+def _without_one(name: str, values: np.ndarray, hf: HFConfig) -> np.ndarray:
+    """llama.cpp stores what norms multiply by, 1 + weight."""
+    return values - np.float32(1.0) if name.endswith("norm.weight") else values
+
+
+FAMILY = Family(
+    "gemma3_text",
+    "Gemma3ForCausalLM",
+    _read,
+    keys=GEMMA_KEYS,
+    gguf=Gguf(
+        "gemma3",
+        {
+            "hidden_activation": "gelu_pytorch_tanh",
+            "attention_bias": False,
+            "rope_local_base_freq": 10_000.0,
+            "sliding_window_pattern": 6,
+        },
+        read=_read_gguf,
+        names=GGUF_NAMES
+        | {
+            "post_attention_norm": "post_attention_layernorm",
+            "ffn_norm": "pre_feedforward_layernorm",
+            "post_ffw_norm": "post_feedforward_layernorm",
+        },
+        restore=_without_one,
+    ),
+    ropes_by_layer_type=True,
+)

@@ -1,0 +1,17 @@
+"""Mistral 7B (arXiv 2310.06825): Llama with a sliding window in every layer."""
+
+import dataclasses
+
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.family import Family
+from adakd_jax.models.hf_config import read_common, read_windows
+from adakd_jax.models.hf_values import HFConfig
+from adakd_jax.models.rope_keys import LOCAL
+
+
+def _read(hf: HFConfig) -> DecoderConfig:
+    common = read_common(hf, default_kv_heads=8)
+    return dataclasses.replace(common, windows=read_windows(hf, [LOCAL] * common.num_layers))
+
+
+FAMILY = Family("mistral", "MistralForCausalLM", _read)
