@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,20 +13,32 @@ from adakd_jax.models.families import FAMILIES
 from adakd_jax.models.family import Entry
 
 
+class Piece(NamedTuple):
+    """`size` outputs of a parameter, from `own` on, which stand in the tensor from `file` on."""
+
+    own: int
+    file: int
+    size: int
+
+
 class Parameter(NamedTuple):
-    """A row of the table that this model uses: the entry and our shape and dtype."""
+    """A row of the table that this model uses: the entry and our shape and dtype.
+
+    `outputs` are those of the whole tensor, of which this parameter's are the `pieces`, in order.
+    """
 
     entry: Entry
     shape: tuple[int, ...]
     dtype: Any
+    outputs: int
+    pieces: tuple[Piece, ...]
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:
         """Shape of the (whole) tensor in the file."""
         shape = self.shape[1:] if self.entry.stacked else self.shape
-        if self.entry.transpose:
-            shape = shape[::-1]
-        return (*shape[:-1], shape[-1] * self.entry.parts)
+        shape = (*shape[:-1], self.outputs)
+        return shape[::-1] if self.entry.transpose else shape
 
 
 # A file saved from the bare model, without its head, lacks this part of every name.
@@ -51,15 +64,34 @@ def parameters(config: DecoderConfig) -> list[Parameter]:
         ".".join(key.key for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
     }
+    tensors: dict[str, list[Entry]] = {}
+    for entry in FAMILIES[config.family].keys:
+        if entry.path in leaves:
+            tensors.setdefault(entry.name, []).append(entry)
     rows = [
-        Parameter(entry, leaves[entry.path].shape, leaves[entry.path].dtype)
-        for entry in FAMILIES[config.family].keys
-        if entry.path in leaves
+        Parameter(entry, leaves[entry.path].shape, leaves[entry.path].dtype, outputs, pieces)
+        for entries in tensors.values()
+        for entry, outputs, pieces in _placed(entries, leaves, config.num_heads)
     ]
     lacking = sorted(set(leaves) - {row.entry.path for row in rows})
     if lacking:
         raise ValueError(f"the key table of {config.family} has no row for {', '.join(lacking)}")
     return rows
+
+
+def _placed(
+    entries: Sequence[Entry], leaves: Mapping[str, Any], heads: int
+) -> Iterator[tuple[Entry, int, tuple[Piece, ...]]]:
+    """The entries of one tensor, its outputs, and which of these are each entry's."""
+    entries = sorted(entries, key=lambda entry: entry.part)
+    blocks = heads if entries[0].by_head else 1
+    sizes = [leaves[entry.path].shape[-1] // blocks for entry in entries]
+    block = sum(sizes)
+    before = 0
+    for entry, size in zip(entries, sizes, strict=True):
+        pieces = tuple(Piece(n * size, n * block + before, size) for n in range(blocks))
+        yield entry, blocks * block, pieces
+        before += size
 
 
 def tensor_names(row: Parameter) -> list[str]:
@@ -73,13 +105,15 @@ class Projection(NamedTuple):
     """A matrix product of a layer as Hugging Face knows it, with `{layer}` in its name.
 
     `paths` are ours, such as `attn.query`: several, in the order of its outputs, where it is fused.
-    `size` is [in, out] of the whole; `transpose`: the file has it as [out, in].
+    `size` is [in, out] of the whole, `pieces` which of its outputs are each path's; `transpose`:
+    the file has it as [out, in].
     """
 
     name: str
     paths: tuple[str, ...]
     size: tuple[int, int]
     transpose: bool
+    pieces: tuple[tuple[Piece, ...], ...]
 
     @property
     def module(self) -> str:
@@ -98,7 +132,12 @@ def projections(config: DecoderConfig) -> list[Projection]:
         path, _, kind = row.entry.path.removeprefix("layers.").rpartition(".")
         if row.entry.stacked and kind == "kernel":
             name = row.entry.name.removesuffix(".weight")
-            before = found[name].paths if name in found else ()
-            size = (row.shape[1], row.shape[2] * row.entry.parts)
-            found[name] = Projection(name, (*before, path), size, row.entry.transpose)
+            before = found.get(name, Projection(name, (), (0, 0), False, ()))
+            found[name] = Projection(
+                name,
+                (*before.paths, path),
+                (row.shape[1], row.outputs),
+                row.entry.transpose,
+                (*before.pieces, row.pieces),
+            )
     return list(found.values())

@@ -1,7 +1,7 @@
 """Reads adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from adakd_jax.hf.keymap import Projection, projections
+from adakd_jax.hf.keymap import Piece, Projection, projections
 from adakd_jax.hf.locate import locate
 from adakd_jax.hf.model_files import read_json
 from adakd_jax.hf.safetensors_file import read_tensors
@@ -174,7 +174,7 @@ class _Reader:
         for layer, (down, up, factor) in found.items():
             a[layer, :, : len(down)], b[layer, : len(down)] = down.T, up.T
             scale[layer] = factor
-        return dict(zip(projection.paths, _parts(a, b, scale, len(projection.paths)), strict=True))
+        return dict(zip(projection.paths, _parts(a, b, scale, projection.pieces), strict=True))
 
     def _pair(
         self, projection: Projection, module: str
@@ -206,16 +206,21 @@ class _Reader:
         return alpha / (rank**0.5 if self.settings.get("use_rslora") else rank)
 
 
-def _parts(a: np.ndarray, b: np.ndarray, scale: np.ndarray, count: int) -> list[LowRank]:
+def _parts(
+    a: np.ndarray, b: np.ndarray, scale: np.ndarray, pieces: Sequence[Sequence[Piece]]
+) -> list[LowRank]:
     """The updates of a fused projection's parts.
 
     Each has the whole A, unless B is block-diagonal, as `save_adapter` writes it: then its block.
     """
-    rank, width = a.shape[-1] // count, b.shape[-1] // count
-    blocks = b.reshape(*b.shape[:2], count, width)
-    parts = [LowRank(a, np.ascontiguousarray(blocks[:, :, part]), scale) for part in range(count)]
+    count = len(pieces)
+    parts = [
+        LowRank(a, np.concatenate([b[:, :, p.file : p.file + p.size] for p in own], -1), scale)
+        for own in pieces
+    ]
     if count == 1 or a.shape[-1] % count:
         return parts
+    rank = a.shape[-1] // count
     own = [slice(part * rank, (part + 1) * rank) for part in range(count)]
     inside = [np.count_nonzero(parts[part].b[:, own[part]]) for part in range(count)]
     if sum(inside) != np.count_nonzero(b) or not sum(inside):

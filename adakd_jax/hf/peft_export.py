@@ -33,21 +33,23 @@ def adapter_tensors(
             pairs.append((on_host(adapter["a"]), on_host(adapter["b"])))
         for layer in range(config.num_layers):
             a = np.concatenate([a[layer].T for a, _ in pairs])
-            b = _block_diagonal([b[layer].T for _, b in pairs])
+            b = _joined(projection, [b[layer].T for _, b in pairs])
             module = PREFIX + projection.name.format(layer=layer)
             tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a, np.float32)
             tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b, np.float32)
     return tensors
 
 
-def _block_diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Of a fused projection: each part of the outputs has a rank of its own."""
-    rows, columns = (sum(block.shape[axis] for block in blocks) for axis in (0, 1))
-    joined = np.zeros((rows, columns), np.float32)
-    row = column = 0
-    for block in blocks:
-        joined[row : row + block.shape[0], column : column + block.shape[1]] = block
-        row, column = row + block.shape[0], column + block.shape[1]
+def _joined(projection: Projection, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """B of a projection: where it is fused, each part of the outputs has a rank of its own."""
+    ranks = [part.shape[1] for part in parts]
+    joined = np.zeros((projection.size[1], sum(ranks)), np.float32)
+    column = 0
+    for part, pieces, rank in zip(parts, projection.pieces, ranks, strict=True):
+        for piece in pieces:
+            own = part[piece.own : piece.own + piece.size]
+            joined[piece.file : piece.file + piece.size, column : column + rank] = own
+        column += rank
     return joined
 
 

@@ -138,19 +138,29 @@ def _fill_outputs(layer: int, block: slice, buffers: ShardBuffers, values: np.nd
 
 def _writer(row: Parameter, read: Read, name: str) -> Write:
     """What fills a buffer with a part of our parameter (of a layer of it), from a tensor."""
-    entry, columns = row.entry, row.tensor_shape[-1] // row.entry.parts
 
     def write(buffer: np.ndarray, index: Index) -> None:
-        # In the file's orientation, and among its parts.
-        target, where = (buffer.T, index[::-1]) if entry.transpose else (buffer, index)
-        first = where[-1].start + entry.part * columns
-        where = (*where[:-1], slice(first, first + target.shape[-1]))
-        for rows in row_blocks(target.shape, target.itemsize):
-            begin = where[0].start + rows.start
-            block = slice(begin, begin + rows.stop - rows.start)
-            target[rows] = read(name, (block, *where[1:]))
+        wanted = index[-1]
+        for piece in row.pieces:
+            begin = max(wanted.start, piece.own)
+            end = min(wanted.stop, piece.own + piece.size)
+            if begin < end:
+                part = buffer[..., begin - wanted.start : end - wanted.start]
+                moved = piece.file - piece.own
+                where = (*index[:-1], slice(begin + moved, end + moved))
+                # In the file's orientation.
+                if row.entry.transpose:
+                    part, where = part.T, where[::-1]
+                _read_rows(read, name, part, where)
 
     return write
+
+
+def _read_rows(read: Read, name: str, target: np.ndarray, where: Index) -> None:
+    """A few MB at a time."""
+    for rows in row_blocks(target.shape, target.itemsize):
+        begin = where[0].start + rows.start
+        target[rows] = read(name, (slice(begin, begin + rows.stop - rows.start), *where[1:]))
 
 
 def _resolve(

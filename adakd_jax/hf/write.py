@@ -166,13 +166,22 @@ def _pieces(tensors: Iterable[_Tensor], leaves: Leaves) -> Iterator[np.ndarray]:
 
 def _rows(tensor: _Tensor, leaves: Leaves) -> Iterator[np.ndarray]:
     """Parts joined, in torch's orientation."""
-    parts = [
-        part.T if row.entry.transpose else part
-        for row in tensor.parts
-        for part in [on_host(leaves[row.entry.path], tensor.layer)]
+    parts = [on_host(leaves[row.entry.path], tensor.layer) for row in tensor.parts]
+    pieces = [
+        (piece.file, part[..., piece.own : piece.own + piece.size])
+        for row, part in zip(tensor.parts, parts, strict=True)
+        for piece in row.pieces
     ]
+    ordered = [outputs for _, outputs in sorted(pieces, key=lambda piece: piece[0])]
+    if tensor.parts[0].entry.transpose:
+        for outputs in ordered:
+            yield from (outputs.T[rows] for rows in row_blocks(outputs.T.shape, outputs.itemsize))
+        return
+    if parts[0].ndim == 1:
+        yield np.concatenate(ordered)
+        return
     for rows in row_blocks(parts[0].shape, parts[0].itemsize):
-        yield np.concatenate([part[rows] for part in parts], axis=-1)
+        yield np.concatenate([outputs[rows] for outputs in ordered], axis=-1)
 
 
 def _bytes(size: int | str) -> int:

@@ -4,8 +4,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
-Norm = Literal["rms", "rms_one_plus", "layer"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+Norm = Literal["rms", "rms_one_plus", "layer", "layer_without_bias"]
+RopeKind = Literal["default", "linear", "llama3", "yarn", "longrope", "dynamic", "none"]
+# Over each head, or over all heads together.
+QkNorm = Literal["head", "width"]
+# Attention and feed-forward both of a layer's input: after a norm each, or after the same.
+Parallel = Literal["two_norms", "one_norm"]
 Remat = Literal["none", "full", "dots"]
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 AttentionImplementation = Literal["xla", "cudnn", "triton", "splash"]
@@ -15,20 +20,42 @@ PROJECTIONS = ("attn.query", "attn.key", "attn.value", "attn.out", "ffw.gate", "
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position frequencies: base θ, then one of the scalings `default`, `linear` and
-    `llama3`.
+    """Rotary position frequencies: base θ, then one of the scalings below, or no rotation at all.
 
-    `factor` divides the frequencies (`linear`: all of them; `llama3`: those whose wavelength is
+    `factor` divides the frequencies. `linear`: all of them. `llama3`: those whose wavelength is
     above `original_positions / low_freq_factor`, with a smooth passage down to `original_positions
-    / high_freq_factor`).
+    / high_freq_factor`. `yarn` (arXiv 2309.00071): those that turn less than `beta_slow` times in
+    `original_positions`, with a passage up to `beta_fast`, whose ends are whole numbers of a pair
+    if `truncate`. `longrope` (arXiv 2402.13753): each by its own of `short_factors`, or of
+    `long_factors` where a row is longer than `original_positions`. `dynamic`: θ grows instead, as
+    far as a row is longer than `original_positions`. `none` rotates nothing.
+
+    `attention_factor` multiplies what is rotated.
     """
 
     theta: float = 10_000.0
-    kind: Literal["default", "linear", "llama3"] = "default"
+    kind: RopeKind = "default"
     factor: float = 1.0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_positions: int = 8192
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+    attention_factor: float = 1.0
+
+
+NO_ROTATION = Rope(kind="none")
+
+
+@dataclass(frozen=True)
+class QueryScale:
+    """Queries grow with their position p: 1 + β·ln(1 + ⌊p / original_positions⌋)."""
+
+    beta: float
+    original_positions: int
 
 
 @dataclass(frozen=True)
@@ -75,8 +102,10 @@ class DecoderConfig:
 
     `windows[l]` is how many positions layer l sees, itself included (None: all before it);
     `ropes[layer_ropes[l]]` are its rotary frequencies, and an empty `ropes` means learned position
-    embeddings. `lora` are adapters beside the weights, or None. The last three fields say how to
-    compute, not what: change them with `dataclasses.replace` at will.
+    embeddings, the first of which is in row `position_offset`. `rotary_dim` numbers of a head are
+    rotated, the first ones (None: all), in pairs of neighbours or of halves. `residual_scale`
+    multiplies what a branch adds. `lora` are adapters beside the weights, or None. The last three
+    fields say how to compute, not what: change them with `dataclasses.replace` at will.
     """
 
     family: str
@@ -98,13 +127,21 @@ class DecoderConfig:
     qkv_bias: bool = False
     out_bias: bool = False
     ffw_bias: bool = False
-    qk_norm: bool = False
+    qk_norm: QkNorm | None = None
+    pre_norms: bool = True
     post_norms: bool = False
+    parallel: Parallel | None = None
+    rotary_dim: int | None = None
+    rotates_neighbours: bool = False
+    query_scale: QueryScale | None = None
+    position_offset: int = 0
     tied: bool = False
     attention_scale: float = 1.0
     attention_soft_cap: float | None = None
     logit_soft_cap: float | None = None
     embed_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
     initializer_range: float = 0.02
     lora: Lora | None = None
     compute_dtype: ComputeDtype = "float32"
@@ -131,8 +168,12 @@ class DecoderConfig:
             problems.append(
                 f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}"
             )
-        if self.ropes and self.head_dim % 2:
-            problems.append(f"head_dim {self.head_dim} must be even for rotary positions")
+        rotated = self.head_dim if self.rotary_dim is None else self.rotary_dim
+        if self.ropes and (rotated % 2 or not 0 < rotated <= self.head_dim):
+            name = "head_dim" if self.rotary_dim is None else "rotary_dim"
+            problems.append(
+                f"{name} {rotated} must be even for rotary positions, and at most {self.head_dim}"
+            )
         return problems
 
     def _layer_problems(self) -> list[str]:

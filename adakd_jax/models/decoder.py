@@ -45,7 +45,7 @@ class OutputEmbedding(Embedding):
 
 
 def _head(config: DecoderConfig, weight: Array) -> Head:
-    return Head(weight, config.vocab_size, soft_cap=config.logit_soft_cap)
+    return Head(weight, config.vocab_size, scale=config.logit_scale, soft_cap=config.logit_soft_cap)
 
 
 class Decoder(nnx.Module):
@@ -72,7 +72,9 @@ class Decoder(nnx.Module):
             return Layer(config, rngs=layer_rngs, dtype=param_dtype)
 
         self.embed = table(config.vocab_size)
-        self.position_embed = None if config.ropes else table(config.max_positions)
+        self.position_embed = (
+            None if config.ropes else table(config.max_positions + config.position_offset)
+        )
         self.layers = stacked(rngs)
         self.final_norm = Norm(config, config.embed_dim, param_dtype)
         if not config.tied:
@@ -200,7 +202,8 @@ class Decoder(nnx.Module):
         if self.config.embed_scale != 1.0:
             x = x * jnp.asarray(self.config.embed_scale, dtype)
         if self.position_embed is not None:
-            x = x + rows_of(self.position_embed.embedding[...], positions).astype(dtype)
+            rows = positions + self.config.position_offset
+            x = x + rows_of(self.position_embed.embedding[...], rows).astype(dtype)
         return x
 
     def _attend(self, query: Array, key: Array, value: Array, **options: Any) -> Array:

@@ -1,7 +1,7 @@
 """What one family of models is: how Hugging Face and llama.cpp write it down."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,15 +15,16 @@ class Entry(NamedTuple):
     """One parameter of ours and the tensors that hold it.
 
     `path` is dotted; `name` has `{layer}` where the parameter is stacked over layers. `transpose`
-    turns the [out, in] of torch's Linear into our [in, out]. `part` i of `parts` says which third
-    of a fused tensor's last axis it is.
+    turns the [out, in] of torch's Linear into our [in, out]. Of a tensor that holds the outputs of
+    several parameters, `part` says in which order; `by_head`: for one head after the other, not
+    for all heads at once.
     """
 
     path: str
     name: str
     transpose: bool = False
     part: int = 0
-    parts: int = 1
+    by_head: bool = False
 
     @property
     def stacked(self) -> bool:
@@ -32,13 +33,25 @@ class Entry(NamedTuple):
 
 
 def linear(
-    path: str, name: str, *, transpose: bool = True, part: int = 0, parts: int = 1
+    path: str, name: str, *, transpose: bool = True, part: int = 0, by_head: bool = False
 ) -> list[Entry]:
     """Kernel and bias of a matrix product."""
     return [
-        Entry(f"{path}.kernel", f"{name}.weight", transpose, part, parts),
-        Entry(f"{path}.bias", f"{name}.bias", False, part, parts),
+        Entry(f"{path}.kernel", f"{name}.weight", transpose, part, by_head),
+        Entry(f"{path}.bias", f"{name}.bias", False, part, by_head),
     ]
+
+
+def fused(paths: Sequence[str], name: str, **options: bool) -> list[Entry]:
+    """Kernels and biases of several matrix products that are one tensor; see `linear`."""
+    return [
+        entry
+        for part, path in enumerate(paths)
+        for entry in linear(path, name, part=part, **options)
+    ]
+
+
+QKV = ("layers.attn.query", "layers.attn.key", "layers.attn.value")
 
 
 def norm(path: str, name: str) -> list[Entry]:

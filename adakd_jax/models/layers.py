@@ -1,5 +1,6 @@
 """The parts of one transformer layer; the decoder stacks and scans them."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -19,6 +20,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
+    "relu2": lambda x: jnp.square(jax.nn.relu(x)),
 }
 
 
@@ -53,13 +55,14 @@ class Linear(nnx.Module):
 
 
 class Norm(nnx.Module):
-    """RMS norm, RMS norm with weight 1 + scale (Gemma), or layer norm with bias.
+    """RMS norm, RMS norm with weight 1 + scale (Gemma), or layer norm, with bias or without.
 
     Computed in float32, returned in x's dtype.
     """
 
     def __init__(self, config: DecoderConfig, size: int, dtype: DTypeLike) -> None:
         self.kind, self.eps = config.norm, config.norm_eps
+        self.centred = self.kind in ("layer", "layer_without_bias")
         self.scale = nnx.Param(
             jnp.full((size,), 0.0 if self.kind == "rms_one_plus" else 1.0, dtype)
         )
@@ -68,7 +71,7 @@ class Norm(nnx.Module):
     def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
         """Normalise the last dimension."""
         wide = x.astype(jnp.float32)
-        if self.kind == "layer":
+        if self.centred:
             wide = wide - wide.mean(axis=-1, keepdims=True)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
         lead = (1,) * (x.ndim - 1)
@@ -114,24 +117,40 @@ class AttentionProjections(nnx.Module):
         self.key = linear("key", (config.embed_dim, keys), bias=config.qkv_bias)
         self.value = linear("value", (config.embed_dim, keys), bias=config.qkv_bias)
         self.out = linear("out", outward, bias=config.out_bias, stddev=out_stddev)
-        self.query_norm = Norm(config, config.head_dim, dtype) if config.qk_norm else None
-        self.key_norm = Norm(config, config.head_dim, dtype) if config.qk_norm else None
+        self.query_norm = self.key_norm = None
+        if config.qk_norm is not None:
+            sizes = (config.head_dim,) * 2 if config.qk_norm == "head" else (queries, keys)
+            self.query_norm, self.key_norm = (Norm(config, size, dtype) for size in sizes)
 
     def project(
         self, x: Float[Array, "B T D"], rotary: Rotary | None, dropout_key: Array | None = None
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
         """Queries, keys and values of every position."""
+        of_heads = self.config.qk_norm == "head"
         query, key, value = (
-            projected.reshape(*projected.shape[:-1], -1, self.config.head_dim)
-            for projected in (
-                linear(x, dropout_key) for linear in (self.query, self.key, self.value)
-            )
+            linear(x, dropout_key) for linear in (self.query, self.key, self.value)
         )
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if rotary is not None:
-            query, key = apply_rope(query, rotary), apply_rope(key, rotary)
+        if not of_heads:
+            query, key = self._normalised(query, key)
+        query, key, value = (
+            each.reshape(*each.shape[:-1], -1, self.config.head_dim) for each in (query, key, value)
+        )
+        if of_heads:
+            query, key = self._normalised(query, key)
+        if rotary is None:
+            return query, key, value
+        turn = functools.partial(
+            apply_rope, rotary=rotary, neighbours=self.config.rotates_neighbours
+        )
+        query, key = turn(query), turn(key)
+        if rotary.query_scale is not None:
+            query = query * rotary.query_scale[:, :, None, None].astype(query.dtype)
         return query, key, value
+
+    def _normalised(self, query: Array, key: Array) -> tuple[Array, Array]:
+        if self.query_norm is None or self.key_norm is None:
+            return query, key
+        return self.query_norm(query), self.key_norm(key)
 
     def merge_heads(
         self, attended: Float[Array, "B T N H"], dropout_key: Array | None = None
@@ -176,7 +195,7 @@ class FeedForward(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """One pre-norm layer, in two halves: attention between them is the caller's.
+    """One layer, in two halves: attention between them is the caller's.
 
     Both take the layer's key for the dropout of its adapters; None: no dropout.
     """
@@ -185,18 +204,23 @@ class Layer(nnx.Module):
         stddev = config.initializer_range
         # GPT-2's initialisation: 2L residual branches add up, so each starts smaller.
         out_stddev = stddev / (2 * config.num_layers) ** 0.5
-        self.attn_norm = Norm(config, config.embed_dim, dtype)
+
+        def norm(there: bool) -> Norm | None:
+            return Norm(config, config.embed_dim, dtype) if there else None
+
+        self.config = config
+        self.attn_norm = norm(config.pre_norms)
         self.attn = AttentionProjections(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
-        self.ffw_norm = Norm(config, config.embed_dim, dtype)
+        self.ffw_norm = norm(config.pre_norms and config.parallel != "one_norm")
         self.ffw = FeedForward(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
-        self.post_attn_norm = Norm(config, config.embed_dim, dtype) if config.post_norms else None
-        self.post_ffw_norm = Norm(config, config.embed_dim, dtype) if config.post_norms else None
+        self.post_attn_norm = norm(config.post_norms)
+        self.post_ffw_norm = norm(config.post_norms)
 
     def queries_keys_values(
         self, x: Float[Array, "B T D"], rotary: Rotary | None, dropout_key: Array | None = None
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
         """What attention needs of every position."""
-        return self.attn.project(self.attn_norm(x), rotary, dropout_key)
+        return self.attn.project(_through(self.attn_norm, x), rotary, dropout_key)
 
     def finish(
         self,
@@ -204,8 +228,18 @@ class Layer(nnx.Module):
         attended: Float[Array, "B T N H"],
         dropout_key: Array | None = None,
     ) -> Float[Array, "B T D"]:
-        """Add what was attended to, then the feed-forward, to the residual stream."""
+        """Add what was attended to, and the feed-forward, to the residual stream."""
+        parallel = self.config.parallel
         branch = self.attn.merge_heads(attended, dropout_key)
-        x = x + (branch if self.post_attn_norm is None else self.post_attn_norm(branch))
-        branch = self.ffw(self.ffw_norm(x), dropout_key)
-        return x + (branch if self.post_ffw_norm is None else self.post_ffw_norm(branch))
+        after = self._add(x, _through(self.post_attn_norm, branch))
+        norm = self.attn_norm if parallel == "one_norm" else self.ffw_norm
+        branch = self.ffw(_through(norm, x if parallel else after), dropout_key)
+        return self._add(after, _through(self.post_ffw_norm, branch))
+
+    def _add(self, x: Array, branch: Array) -> Array:
+        scale = self.config.residual_scale
+        return x + (branch if scale == 1.0 else branch * jnp.asarray(scale, branch.dtype))
+
+
+def _through(norm: Norm | None, x: Array) -> Array:
+    return x if norm is None else norm(x)

@@ -1,30 +1,35 @@
-"""Rotary position embedding, in the half-split layout of Hugging Face checkpoints.
+"""Rotary position embedding, in the layouts of Hugging Face checkpoints.
 
-References: Su et al., arXiv 2104.09864; scaling by wavelength: Llama 3.1.
+References: Su et al., arXiv 2104.09864; scalings: see `Rope`.
 """
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from adakd_jax.models.config import Rope
+from adakd_jax.models.config import QueryScale, Rope
 
 
 class Rotary(NamedTuple):
-    """Cosine and sine of position times frequency, [..., H/2] float32."""
+    """Cosine and sine of position times frequency, [B, T, H/2] float32, and what queries are
+    multiplied by, [B, T], or None.
+    """
 
     cos: Array
     sin: Array
+    query_scale: Array | None = None
 
 
-def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
+def inverse_frequencies(rope: Rope, head_dim: int, *, long: bool = False) -> np.ndarray:
     """Angle per position of each pair of dimensions: θ^(−2i/H), scaled as `rope.kind` says.
 
     Args:
         rope: base and scaling.
-        head_dim: H, even.
+        head_dim: H, even: numbers of a head that are rotated.
+        long: for rows longer than `rope.original_positions` (`longrope`).
 
     Returns:
         float32 [H/2], radians per position.
@@ -33,12 +38,20 @@ def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
         frequency shows as
     a phase error proportional to the position.
     """
+    if rope.kind == "none":
+        return np.zeros(head_dim // 2, np.float32)
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    frequencies = np.float32(1.0) / np.power(np.float32(rope.theta), exponents)
+    powers = np.power(np.float32(rope.theta), exponents)
+    if rope.kind == "longrope":
+        factors = rope.long_factors if long else rope.short_factors
+        return np.float32(1.0) / (np.array(factors, np.float32) * powers)
+    frequencies = np.float32(1.0) / powers
     if rope.kind == "linear":
         return (frequencies / np.float32(rope.factor)).astype(np.float32)
     if rope.kind == "llama3":
         return _llama3_frequencies(rope, frequencies)
+    if rope.kind == "yarn":
+        return _yarn_frequencies(rope, frequencies)
     return frequencies.astype(np.float32)
 
 
@@ -50,20 +63,82 @@ def _llama3_frequencies(rope: Rope, frequencies: np.ndarray) -> np.ndarray:
     return ((1 - smooth) * frequencies / rope.factor + smooth * frequencies).astype(np.float32)
 
 
+def _yarn_frequencies(rope: Rope, frequencies: np.ndarray) -> np.ndarray:
+    """As `llama3`, but the passage is linear in the number of the pair."""
+    pairs = len(frequencies)
+
+    def pair_that_turns(times: float) -> float:
+        wavelengths = rope.original_positions / (times * 2 * math.pi)
+        return pairs * math.log(wavelengths) / math.log(rope.theta)
+
+    first, last = pair_that_turns(rope.beta_fast), pair_that_turns(rope.beta_slow)
+    if rope.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * pairs - 1)
+    width = (last - first) or 0.001
+    passage = np.clip((np.arange(pairs, dtype=np.float32) - first) / width, 0, 1)
+    kept = np.float32(1.0) - passage.astype(np.float32)
+    divided = frequencies / np.float32(rope.factor)
+    return (divided * (1 - kept) + frequencies * kept).astype(np.float32)
+
+
+def _frequencies_for(rope: Rope, head_dim: int, length: Array) -> Array:
+    """`inverse_frequencies` of rows of a length that is not known before they are seen."""
+    original = rope.original_positions
+    short = jnp.asarray(inverse_frequencies(rope, head_dim))
+    if rope.kind == "longrope":
+        long = jnp.asarray(inverse_frequencies(rope, head_dim, long=True))
+        return jnp.where(length > original, long, short)
+    if rope.kind == "dynamic":
+        longer = jnp.maximum(length, original).astype(jnp.float32) / original
+        growth = rope.factor * longer - (rope.factor - 1)
+        # θ times growth^(H/(H−2)), raised to −2i/H.
+        exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim - 2)
+        return short * growth ** -jnp.asarray(exponents)
+    return short
+
+
 def rotary_table(
     ropes: tuple[Rope, ...], head_dim: int, positions: Int[Array, "B T"]
 ) -> tuple[Float[Array, "R B T half"], Float[Array, "R B T half"]]:
-    """Cosines and sines of every rope at every position, so that the layers only look them up."""
-    frequencies = jnp.asarray(np.stack([inverse_frequencies(rope, head_dim) for rope in ropes]))
+    """Cosines and sines of every rope at every position, so that the layers only look them up.
+
+    `longrope` and `dynamic` go by the largest position of all rows.
+    """
+    if any(rope.kind in ("longrope", "dynamic") for rope in ropes):
+        length = positions.max() + 1
+        frequencies = jnp.stack([_frequencies_for(rope, head_dim, length) for rope in ropes])
+    else:
+        frequencies = jnp.asarray(np.stack([inverse_frequencies(rope, head_dim) for rope in ropes]))
     angles = jnp.einsum(
         "RH,BT->RBTH", frequencies, positions.astype(jnp.float32), precision="highest"
     )
-    return jnp.cos(angles), jnp.sin(angles)
+    factors = np.array([rope.attention_factor for rope in ropes], np.float32)[:, None, None, None]
+    if np.all(factors == 1.0):
+        return jnp.cos(angles), jnp.sin(angles)
+    return jnp.cos(angles) * factors, jnp.sin(angles) * factors
 
 
-def apply_rope(x: Float[Array, "B T heads H"], rotary: Rotary) -> Float[Array, "B T heads H"]:
-    """Rotate the pairs (x_i, x_{i+H/2}) by their angles: in float32, returned in x's dtype."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+def query_scales(scale: QueryScale, positions: Int[Array, "B T"]) -> Float[Array, "B T"]:
+    """What queries are multiplied by."""
+    periods = (positions // scale.original_positions).astype(jnp.float32)
+    return 1.0 + scale.beta * jnp.log1p(periods)
+
+
+def apply_rope(
+    x: Float[Array, "B T heads H"], rotary: Rotary, *, neighbours: bool = False
+) -> Float[Array, "B T heads H"]:
+    """Rotate the pairs (x_i, x_{i+H/2}), or (x_{2i}, x_{2i+1}), by their angles: in float32,
+    returned in x's dtype. Where there are fewer angles, the last numbers stay as they are.
+    """
+    count = 2 * rotary.cos.shape[-1]
+    wide = x[..., :count].astype(jnp.float32)
+    first, second = (wide[..., 0::2], wide[..., 1::2]) if neighbours else jnp.split(wide, 2, -1)
     cos, sin = rotary.cos[:, :, None, :], rotary.sin[:, :, None, :]
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x.dtype)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    if neighbours:
+        rotated = jnp.stack(turned, axis=-1).reshape(wide.shape)
+    else:
+        rotated = jnp.concatenate(turned, axis=-1)
+    rotated = rotated.astype(x.dtype)
+    return rotated if count == x.shape[-1] else jnp.concatenate([rotated, x[..., count:]], axis=-1)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 from adakd_jax.models.attention_mask import LayerWindow, Window
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.layers import Layer
-from adakd_jax.models.rope import Rotary, rotary_table
+from adakd_jax.models.rope import Rotary, query_scales, rotary_table
 
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -43,13 +43,12 @@ def scan_layers(
         the last carry, and all of them, stacked, if they are to be collected.
     """
     graphdef, stacked = nnx.split(layers)
-    tables = rotary_table(config.ropes, config.head_dim, positions) if config.ropes else None
+    rotary_of = _rotations(config, positions)
 
     def body(carry: Any, xs: tuple[Any, ...]) -> tuple[Any, Any]:
         params, index, window, rope = xs
-        rotary = None if tables is None else Rotary(tables[0][rope], tables[1][rope])
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-        place = LayerPlace(index, _window(config, window), rotary, key)
+        place = LayerPlace(index, _window(config, window), rotary_of(rope), key)
         carry = apply(nnx.merge(graphdef, params), carry, place)
         return carry, carry if collect else None
 
@@ -70,12 +69,22 @@ def each_layer(
 ) -> Any:
     """Run `apply(layer, carry, place) -> carry` over layers whose parameters are the `views`."""
     graphdef, _ = nnx.split(layers)
-    tables = rotary_table(config.ropes, config.head_dim, positions) if config.ropes else None
+    rotary_of = _rotations(config, positions)
     for index, (params, rope) in enumerate(zip(views, _ropes(config), strict=True)):
-        rotary = None if tables is None else Rotary(tables[0][rope], tables[1][rope])
-        place = LayerPlace(index, config.windows[index], rotary, None)
+        place = LayerPlace(index, config.windows[index], rotary_of(rope), None)
         carry = apply(nnx.merge(graphdef, params), carry, place)
     return carry
+
+
+def _rotations(
+    config: DecoderConfig, positions: Int[Array, "B T"]
+) -> Callable[[Array | int], Rotary | None]:
+    """From the number of a rope to its rotations of all positions."""
+    if not config.ropes:
+        return lambda rope: None
+    cos, sin = rotary_table(config.ropes, config.rotary_dim or config.head_dim, positions)
+    scale = config.query_scale and query_scales(config.query_scale, positions)
+    return lambda rope: Rotary(cos[rope], sin[rope], scale)
 
 
 def _ropes(config: DecoderConfig) -> tuple[int, ...]:

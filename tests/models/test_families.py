@@ -90,7 +90,7 @@ def test_defaults_are_those_of_the_family():
     )
     assert (llama.tied, llama.head_dim, llama.activation) == (False, 8, "silu")
     assert llama.attention_scale == 8**-0.5
-    assert (qwen3.head_dim, qwen3.qk_norm) == (128, True)
+    assert (qwen3.head_dim, qwen3.qk_norm) == (128, "head")
     assert (gemma2.tied, gemma2.activation, gemma2.norm) == (True, "gelu_tanh", "rms_one_plus")
     assert (gemma2.attention_soft_cap, gemma2.logit_soft_cap) == (50.0, 30.0)
     assert gemma2.attention_scale == 256**-0.5 and gemma2.embed_scale == 32**0.5

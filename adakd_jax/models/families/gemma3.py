@@ -25,7 +25,7 @@ def _read(hf: HFConfig) -> DecoderConfig:
         layer_ropes=tuple(LAYER_TYPES.index(kind) for kind in kinds),
         attention_soft_cap=hf.get("attn_logit_softcapping"),
         logit_soft_cap=hf.get("final_logit_softcapping"),
-        qk_norm=True,
+        qk_norm="head",
     )
 
 

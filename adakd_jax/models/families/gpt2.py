@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al. 2019): learned positions, layer norm, one fused projection."""
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.family import Entry, Family, linear, norm
+from adakd_jax.models.family import QKV, Entry, Family, fused, linear, norm
 from adakd_jax.models.hf_config import read_activation
 from adakd_jax.models.hf_values import HFConfig, refuse, require
 
@@ -48,9 +48,7 @@ FAMILY = Family(
         *norm("layers.attn_norm", _LAYER + "ln_1"),
         *norm("layers.ffw_norm", _LAYER + "ln_2"),
         # Conv1D stores [in, out] already, query, key and value side by side.
-        *linear("layers.attn.query", _LAYER + "attn.c_attn", transpose=False, part=0, parts=3),
-        *linear("layers.attn.key", _LAYER + "attn.c_attn", transpose=False, part=1, parts=3),
-        *linear("layers.attn.value", _LAYER + "attn.c_attn", transpose=False, part=2, parts=3),
+        *fused(QKV, _LAYER + "attn.c_attn", transpose=False),
         *linear("layers.attn.out", _LAYER + "attn.c_proj", transpose=False),
         *linear("layers.ffw.up", _LAYER + "mlp.c_fc", transpose=False),
         *linear("layers.ffw.down", _LAYER + "mlp.c_proj", transpose=False),

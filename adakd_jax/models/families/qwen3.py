@@ -13,7 +13,7 @@ def _read(hf: HFConfig) -> DecoderConfig:
     common = read_common(hf, default_head_dim=128)
     bias = hf.get("attention_bias", False)
     return dataclasses.replace(
-        common, windows=qwen_windows(hf), qkv_bias=bias, out_bias=bias, qk_norm=True
+        common, windows=qwen_windows(hf), qkv_bias=bias, out_bias=bias, qk_norm="head"
     )
 
 
