@@ -162,7 +162,9 @@ class DecoderConfig:
         problems = [
             f"{field.name} is {value}, must be ≥ 1"
             for field in dataclasses.fields(self)
-            if field.type is int and (value := getattr(self, field.name)) < 1
+            if field.default is dataclasses.MISSING
+            and field.type is int
+            and (value := getattr(self, field.name)) < 1
         ]
         if not problems and self.num_heads % self.num_kv_heads:
             problems.append(

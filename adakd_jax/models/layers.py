@@ -117,10 +117,12 @@ class AttentionProjections(nnx.Module):
         self.key = linear("key", (config.embed_dim, keys), bias=config.qkv_bias)
         self.value = linear("value", (config.embed_dim, keys), bias=config.qkv_bias)
         self.out = linear("out", outward, bias=config.out_bias, stddev=out_stddev)
-        self.query_norm = self.key_norm = None
-        if config.qk_norm is not None:
-            sizes = (config.head_dim,) * 2 if config.qk_norm == "head" else (queries, keys)
-            self.query_norm, self.key_norm = (Norm(config, size, dtype) for size in sizes)
+
+        def norm(width: int) -> Norm | None:
+            size = width if config.qk_norm == "width" else config.head_dim
+            return Norm(config, size, dtype) if config.qk_norm else None
+
+        self.query_norm, self.key_norm = norm(queries), norm(keys)
 
     def project(
         self, x: Float[Array, "B T D"], rotary: Rotary | None, dropout_key: Array | None = None
