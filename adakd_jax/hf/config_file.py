@@ -33,8 +33,7 @@ def read_config(path: Path) -> dict[str, Any]:
         decoder_config(hf_config)
     except ValueError as error:
         raise ModelFileError(f"{file}: {error}") from error
-    by_layer_type = family_of(hf_config).ropes_by_layer_type
-    remark = rope_remark(hf_config, by_layer_type=by_layer_type)
+    remark = rope_remark(hf_config, family_of(hf_config).rope)
     if remark is not None:
         warnings.warn(f"{file}: {remark}", stacklevel=2)
     if (file.parent / ADAPTER_CONFIG).is_file():

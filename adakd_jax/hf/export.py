@@ -86,7 +86,7 @@ def export_config(pretrained: Pretrained) -> dict[str, Any]:
     check_tokenizer_fits(pretrained, "the model")
     exported = {k: v for k, v in pretrained.source.hf_config.items() if k not in _NOT_EXPORTED}
     family = FAMILIES[config.family]
-    exported = without_contradictions(exported, by_layer_type=family.ropes_by_layer_type)
+    exported = without_contradictions(exported, family.rope)
     exported |= _older_rope_keys(exported)
     exported["architectures"] = [family.architecture]
     exported["vocab_size"] = config.vocab_size

@@ -22,7 +22,7 @@ from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.vocabulary import tokenizer_size
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import abstract_decoder, random_params
-from adakd_jax.models.families import decoder_config
+from adakd_jax.models.families import decoder_config, family_of
 from adakd_jax.models.quantized import quantization_of
 from adakd_jax.sharding import RULES, Rules, parameter_spec, shardings_like
 
@@ -133,6 +133,8 @@ def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[s
     for key in _LAYER_COUNTS:
         if key in selected:
             selected[key] = len(layers)
+    by_layer = family_of(hf_config).by_layer(hf_config)
+    selected |= {key: [values[n] for n in layers] for key, values in by_layer.items()}
     kinds = hf_config.get("layer_types")
     if kinds is None and len(whole.window_choices) > 1:
         kinds = ["full_attention" if w is None else "sliding_attention" for w in whole.windows]

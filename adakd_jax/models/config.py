@@ -27,8 +27,9 @@ class Rope:
     / high_freq_factor`. `yarn` (arXiv 2309.00071): those that turn less than `beta_slow` times in
     `original_positions`, with a passage up to `beta_fast`, whose ends are whole numbers of a pair
     if `truncate`. `longrope` (arXiv 2402.13753): each by its own of `short_factors`, or of
-    `long_factors` where a row is longer than `original_positions`. `dynamic`: θ grows instead, as
-    far as a row is longer than `original_positions`. `none` rotates nothing.
+    `long_factors` where a document is longer than `original_positions`. `dynamic`: θ grows instead,
+    as far as a document is longer than `original_positions`. In decoding, where the length is not
+    known, both go by the size of the cache. `none` rotates nothing.
 
     `attention_factor` multiplies what is rotated.
     """
@@ -176,6 +177,13 @@ class DecoderConfig:
             problems.append(
                 f"{name} {rotated} must be even for rotary positions, and at most {self.head_dim}"
             )
+        problems += [
+            f"longrope has {len(factors)} factors, must be half of the {rotated} rotated numbers"
+            for rope in self.ropes
+            if rope.kind == "longrope"
+            for factors in (rope.short_factors, rope.long_factors)
+            if 2 * len(factors) != rotated
+        ]
         return problems
 
     def _layer_problems(self) -> list[str]:

@@ -187,10 +187,13 @@ class Decoder(nnx.Module):
             return layer.finish(x, attend(query, key, value, window=place.window)), keys, values
 
         carry = (self._embed(tokens, positions), cache.keys, cache.values)
+        config, layers, length = self.config, self.layers, filled.shape[1]
         if views is None:
-            (x, keys, values), _ = scan_layers(self.config, self.layers, apply, carry, positions)
+            (x, keys, values), _ = scan_layers(
+                config, layers, apply, carry, positions, length=length
+            )
         else:
-            x, keys, values = each_layer(self.config, self.layers, apply, carry, positions, views)
+            x, keys, values = each_layer(config, layers, apply, carry, positions, views, length)
         index = cache.index + jnp.int32(tokens.shape[1])
         return self.final_norm(x), KVCache(keys, values, filled, index)
 

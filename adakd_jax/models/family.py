@@ -9,6 +9,7 @@ import numpy as np
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.hf_values import HFConfig
+from adakd_jax.models.rope_keys import ROPE_KEYS, RopeKeys
 
 
 class Entry(NamedTuple):
@@ -98,6 +99,10 @@ def _nothing(metadata: Mapping[str, Any], config: HFConfig) -> dict[str, Any]:
     return {}
 
 
+def _nothing_by_layer(config: HFConfig) -> dict[str, list[Any]]:
+    return {}
+
+
 def _as_it_is(name: str, values: np.ndarray, config: HFConfig) -> np.ndarray:
     return values
 
@@ -132,7 +137,9 @@ class Family:
         read: from a config.json, whose values are of the right kinds, to the decoder.
         keys: every parameter that a model of the family may have, and its tensors.
         gguf: the family in llama.cpp's files; None: it is not read from them.
-        ropes_by_layer_type: whether `rope_parameters` has a set for each layer type.
+        rope: how config.json states rotary positions.
+        by_layer: what else config.json states layer by layer, in full, for a model that keeps some
+            of the layers: from a config.json to lists by their keys.
     """
 
     model_type: str
@@ -140,4 +147,5 @@ class Family:
     read: Callable[[HFConfig], DecoderConfig]
     keys: tuple[Entry, ...] = LLAMA_KEYS
     gguf: Gguf | None = None
-    ropes_by_layer_type: bool = False
+    rope: RopeKeys = ROPE_KEYS
+    by_layer: Callable[[HFConfig], dict[str, list[Any]]] = _nothing_by_layer

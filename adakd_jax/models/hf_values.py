@@ -17,7 +17,9 @@ _COUNTS = (
     "head_dim",
     "max_position_embeddings",
     "sliding_window",
-    "sliding_window_pattern",
+    "shared_intermediate_size",
+    "no_rope_layer_interval",
+    "ffn_dim",
     "n_embd",
     "n_layer",
     "n_head",
@@ -29,6 +31,15 @@ _NUMBERS = (
     "rope_local_base_freq",
     "rms_norm_eps",
     "layer_norm_epsilon",
+    "layer_norm_eps",
+    "init_std",
+    "rotary_emb_base",
+    "rotary_pct",
+    "embedding_multiplier",
+    "attention_multiplier",
+    "residual_multiplier",
+    "logits_scaling",
+    "logit_scale",
     "initializer_range",
     "query_pre_attn_scalar",
     "attn_logit_softcapping",
@@ -39,7 +50,13 @@ _NUMBERS = (
 _SWITCHES = (
     "tie_word_embeddings",
     "attention_bias",
+    "attention_out_bias",
     "mlp_bias",
+    "use_bias",
+    "use_parallel_residual",
+    "do_layer_norm_before",
+    "enable_bias",
+    "layer_norm_elementwise_affine",
     "use_sliding_window",
     "scale_attn_weights",
 )
@@ -55,6 +72,16 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_pattern(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(value) and set(value) <= {"L", "G"}
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_switches(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(each in (0, 1) for each in value)
+
+
 def _are_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
 
@@ -66,6 +93,8 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_NAMES, lambda value: isinstance(value, str), "a name"),
     (_OBJECTS, lambda value: isinstance(value, Mapping), "an object {…}"),
     (("layer_types",), _are_names, "a list of names"),
+    (("no_rope_layers",), _are_switches, "a list of 0 and 1"),
+    (("sliding_window_pattern",), _is_pattern, "a whole number, or letters such as LLLG"),
 )
 
 

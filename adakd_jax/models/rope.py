@@ -6,6 +6,7 @@ References: Su et al., arXiv 2104.09864; scalings: see `Rope`.
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -23,28 +24,25 @@ class Rotary(NamedTuple):
     query_scale: Array | None = None
 
 
-def inverse_frequencies(rope: Rope, head_dim: int, *, long: bool = False) -> np.ndarray:
+def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
     """Angle per position of each pair of dimensions: θ^(−2i/H), scaled as `rope.kind` says.
 
     Args:
         rope: base and scaling.
         head_dim: H, even: numbers of a head that are rotated.
-        long: for rows longer than `rope.original_positions` (`longrope`).
 
     Returns:
-        float32 [H/2], radians per position.
+        float32 [H/2], radians per position; of `longrope` and `dynamic` those of a short row.
 
     Computed in float32 throughout, as the reference implementations do: a different rounding of the
-        frequency shows as
-    a phase error proportional to the position.
+    frequency shows as a phase error proportional to the position.
     """
     if rope.kind == "none":
         return np.zeros(head_dim // 2, np.float32)
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     powers = np.power(np.float32(rope.theta), exponents)
     if rope.kind == "longrope":
-        factors = rope.long_factors if long else rope.short_factors
-        return np.float32(1.0) / (np.array(factors, np.float32) * powers)
+        return np.float32(1.0) / (np.array(rope.short_factors, np.float32) * powers)
     frequencies = np.float32(1.0) / powers
     if rope.kind == "linear":
         return (frequencies / np.float32(rope.factor)).astype(np.float32)
@@ -82,41 +80,48 @@ def _yarn_frequencies(rope: Rope, frequencies: np.ndarray) -> np.ndarray:
     return (divided * (1 - kept) + frequencies * kept).astype(np.float32)
 
 
-def _frequencies_for(rope: Rope, head_dim: int, length: Array) -> Array:
-    """`inverse_frequencies` of rows of a length that is not known before they are seen."""
-    original = rope.original_positions
-    short = jnp.asarray(inverse_frequencies(rope, head_dim))
-    if rope.kind == "longrope":
-        long = jnp.asarray(inverse_frequencies(rope, head_dim, long=True))
-        return jnp.where(length > original, long, short)
-    if rope.kind == "dynamic":
-        longer = jnp.maximum(length, original).astype(jnp.float32) / original
-        growth = rope.factor * longer - (rope.factor - 1)
-        # θ times growth^(H/(H−2)), raised to −2i/H.
-        exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim - 2)
-        return short * growth ** -jnp.asarray(exponents)
-    return short
-
-
 def rotary_table(
-    ropes: tuple[Rope, ...], head_dim: int, positions: Int[Array, "B T"]
+    ropes: tuple[Rope, ...], head_dim: int, positions: Int[Array, "B T"], length: int | None = None
 ) -> tuple[Float[Array, "R B T half"], Float[Array, "R B T half"]]:
     """Cosines and sines of every rope at every position, so that the layers only look them up.
 
-    `longrope` and `dynamic` go by the largest position of all rows.
+    `longrope` and `dynamic` go by the length of the whole: `length`, or that of each document.
     """
-    if any(rope.kind in ("longrope", "dynamic") for rope in ropes):
-        length = positions.max() + 1
-        frequencies = jnp.stack([_frequencies_for(rope, head_dim, length) for rope in ropes])
-    else:
-        frequencies = jnp.asarray(np.stack([inverse_frequencies(rope, head_dim) for rope in ropes]))
+    frequencies = jnp.asarray(np.stack([inverse_frequencies(rope, head_dim) for rope in ropes]))
     angles = jnp.einsum(
         "RH,BT->RBTH", frequencies, positions.astype(jnp.float32), precision="highest"
     )
+    changing = [n for n, rope in enumerate(ropes) if rope.kind in ("longrope", "dynamic")]
+    if changing:
+        lengths = _document_lengths(positions) if length is None else jnp.full((1, 1), length)
+        for n in changing:
+            angles = angles.at[n].multiply(_change_of_long(ropes[n], head_dim, lengths[..., None]))
     factors = np.array([rope.attention_factor for rope in ropes], np.float32)[:, None, None, None]
     if np.all(factors == 1.0):
         return jnp.cos(angles), jnp.sin(angles)
     return jnp.cos(angles) * factors, jnp.sin(angles) * factors
+
+
+def _change_of_long(rope: Rope, head_dim: int, length: Int[Array, "B T 1"]) -> Array:
+    """What the frequencies of a row of this length are multiplied by."""
+    original = rope.original_positions
+    if rope.kind == "longrope":
+        change = np.array(rope.short_factors) / np.array(rope.long_factors)
+        return jnp.where(length > original, jnp.asarray(change[None, None], jnp.float32), 1.0)
+    longer = jnp.maximum(length, original).astype(jnp.float32) / original
+    growth = rope.factor * longer - (rope.factor - 1)
+    # θ times growth^(H/(H−2)), raised to −2i/H.
+    exponents = -np.arange(0, head_dim, 2, dtype=np.float32) / (head_dim - 2)
+    return growth ** jnp.asarray(exponents[None, None])
+
+
+def _document_lengths(positions: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """Of the document of each token: it ends where the next position is not one more."""
+    count = positions.shape[1]
+    goes_on = jnp.pad(positions[:, 1:] == positions[:, :-1] + 1, ((0, 0), (0, 1)))
+    ends = jnp.where(goes_on, count - 1, jnp.arange(count))
+    ends = jax.lax.cummin(ends, axis=1, reverse=True)
+    return jnp.take_along_axis(positions, ends, axis=1) + 1
 
 
 def query_scales(scale: QueryScale, positions: Int[Array, "B T"]) -> Float[Array, "B T"]:

@@ -36,14 +36,17 @@ def scan_layers(
     positions: Int[Array, "B T"],
     dropout_key: Array | None = None,
     collect: bool = False,
+    length: int | None = None,
 ) -> tuple[Any, Any]:
     """Run `apply(layer, carry, place) -> carry` over the stacked layers, compiled once.
+
+    `length` is that of the rows, where they are not whole: see `rotary_table`.
 
     Returns:
         the last carry, and all of them, stacked, if they are to be collected.
     """
     graphdef, stacked = nnx.split(layers)
-    rotary_of = _rotations(config, positions)
+    rotary_of = _rotations(config, positions, length)
 
     def body(carry: Any, xs: tuple[Any, ...]) -> tuple[Any, Any]:
         params, index, window, rope = xs
@@ -66,10 +69,11 @@ def each_layer(
     carry: Any,
     positions: Int[Array, "B T"],
     views: Sequence[Any],
+    length: int,
 ) -> Any:
     """Run `apply(layer, carry, place) -> carry` over layers whose parameters are the `views`."""
     graphdef, _ = nnx.split(layers)
-    rotary_of = _rotations(config, positions)
+    rotary_of = _rotations(config, positions, length)
     for index, (params, rope) in enumerate(zip(views, _ropes(config), strict=True)):
         place = LayerPlace(index, config.windows[index], rotary_of(rope), None)
         carry = apply(nnx.merge(graphdef, params), carry, place)
@@ -77,12 +81,12 @@ def each_layer(
 
 
 def _rotations(
-    config: DecoderConfig, positions: Int[Array, "B T"]
+    config: DecoderConfig, positions: Int[Array, "B T"], length: int | None
 ) -> Callable[[Array | int], Rotary | None]:
     """From the number of a rope to its rotations of all positions."""
     if not config.ropes:
         return lambda rope: None
-    cos, sin = rotary_table(config.ropes, config.rotary_dim or config.head_dim, positions)
+    cos, sin = rotary_table(config.ropes, config.rotary_dim or config.head_dim, positions, length)
     scale = config.query_scale and query_scales(config.query_scale, positions)
     return lambda rope: Rotary(cos[rope], sin[rope], scale)
 

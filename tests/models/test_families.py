@@ -109,7 +109,10 @@ def test_defaults_are_those_of_the_family():
         (dict(model_type="gemma3"), r"for Gemma 3 with vision, use its text model"),
         (dict(model_type=None), r"model_type None"),
         (dict(hidden_act="mish"), r"activation 'mish' .*valid: silu, swish, gelu"),
-        (dict(rope_scaling=dict(rope_type="yarn")), r"'yarn' .*valid: default, linear, llama3"),
+        (
+            dict(rope_scaling=dict(rope_type="ntk")),
+            r"'ntk' .*valid: default, linear, dynamic, llama3, yarn, longrope",
+        ),
         (dict(rope_scaling=dict(type="linear")), r"lacks factor"),
         (
             dict(rope_scaling=SCALING | dict(rope_type="llama3", low_freq_factor=4.0)),

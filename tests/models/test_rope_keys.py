@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from adakd_jax.models import Rope, decoder_config
 from adakd_jax.models.families import family_of
-from adakd_jax.models.rope_keys import rope_remark, without_contradictions
+from adakd_jax.models.rope_keys import RopeKeys, rope_remark, without_contradictions
 
 SIZES = dict(
     vocab_size=11,
@@ -79,10 +79,10 @@ def test_every_combination_of_keys_is_read_as_transformers_reads_it(family):
         compared += 1
         config = decoder_config(hf)
         assert config.ropes == expected, hf
-        by_type = family_of(hf).ropes_by_layer_type
-        settled = without_contradictions(hf, by_layer_type=by_type)
+        keys = family_of(hf).rope
+        settled = without_contradictions(hf, keys)
         assert decoder_config(settled) == config, hf
-        assert rope_remark(settled, by_layer_type=by_type) is None, hf
+        assert rope_remark(settled, keys) is None, hf
     assert compared >= 100
 
 
@@ -100,13 +100,13 @@ def test_every_combination_of_keys_is_read_as_transformers_reads_it(family):
     ],
 )
 def test_a_contradiction_is_said_and_agreement_is_not(keys, lost):
-    remark = rope_remark(dict(SIZES, model_type="llama", **keys))
+    remark = rope_remark(dict(SIZES, model_type="llama", **keys), RopeKeys())
     assert remark is None if lost is None else remark and f"not all of {lost}" in remark
 
 
 def test_of_gemma_3_a_set_that_is_not_by_layer_type_is_said_to_be_unread():
     hf = dict(SIZES, model_type="gemma3_text")
-    remark = functools.partial(rope_remark, by_layer_type=True)
+    remark = functools.partial(rope_remark, keys=family_of(hf).rope)
     assert "not all of rope_parameters" in str(remark(hf | dict(rope_parameters=LINEAR)))
     by_type = dict(full_attention=PLAIN, sliding_attention=None)
     assert remark(hf | dict(rope_parameters=by_type)) is None

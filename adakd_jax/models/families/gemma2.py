@@ -6,6 +6,7 @@ from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.family import LAYER, SHARED_KEYS, Family, norm
 from adakd_jax.models.hf_config import every, read_common, read_windows
 from adakd_jax.models.hf_values import HFConfig, refuse
+from adakd_jax.models.rope_keys import ROPE_KEYS, RopeKeys
 
 # A norm after attention has the name of Llama's before the feed-forward.
 GEMMA_KEYS = (
@@ -26,7 +27,7 @@ def _read(hf: HFConfig) -> DecoderConfig:
     )
 
 
-def read_gemma(hf: HFConfig, *, ropes_differ: bool = False) -> DecoderConfig:
+def read_gemma(hf: HFConfig, *, rope: RopeKeys = ROPE_KEYS) -> DecoderConfig:
     """What Gemma 2 and 3 share."""
     refuse(hf, "use_bidirectional_attention")
     common = read_common(
@@ -35,7 +36,7 @@ def read_gemma(hf: HFConfig, *, ropes_differ: bool = False) -> DecoderConfig:
         default_head_dim=256,
         default_tied=True,
         default_activation="gelu_pytorch_tanh",
-        ropes_differ=ropes_differ,
+        rope=rope,
     )
     bias = hf.get("attention_bias", False)
     return dataclasses.replace(

@@ -13,11 +13,15 @@ from adakd_jax.models.families.gemma2 import GEMMA_KEYS, read_gemma
 from adakd_jax.models.family import GGUF_NAMES, Family, Gguf
 from adakd_jax.models.hf_config import every, read_windows
 from adakd_jax.models.hf_values import HFConfig, shortest_decimal
-from adakd_jax.models.rope_keys import LAYER_TYPES
+from adakd_jax.models.rope_keys import LAYER_TYPES, RopeKeys, Theta
+
+_ROPE = RopeKeys(
+    theta=Theta(default=1_000_000.0), local=Theta("rope_local_base_freq", default=10_000.0)
+)
 
 
 def _read(hf: HFConfig) -> DecoderConfig:
-    gemma = read_gemma(hf, ropes_differ=True)
+    gemma = read_gemma(hf, rope=_ROPE)
     kinds = hf.get("layer_types") or every(hf.get("sliding_window_pattern", 6), gemma.num_layers)
     return dataclasses.replace(
         gemma,
@@ -76,5 +80,5 @@ FAMILY = Family(
         },
         restore=_without_one,
     ),
-    ropes_by_layer_type=True,
+    rope=_ROPE,
 )

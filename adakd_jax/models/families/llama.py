@@ -17,7 +17,7 @@ def _read(hf: HFConfig) -> DecoderConfig:
     )
 
 
-def _halves_from_pairs(name: str, values: np.ndarray, hf: HFConfig) -> np.ndarray:
+def halves_from_pairs(name: str, values: np.ndarray, hf: HFConfig) -> np.ndarray:
     """Undoes llama.cpp's order of query and key rows: each head's rotated pairs side by side →
     first and second half.
     """
@@ -36,6 +36,6 @@ FAMILY = Family(
     gguf=Gguf(
         "llama",
         {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
-        restore=_halves_from_pairs,
+        restore=halves_from_pairs,
     ),
 )
