@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adakd_jax.hf.model_files import ModelFileError, listing, read_json
+from adakd_jax.hf.multimodal import text_config
 from adakd_jax.hf.peft import ADAPTER_CONFIG
 from adakd_jax.models.families import decoder_config, family_of
 from adakd_jax.models.rope_keys import rope_remark
@@ -14,7 +15,7 @@ CONFIG = "config.json"
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration of a model that can be read.
+    """The configuration of a model that can be read; of one that sees as well, its text model's.
 
     Warns where its keys of rotary positions contradict one another, and of an adapter beside it.
 
@@ -28,7 +29,7 @@ def read_config(path: Path) -> dict[str, Any]:
     file = path / CONFIG if path.is_dir() else path
     if not file.is_file():
         raise ModelFileError(_no_config(path))
-    hf_config = read_json(file)
+    hf_config = text_config(read_json(file))
     try:
         decoder_config(hf_config)
     except ValueError as error:

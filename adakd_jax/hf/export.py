@@ -16,7 +16,7 @@ from adakd_jax.hf.vocabulary import check_tokenizer_fits
 from adakd_jax.hf.write import save_weights
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import FAMILIES, decoder_config
-from adakd_jax.models.rope_keys import without_contradictions
+from adakd_jax.models.rope_keys import GLOBAL, RopeKeys, without_contradictions
 from adakd_jax.processes import is_first
 
 # Of the file that was loaded, or meant to run code: not of the model that is saved.
@@ -87,7 +87,7 @@ def export_config(pretrained: Pretrained) -> dict[str, Any]:
     exported = {k: v for k, v in pretrained.source.hf_config.items() if k not in _NOT_EXPORTED}
     family = FAMILIES[config.family]
     exported = without_contradictions(exported, family.rope)
-    exported |= _older_rope_keys(exported)
+    exported |= _older_rope_keys(exported, family.rope)
     exported["architectures"] = [family.architecture]
     exported["vocab_size"] = config.vocab_size
     exported["tie_word_embeddings"] = config.tied
@@ -110,7 +110,7 @@ def _check_description(hf_config: Mapping[str, Any], config: DecoderConfig) -> N
         raise ValueError(f"config.json describes another model: {'; '.join(differing)}")
 
 
-def _older_rope_keys(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+def _older_rope_keys(hf_config: Mapping[str, Any], keys: RopeKeys) -> dict[str, Any]:
     """What version 4 reads in place of version 5's `rope_parameters`.
 
     Without these keys it would use a default base, and say nothing.
@@ -118,12 +118,20 @@ def _older_rope_keys(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     rope = hf_config.get("rope_parameters")
     if not rope:
         return {}
-    if "full_attention" in rope:
-        older = _older_rope_keys({"rope_parameters": rope["full_attention"]})
-        return older | {"rope_local_base_freq": rope["sliding_attention"]["rope_theta"]}
-    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-    older = {} if scaling.get("rope_type", "default") == "default" else {"rope_scaling": scaling}
-    return older | ({"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {})
+    sets = {GLOBAL: rope} if keys.local is None else rope
+    found = {
+        theta.key: sets[kind]["rope_theta"]
+        for kind, theta in keys.thetas.items()
+        if theta.key and "rope_theta" in (sets.get(kind) or {})
+    }
+    whole = dict(sets.get(GLOBAL) or {})
+    whole.pop("rope_theta", None)
+    share = whole.pop("partial_rotary_factor", None)
+    if keys.partial is not None and share is not None:
+        found[keys.partial_key] = share
+    if whole.get("rope_type", "default") != "default":
+        found["rope_scaling"] = whole
+    return found
 
 
 def _generation_config(pretrained: Pretrained) -> dict[str, Any]:

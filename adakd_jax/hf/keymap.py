@@ -42,14 +42,20 @@ class Parameter(NamedTuple):
 
 
 # A file saved from the bare model, without its head, lacks this part of every name.
-OPTIONAL_PREFIXES = ("model.", "transformer.")
+OPTIONAL_PREFIXES = ("model.", "transformer.", "gpt_neox.")
 # Buffers that older files carry: constants, not weights.
-_HARMLESS = (r"rotary_emb\.inv_freq$", r"\.attn\.(bias|masked_bias)$")
+_HARMLESS = (r"rotary_emb\.inv_freq$", r"\.(attn|attention)\.(bias|masked_bias)$")
 
 
 def is_harmless(name: str) -> bool:
     """Whether a tensor is a buffer that is not read."""
     return any(re.search(known, name) for known in _HARMLESS)
+
+
+def head_name(config: DecoderConfig) -> str:
+    """Name of the output embedding's tensor, which a tied model may have too."""
+    keys = FAMILIES[config.family].keys
+    return next(entry.name for entry in keys if entry.path == "head.embedding")
 
 
 def parameters(config: DecoderConfig) -> list[Parameter]:

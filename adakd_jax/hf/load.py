@@ -1,7 +1,8 @@
 """Loading a model: from a hub id or a local folder of safetensors, or from a GGUF file."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from transformers import PreTrainedTokenizerFast
 
-from adakd_jax.hf.config_file import check_not_quantised, read_config
+from adakd_jax.hf.config_file import CONFIG, check_not_quantised, read_config
 from adakd_jax.hf.keymap import is_harmless
 from adakd_jax.hf.licence import licence_of
 from adakd_jax.hf.locate import MODEL_FILES, TOKENIZER_FILES, locate
-from adakd_jax.hf.model_files import ModelFileError, read_json_if_there
+from adakd_jax.hf.model_files import ModelFileError, read_json, read_json_if_there
+from adakd_jax.hf.multimodal import is_multimodal, left_out, text_names
 from adakd_jax.hf.pretrained import SPECIAL_IDS, ModelSource, Pretrained
 from adakd_jax.hf.safetensors_file import open_safetensors
 from adakd_jax.hf.tokenizer import load_tokenizer
@@ -106,9 +108,15 @@ def _load_folder(
     graphdef, params = abstract_decoder(config, dtype)
     if weights:
         with open_safetensors(safetensors_files(folder, hf_config)) as files:
-            files.check_dtypes(is_harmless)
+            names = _text_names(folder, files.shapes)
+            files.check_dtypes(lambda name: is_harmless(name) or name not in names.values())
             params = params_from_tensors(
-                config, files.shapes, files.read, dtype=dtype, source=name, **placing
+                config,
+                {own: files.shapes[name] for own, name in names.items()},
+                lambda own, index: files.read(names[own], index),
+                dtype=dtype,
+                source=name,
+                **placing,
             )
     has_tokenizer = any(
         (folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json")
@@ -122,6 +130,18 @@ def _load_folder(
         chat_template=_chat_template(tokenizer),
     )
     return Pretrained(config, graphdef, params, tokenizer, source)
+
+
+def _text_names(folder: Path, tensors: Iterable[str]) -> dict[str, str]:
+    """The tensors that are read: their names in a text model of its own → their names there."""
+    if not is_multimodal(read_json(folder / CONFIG)):
+        return {name: name for name in tensors}
+    left = left_out(tensors)
+    if left:
+        warnings.warn(
+            f"{folder}: its text model is read, and left out are {', '.join(left)}", stacklevel=2
+        )
+    return text_names(tensors)
 
 
 def read_tokenizer(

@@ -14,6 +14,7 @@ from adakd_jax.data.progress import track
 from adakd_jax.hf.keymap import (
     OPTIONAL_PREFIXES,
     Parameter,
+    head_name,
     is_harmless,
     parameters,
     tensor_names,
@@ -23,7 +24,6 @@ from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.quantized import Quantization, is_kernel, quantize
 from adakd_jax.sharding import split_where_possible
 
-_HEAD = "lm_head.weight"
 Read = Callable[[str, Index], np.ndarray]
 Place = Callable[[str], Sharding]
 
@@ -170,14 +170,14 @@ def _resolve(
 
     Of two tied tensors a file may hold either one, as `safetensors.torch.save_model` writes them.
     """
-    names = {}
+    names, head = {}, head_name(config)
     for name in (name for row in rows for name in tensor_names(row)):
         bare = [name.removeprefix(prefix) for prefix in OPTIONAL_PREFIXES]
         found = [candidate for candidate in (name, *bare) if candidate in shapes]
         if found:
             names[name] = found[0]
-    if config.tied and _HEAD in shapes:
-        names.setdefault(rows[0].entry.name, _HEAD)
+    if config.tied and head in shapes:
+        names.setdefault(rows[0].entry.name, head)
     return names
 
 
@@ -193,13 +193,14 @@ def _check(
     extra = set(shapes) - set(names.values())
     extra = {name for name in extra if not is_harmless(name)}
     problems = []
-    if config.tied and _HEAD in extra:
-        extra.remove(_HEAD)
+    head = head_name(config)
+    if config.tied and head in extra:
+        extra.remove(head)
         embedding = names[rows[0].entry.name]
-        if not _equal(read, _HEAD, embedding, shapes):
+        if not _equal(read, head, embedding, shapes):
             problems.append(
-                f"lm_head.weight differs from {embedding}, but the configuration ties them (valid: "
-                "tie_word_embeddings false in config.json, or a file without lm_head.weight)"
+                f"{head} differs from {embedding}, but the configuration ties them (valid: "
+                f"tie_word_embeddings false in config.json, or a file without {head})"
             )
     missing = sorted(set(wanted) - set(names))
     if missing:

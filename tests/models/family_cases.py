@@ -274,3 +274,5 @@ CASES = {
         rope_parameters=dict(rope_type="dynamic", rope_theta=100.0, factor=3.0),
     ),
 }
+# The first case of each family.
+ONE_EACH = {case["model_type"]: name for name, case in reversed(CASES.items())}

@@ -104,9 +104,8 @@ def test_defaults_are_those_of_the_family():
     [
         (
             dict(model_type="bert"),
-            r"'bert' is not supported; valid: gemma2, gemma3_text, gpt2, llama, mis",
+            r"'bert' is not supported; valid: arcee, cohere2, ernie4_5, exaone4, gemma2, gem",
         ),
-        (dict(model_type="gemma3"), r"for Gemma 3 with vision, use its text model"),
         (dict(model_type=None), r"model_type None"),
         (dict(hidden_act="mish"), r"activation 'mish' .*valid: silu, swish, gelu"),
         (

@@ -1,7 +1,6 @@
 """Live agreement with the torch models of transformers, family by family, through files."""
 
 import functools
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -10,30 +9,15 @@ import pytest
 import torch
 from flax import nnx
 from safetensors.numpy import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.write import save_weights
 from adakd_jax.models import init_cache, logits
-from tests.models.family_cases import CASES
+from tests.models.family_cases import CASES, ONE_EACH
+from tests.models.torch_models import torch_model
 
 pytestmark = pytest.mark.parity
 LENGTH = 20
-
-
-def _torch_model(case: str):
-    """A random model whose weights are large enough that every part of it matters."""
-    fields = dict(CASES[case])
-    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-    torch.manual_seed(zlib.crc32(case.encode()))
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            is_norm = "norm" in name or "ln_" in name
-            parameter.normal_(0.0, 0.15)
-            if is_norm and name.endswith("weight") and "gemma" not in config.model_type:
-                parameter.add_(1.0)
-    return model
 
 
 def _positions(tokens):
@@ -70,7 +54,7 @@ def _greedy(graphdef, params, prompt, new_tokens):
 
 @pytest.mark.parametrize("case", CASES)
 def test_logits_agree_with_torch_and_files_round_trip(case, tmp_path):
-    model = _torch_model(case)
+    model = torch_model(case)
     model.save_pretrained(tmp_path)
     pretrained = load_pretrained(tmp_path)
     tokens = np.random.default_rng(0).integers(0, 61, (2, LENGTH))
@@ -90,9 +74,9 @@ def test_logits_agree_with_torch_and_files_round_trip(case, tmp_path):
         np.testing.assert_array_equal(written[name], tensor)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "qwen2_windows", "gemma3_text"])
+@pytest.mark.parametrize("case", [*ONE_EACH.values(), "qwen2_windows"])
 def test_greedy_text_agrees_with_torch(case, tmp_path):
-    model = _torch_model(case)
+    model = torch_model(case)
     model.save_pretrained(tmp_path)
     pretrained = load_pretrained(tmp_path)
     prompt = np.random.default_rng(1).integers(0, 61, (2, 7))

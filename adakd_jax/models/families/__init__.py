@@ -28,10 +28,7 @@ def family_of(hf_config: HFConfig) -> Family:
     """
     name = hf_config.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
-        hint = "; for Gemma 3 with vision, use its text model" if name == "gemma3" else ""
-        raise ValueError(
-            f"model_type {name!r} is not supported; valid: {', '.join(FAMILIES)}{hint}"
-        )
+        raise ValueError(f"model_type {name!r} is not supported; valid: {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 

@@ -6,12 +6,11 @@ from adakd_jax.models.config import DecoderConfig, QueryScale
 from adakd_jax.models.family import Family
 from adakd_jax.models.hf_config import read_common, read_windows
 from adakd_jax.models.hf_values import HFConfig, require
-from adakd_jax.models.rope_keys import LOCAL
+from adakd_jax.models.rope_keys import LOCAL, ROPE_KEYS, merged_rope
 
 
 def _read(hf: HFConfig) -> DecoderConfig:
-    require(hf, "rope_parameters")
-    rope = hf["rope_parameters"]
+    rope = merged_rope(hf, ROPE_KEYS)
     require(rope, "llama_4_scaling_beta", "original_max_position_embeddings")
     common = read_common(hf, default_kv_heads=8, default_head_dim=128, default_eps=1e-5)
     windows = (None,) * common.num_layers

@@ -1,0 +1,91 @@
+"""The text model inside a folder of a model that sees as well: its config.json and its tensors."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from adakd_jax.hf.pretrained import SPECIAL_IDS
+
+# What a text model inside another is called there, and as one of its own; the others keep theirs.
+_TEXT_TYPES = {
+    "qwen2_5_vl": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen3_vl_text": "qwen3",
+}
+# `model_type`s, and what their text_config leaves out because it is the default.
+MULTIMODAL: dict[str, dict[str, Any]] = {
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "vocab_size": 262_208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 131_072,
+    },
+    "mistral3": {"model_type": "mistral"},
+    "qwen2_5_vl": {},
+    "qwen3_vl": {},
+}
+# Longest first.
+_TEXT_PREFIXES = {
+    "model.language_model.": "model.",
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+}
+_OTHER_PARTS = ("vision_tower", "multi_modal_projector", "visual")
+
+
+def text_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of the text model inside; the same, if the model is one of text.
+
+    On text alone a rotation by time, height and width (`mrope`) is the ordinary one, for all three
+    positions are the same.
+    """
+    kind = hf_config.get("model_type")
+    if not is_multimodal(hf_config):
+        return dict(hf_config)
+    given = hf_config.get("text_config")
+    inside = dict(given if isinstance(given, Mapping) else hf_config)
+    inside = {key: value for key, value in inside.items() if not key.endswith("vision_config")}
+    text = MULTIMODAL[str(kind)] | inside
+    text["model_type"] = _TEXT_TYPES.get(text["model_type"], text["model_type"])
+    for key in ("tie_word_embeddings", "dtype", "torch_dtype", *SPECIAL_IDS):
+        if hf_config.get(key) is not None:
+            text[key] = hf_config[key]
+    for key in ("rope_scaling", "rope_parameters"):
+        if isinstance(text.get(key), Mapping):
+            text[key] = _one_dimensional(text[key]) or None
+    return text
+
+
+def is_multimodal(hf_config: Mapping[str, Any]) -> bool:
+    """Whether the model has a text model inside that can be read."""
+    kind = hf_config.get("model_type")
+    return isinstance(kind, str) and kind in MULTIMODAL
+
+
+def text_names(names: Iterable[str]) -> dict[str, str]:
+    """The tensors of the text model: their names in a file of its own → their names in this one."""
+    return {_own_name(name): name for name in names if not left_out([name])}
+
+
+def left_out(names: Iterable[str]) -> list[str]:
+    """The parts, by name, that are not of the text model."""
+    parts = (name.removeprefix("model.").partition(".")[0] for name in names)
+    return sorted({part for part in parts if part in _OTHER_PARTS})
+
+
+def _own_name(name: str) -> str:
+    for prefix, own in _TEXT_PREFIXES.items():
+        if name.startswith(prefix):
+            return own + name.removeprefix(prefix)
+    return name
+
+
+def _one_dimensional(rope: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in rope.items() if not key.startswith("mrope_")}
+    for key in ("rope_type", "type"):
+        if kept.get(key) in ("mrope", "default"):
+            del kept[key]
+    return kept
