@@ -38,7 +38,14 @@ _LLAMA3 = _Splitting(words=_LLAMA3_WORDS, ignore_merges=True, add_bos=True)
 _QWEN2 = _Splitting(words=_QWEN2_WORDS, compose_unicode=True)
 _SPLITTINGS = {
     "gpt-2": _Splitting(),
+    "olmo": _Splitting(),
     "smollm": _Splitting(single_digits=True),
+    "refact": _Splitting(single_digits=True),
+    "starcoder": _Splitting(single_digits=True),
+    "command-r": _Splitting(single_digits=True),
+    "exaone": _Splitting(single_digits=True),
+    "dbrx": _LLAMA3,
+    "smaug-bpe": _LLAMA3,
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,

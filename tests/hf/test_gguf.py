@@ -35,6 +35,37 @@ ARCHITECTURES = {
             "tie_word_embeddings": True,
         },
     ),
+    "smollm3": (gguf.MODEL_ARCH.SMOLLM3, TINY | {"model_type": "smollm3"}),
+    "arcee": (gguf.MODEL_ARCH.ARCEE, TINY | {"model_type": "arcee"}),
+    "granite": (
+        gguf.MODEL_ARCH.GRANITE,
+        TINY
+        | {
+            "model_type": "granite",
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.015625,
+            "logits_scaling": 8.0,
+        },
+    ),
+    "olmo2": (gguf.MODEL_ARCH.OLMO2, TINY | {"model_type": "olmo2"}),
+    "seed_oss": (gguf.MODEL_ARCH.SEED_OSS, TINY | {"model_type": "seed_oss"}),
+    "ernie4_5": (gguf.MODEL_ARCH.ERNIE4_5, TINY | {"model_type": "ernie4_5"}),
+    "exaone4": (
+        gguf.MODEL_ARCH.EXAONE4,
+        TINY | {"model_type": "exaone4", "sliding_window": 8, "sliding_window_pattern": 2},
+    ),
+}
+WINDOWS = {"sliding_window": 8, "sliding_window_pattern": [True, False, True]}
+EXTRA = {
+    "gemma3": {"gemma3.attention.sliding_window": 8},
+    "exaone4": {f"exaone4.attention.{key}": value for key, value in WINDOWS.items()},
+    "granite": {
+        "granite.embedding_scale": 12.0,
+        "granite.residual_scale": 0.22,
+        "granite.attention.scale": 0.015625,
+        "granite.logit_scale": 8.0,
+    },
 }
 
 
@@ -45,9 +76,10 @@ def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
 
 
 def as_stored(name: str, tensor: np.ndarray, family: str) -> np.ndarray:
-    if family == "llama" and "q_proj" in name:
+    rotates_pairs = family in ("llama", "smollm3", "arcee", "granite")
+    if rotates_pairs and "q_proj" in name:
         return permuted(tensor, TINY["num_attention_heads"])
-    if family == "llama" and "k_proj" in name:
+    if rotates_pairs and "k_proj" in name:
         return permuted(tensor, TINY["num_key_value_heads"])
     return tensor + 1 if family.startswith("gemma") and name.endswith("norm.weight") else tensor
 
@@ -78,7 +110,7 @@ def write_gguf(path: Path, arch, tensors, tokenizer, *, qtypes=None, theta=1e4, 
     writer.add_license("apache-2.0")
     metadata = tokenizer_metadata(tokenizer)
     for key, value in (metadata | extra).items():
-        if key.startswith("tokenizer.") and isinstance(value, list):
+        if isinstance(value, list):
             writer.add_array(key, value)
         elif isinstance(value, str) and key != "general.architecture":
             writer.add_string(key, value)
@@ -128,8 +160,9 @@ def assert_same_params(got, wanted, atol=0.0):
 def test_float32_file_gives_back_the_model(name, tmp_path, tokenizer_model):
     arch, hf_config = ARCHITECTURES[name]
     model = make_pretrained(hf_config)
-    extra = {"gemma3.attention.sliding_window": 8} if name == "gemma3" else {}
-    extra |= {f"{gguf.MODEL_ARCH_NAMES[arch]}.rope.dimension_count": TINY["head_dim"]}
+    extra = EXTRA.get(name, {}) | {
+        f"{gguf.MODEL_ARCH_NAMES[arch]}.rope.dimension_count": TINY["head_dim"]
+    }
     tensors = gguf_tensors(model, tmp_path / "hf", arch)
     path = write_gguf(tmp_path / "m.gguf", arch, tensors, tokenizer_model, **extra)
     loaded = load_pretrained(path)
@@ -239,7 +272,7 @@ def test_linear_rotary_scaling(llama):
     [
         ({"llama.rope.scaling.type": "yarn"}, "'yarn'; supported: none, linear"),
         ({"llama.rope.dimension_count": 4}, "dimension_count is 4; valid: that of a key, 8"),
-        ({"tokenizer.ggml.pre": "tekken"}, "'tekken'; supported: gpt-2, smollm"),
+        ({"tokenizer.ggml.pre": "tekken"}, "'tekken'; supported: gpt-2, olmo, smollm"),
     ],
 )
 def test_what_is_not_supported_is_named(llama, extra, message):
@@ -250,7 +283,7 @@ def test_what_is_not_supported_is_named(llama, extra, message):
 def test_other_architectures_and_files_are_refused(tmp_path, llama, tokenizer_model):
     path = tmp_path / "other.gguf"
     write_gguf(path, gguf.MODEL_ARCH.FALCON, llama[1], tokenizer_model)
-    with pytest.raises(ValueError, match="'falcon'; supported: gemma3, llama, qwen2, qwen3"):
+    with pytest.raises(ValueError, match="'falcon'; supported: arcee, ernie4_5, exaone4, gemma3"):
         load_gguf(path)
     path.write_bytes(b"not a gguf file, but long enough to have a header")
     with pytest.raises(ValueError, match="not a readable GGUF file"):

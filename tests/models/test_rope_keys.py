@@ -23,6 +23,7 @@ SIZES = dict(
 )
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
 LINEAR = dict(rope_type="linear", factor=4.0)
+YARN = dict(rope_type="yarn", factor=4.0, attention_factor=1.1)
 PLAIN = dict(rope_type="default", rope_theta=5e5)
 FLAT = (
     None,
@@ -33,12 +34,18 @@ FLAT = (
     dict(type="linear", factor=3.0),
     LLAMA3 | dict(rope_theta=5e5),
     LLAMA3 | dict(original_max_position_embeddings=32),
+    YARN,
+    YARN | dict(original_max_position_embeddings=32, beta_slow=2.0),
+    dict(rope_type="dynamic", factor=2.0),
 )
 NESTED = tuple(
     dict(full_attention=whole, sliding_attention=local)
     for whole in (None, PLAIN, LINEAR, LLAMA3)
     for local in (None, dict(rope_type="default", rope_theta=99.0), LINEAR)
 )
+
+
+BY_LAYER_TYPE = ("gemma3_text", "olmo3")
 
 
 def as_rope(read):
@@ -48,6 +55,18 @@ def as_rope(read):
         return Rope(theta)
     if kind == "linear":
         return Rope(theta, kind, read["factor"])
+    if kind == "dynamic":
+        positions = SIZES["max_position_embeddings"]
+        return Rope(theta, kind, read["factor"], original_positions=positions)
+    if kind == "yarn":
+        return Rope(
+            theta,
+            kind,
+            read["factor"],
+            original_positions=read.get("original_max_position_embeddings", 64),
+            beta_slow=read.get("beta_slow", 1.0),
+            attention_factor=read["attention_factor"],
+        )
     bounds = (read["low_freq_factor"], read["high_freq_factor"])
     original = read.get("original_max_position_embeddings", SIZES["max_position_embeddings"])
     return Rope(theta, kind, read["factor"], *bounds, original)
@@ -59,18 +78,22 @@ def in_transformers(hf):
         read = AutoConfig.for_model(**json.loads(json.dumps(hf))).rope_parameters
     except (AttributeError, KeyError):
         return None
-    if hf["model_type"] == "gemma3_text":
+    if hf["model_type"] in BY_LAYER_TYPE:
         return tuple(as_rope(read[kind]) for kind in ("full_attention", "sliding_attention"))
     return (as_rope(read),)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3_text"])
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen3", "gemma2", "gemma3_text", "smollm3", "olmo3", "glm4"]
+)
 def test_every_combination_of_keys_is_read_as_transformers_reads_it(family):
-    sets = (*FLAT, *NESTED) if family == "gemma3_text" else FLAT
+    sets = (*FLAT, *NESTED) if family in BY_LAYER_TYPE else FLAT
     thetas = (None, 3e4)
     compared = 0
     for parameters, scaling, theta in itertools.product(sets, FLAT, thetas):
         hf = dict(SIZES, model_type=family, rope_parameters=parameters, rope_scaling=scaling)
+        if family == "smollm3":
+            hf["no_rope_layers"] = [1] * 6
         if theta is not None:
             hf |= dict(rope_theta=theta, rope_local_base_freq=50.0)
         expected = in_transformers(hf)

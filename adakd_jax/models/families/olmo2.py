@@ -3,6 +3,8 @@ queries and keys over their whole width.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.family import GGUF_NAMES, LAYER, SHARED_KEYS, Family, Gguf, norm
@@ -35,10 +37,24 @@ def read_olmo(hf: HFConfig, *, rope: RopeKeys = ROPE_KEYS) -> DecoderConfig:
     )
 
 
+def _refuse_olmo3(metadata: Mapping[str, Any], config: HFConfig) -> dict[str, Any]:
+    if metadata.get("olmo2.attention.sliding_window"):
+        raise ValueError(
+            "olmo2.attention.sliding_window: OLMo 3 is not read from GGUF files; valid: a folder "
+            "of its safetensors"
+        )
+    return {}
+
+
 FAMILY = Family(
     "olmo2",
     "Olmo2ForCausalLM",
     read_olmo,
     keys=POST_NORM_KEYS,
-    gguf=Gguf("olmo2", {"hidden_act": "silu", "attention_bias": False}, names=POST_NORM_GGUF),
+    gguf=Gguf(
+        "olmo2",
+        {"hidden_act": "silu", "attention_bias": False},
+        read=_refuse_olmo3,
+        names=POST_NORM_GGUF,
+    ),
 )

@@ -3,7 +3,7 @@
 import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.family import Family, Gguf
+from adakd_jax.models.family import GGUF_NAMES, Family, Gguf
 from adakd_jax.models.hf_config import read_common
 from adakd_jax.models.hf_values import HFConfig
 
@@ -29,5 +29,6 @@ FAMILY = Family(
             "attention_out_bias": False,
             "mlp_bias": False,
         },
+        names=GGUF_NAMES | {"post_attention_norm": "post_attention_layernorm"},
     ),
 )
