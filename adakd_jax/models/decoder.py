@@ -205,7 +205,8 @@ class Decoder(nnx.Module):
         if self.config.embed_scale != 1.0:
             x = x * jnp.asarray(self.config.embed_scale, dtype)
         if self.position_embed is not None:
-            rows = positions + self.config.position_offset
+            offset = self.config.position_offset
+            rows = positions + offset if offset else positions
             x = x + rows_of(self.position_embed.embedding[...], rows).astype(dtype)
         return x
 

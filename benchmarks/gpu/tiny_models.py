@@ -1,4 +1,4 @@
-"""A tiny model of each family, with what is its own: windows, caps, biases, norms, head sizes."""
+"""Tiny models that together have every part of the decoder: windows, caps, biases, norms."""
 
 _SIZES = {
     "vocab_size": 320,
@@ -34,4 +34,19 @@ TINY: dict[str, dict] = {
     "qwen3": _SIZES | {"model_type": "qwen3", "head_dim": 128},
     "gemma2": _SIZES | _GEMMA | {"model_type": "gemma2"},
     "gemma3_text": _SIZES | _GEMMA | {"model_type": "gemma3_text", "sliding_window_pattern": 2},
+    # What no family above has: other families combine these parts.
+    "phi3": _SIZES | {
+        "model_type": "phi3", "original_max_position_embeddings": 16, "partial_rotary_factor": 0.5,
+        "rope_scaling": {
+            "type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
+        },
+    },
+    "gpt_neox": _SIZES | {"model_type": "gpt_neox"},
+    "cohere2": _SIZES | {"model_type": "cohere2", "sliding_window": 8, "tie_word_embeddings": True},
+    "olmo3": _SIZES | {
+        "model_type": "olmo3", "sliding_window": 8,
+        "rope_scaling": {
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+        },
+    },
 }  # fmt: skip

@@ -36,8 +36,8 @@ def leave(options, part, *rows):
     (options.out / f"{part}.json").write_text(json.dumps({"rows": rows, "error": None}))
 
 
-def test_every_family_has_a_tiny_model():
-    assert TINY.keys() == FAMILIES.keys()
+def test_every_tiny_model_is_of_a_family():
+    assert TINY.keys() <= FAMILIES.keys()
     assert all(config["model_type"] == name for name, config in TINY.items())
 
 

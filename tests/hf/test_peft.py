@@ -14,12 +14,15 @@ from safetensors.numpy import load_file, save_file
 from adakd_jax.config import LoraConfig
 from adakd_jax.hf.adapter import save_adapter
 from adakd_jax.hf.export import save_pretrained
+from adakd_jax.hf.keymap import projections
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.lora import lora_of, merge_peft, with_adapters, without_adapters
 from adakd_jax.hf.peft import AdapterError, read_adapter
 from adakd_jax.models.config import PROJECTIONS
+from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import split_adapters
 from tests.hf.tiny import TINY_LLAMA, make_pretrained
+from tests.models.family_cases import CASES, ONE_EACH
 
 KEY = jax.random.key(5)
 GPT2 = {
@@ -171,6 +174,26 @@ def test_a_fused_projection_is_written_block_by_block(targets, tmp_path):
         merge_peft(model, folder).params, without_adapters(student).params, rtol=1e-6, atol=1e-6
     )
     assert_same(with_adapters(model, settings, KEY, folder).params, student.params, rtol=0)
+
+
+@pytest.mark.parametrize("case", ["phi3", "gpt_neox"])
+def test_parts_of_other_sizes_and_parts_by_head_come_back(case, tmp_path):
+    model = make_pretrained(CASES[case])
+    student = trained(model)
+    folder = save_adapter(student, tmp_path / "adapter")
+    assert_same(
+        merge_peft(model, folder).params, without_adapters(student).params, rtol=1e-6, atol=1e-6
+    )
+    assert_same(with_adapters(model, LORA, KEY, folder).params, student.params, rtol=0)
+
+
+@pytest.mark.parametrize("case", ONE_EACH.values())
+def test_targets_have_the_names_of_the_family(case):
+    config = decoder_config(CASES[case])
+    for projection in projections(config):
+        name = projection.module
+        some = lora_of(LORA.model_copy(update={"targets": (name,)}), config)
+        assert set(some.targets) == set(projection.paths)
 
 
 def test_an_ordinary_adapter_of_a_fused_projection_reaches_all_its_parts(tmp_path):

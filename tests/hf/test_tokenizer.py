@@ -163,7 +163,7 @@ def test_gemmas_runs_of_spaces_stay_whole():
 def test_what_is_not_supported_is_named(metadata):
     with pytest.raises(ValueError, match=r"ggml\.model is 't5'; supported: gpt2, llama"):
         gguf_tokenizer(metadata | {"tokenizer.ggml.model": "t5"})
-    with pytest.raises(ValueError, match=r"ggml\.pre is 'viking'; supported: gpt-2, smollm"):
+    with pytest.raises(ValueError, match=r"ggml\.pre is 'viking'; supported: gpt-2, olmo, smollm"):
         gguf_tokenizer(metadata | {"tokenizer.ggml.pre": "viking"})
     twice = [*metadata["tokenizer.ggml.tokens"][:-1], "a"]
     with pytest.raises(ValueError, match="repeats 'a'"):

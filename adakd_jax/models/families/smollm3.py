@@ -27,12 +27,11 @@ def _read(hf: HFConfig) -> DecoderConfig:
 
 
 def _rotated(hf: HFConfig) -> list[bool]:
-    every = hf.get("no_rope_layer_interval", 4)
     given = hf.get("no_rope_layers")
-    return [
-        bool(given[layer] if given else (layer + 1) % every)
-        for layer in range(hf["num_hidden_layers"])
-    ]
+    if given:
+        return [bool(turns) for turns in given]
+    every = hf.get("no_rope_layer_interval", 4)
+    return [(layer + 1) % every != 0 for layer in range(hf["num_hidden_layers"])]
 
 
 FAMILY = Family(
