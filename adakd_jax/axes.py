@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 IGNORE = -100
 BATCH_AXES = ("data", "fsdp")  # mesh axes that share the rows of a batch
 WIDTH_AXIS = "fsdp"  # the one of them that also splits weights, along D
 HEAD_AXIS = "tensor"  # mesh axis that shares the heads of a layer
+EXPERT_AXIS = "expert"  # mesh axis that shares rows and experts, of meshes that have it
 
 Logits = Float[Array, "*tokens V"]
 PerToken = Float[Array, "*tokens"]
@@ -75,7 +76,12 @@ def row_axes() -> tuple[str, ...]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
         return ()
-    return left_axes(BATCH_AXES)
+    return left_axes(batch_axes_of(mesh))
+
+
+def batch_axes_of(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """The axes of a mesh that share the rows of a batch."""
+    return (*BATCH_AXES, EXPERT_AXIS) if EXPERT_AXIS in mesh.axis_names else BATCH_AXES
 
 
 def first_row(rows: int) -> Array | int:
@@ -83,7 +89,7 @@ def first_row(rows: int) -> Array | int:
     `shard_map` over rows; 0 elsewhere.
     """
     manual = jax.sharding.get_abstract_mesh().manual_axes
-    axes = tuple(axis for axis in BATCH_AXES if axis in manual)
+    axes = tuple(axis for axis in (*BATCH_AXES, EXPERT_AXIS) if axis in manual)
     return jax.lax.axis_index(axes) * rows if axes else 0
 
 
