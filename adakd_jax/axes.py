@@ -84,12 +84,17 @@ def batch_axes_of(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
     return (*BATCH_AXES, EXPERT_AXIS) if EXPERT_AXIS in mesh.axis_names else BATCH_AXES
 
 
+def taken_row_axes() -> tuple[str, ...]:
+    """The axes along which a `shard_map` around the caller has split the rows of a batch."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    return tuple(axis for axis in (*BATCH_AXES, EXPERT_AXIS) if axis in manual)
+
+
 def first_row(rows: int) -> Array | int:
     """The number, among all rows of a batch, of the first of the `rows` that a device has inside a
     `shard_map` over rows; 0 elsewhere.
     """
-    manual = jax.sharding.get_abstract_mesh().manual_axes
-    axes = tuple(axis for axis in (*BATCH_AXES, EXPERT_AXIS) if axis in manual)
+    axes = taken_row_axes()
     return jax.lax.axis_index(axes) * rows if axes else 0
 
 

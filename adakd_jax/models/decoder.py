@@ -123,28 +123,6 @@ class Decoder(nnx.Module):
         """
         return self.forward(tokens, positions, segments, dropout_key=dropout_key).hidden
 
-    def hidden_states(
-        self,
-        tokens: Int[Array, "B T"],
-        positions: Int[Array, "B T"],
-        segments: Int[Array, "B T"],
-        layers: tuple[int, ...],
-        *,
-        dropout_key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "B T M D"]]:
-        """What `__call__` returns, and the residual stream after each of M layers.
-
-        Args:
-            tokens: token ids.
-            positions: see `__call__`.
-            segments: see `__call__`.
-            layers: numbers from 0. The residual stream after every layer is in memory at once.
-            dropout_key: see `__call__`.
-        """
-        found = self.forward(tokens, positions, segments, layers, dropout_key=dropout_key)
-        assert found.after is not None
-        return found.hidden, found.after
-
     def forward(
         self,
         tokens: Int[Array, "B T"],
@@ -161,7 +139,8 @@ class Decoder(nnx.Module):
             tokens: token ids.
             positions: see `__call__`.
             segments: see `__call__`.
-            layers: of which to return the residual stream; None: of none. See `hidden_states`.
+            layers: numbers from 0, of which to return the residual stream; None: of none. That
+                after every layer is then in memory at once.
             dropout_key: see `__call__`.
             with_routing: whether to return what the routers did, of a model with experts.
         """

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from adakd_jax.config.models import LoraConfig
 from adakd_jax.hf.export import save_pretrained
@@ -166,8 +167,6 @@ def test_a_missing_expert_is_named(tmp_path):
     folder = save_pretrained(model, tmp_path / "model")
     tensors = hf_tensors(model, tmp_path / "again")
     lost = "model.layers.1.mlp.experts.3.up_proj.weight"
-    from safetensors.numpy import save_file
-
     save_file({k: v for k, v in tensors.items() if k != lost}, folder / "model.safetensors")
     with pytest.raises(WeightsError, match=rf"1 missing: {lost}"):
         load_pretrained(folder)

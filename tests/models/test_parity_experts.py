@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.models import init_cache, logits
+from adakd_jax.training.routers import balance_loss
 from tests.models.tiny import forward
 
 pytestmark = pytest.mark.parity
@@ -127,3 +128,30 @@ def test_greedy_text_agrees_with_torch(case):
         token, cache = step(loaded.params, cache, token, jnp.full((2, 1), place))
     scores = theirs(model, np.array(row, np.int64))
     np.testing.assert_array_equal(row[:, 7:], scores[:, 6:-1].argmax(-1))
+
+
+def test_the_balance_loss_and_its_gradient_agree_with_torch(tmp_path):
+    """Padding left out, of several rows and layers."""
+    model = torch_model("olmoe")
+    model.save_pretrained(tmp_path)
+    loaded = load_pretrained(tmp_path)
+    tokens = np.random.default_rng(0).integers(0, WORDS, (2, LENGTH))
+    segments = np.array([[1] * 13 + [0] * (LENGTH - 13), [1] * LENGTH])
+    given = dict(attention_mask=torch.from_numpy(segments), output_router_logits=True)
+    found = model(torch.from_numpy(tokens), **given)
+    found.aux_loss.backward()
+    places = jnp.broadcast_to(jnp.arange(LENGTH), tokens.shape)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        decoder = nnx.merge(loaded.graphdef, params)
+        inputs = jnp.asarray(tokens, jnp.int32), places, jnp.asarray(segments, jnp.int32)
+        return balance_loss(decoder.forward(*inputs, with_routing=True).routing, 3)
+
+    value, gradients = loss(loaded.params)
+    np.testing.assert_allclose(value, found.aux_loss.detach().numpy(), rtol=1e-5)
+    for layer, block in enumerate(model.model.layers):
+        router = gradients["layers"]["ffw"]["router"]["weight"][layer].T
+        expected = block.mlp.gate.weight.grad.numpy()
+        np.testing.assert_allclose(router, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
