@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 IGNORE = -100
 BATCH_AXES = ("data", "fsdp")  # mesh axes that share the rows of a batch
 WIDTH_AXIS = "fsdp"  # the one of them that also splits weights, along D
 HEAD_AXIS = "tensor"  # mesh axis that shares the heads of a layer
+EXPERT_AXIS = "expert"  # mesh axis that shares rows and experts, of meshes that have it
 
 Logits = Float[Array, "*tokens V"]
 PerToken = Float[Array, "*tokens"]
@@ -75,15 +76,25 @@ def row_axes() -> tuple[str, ...]:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
         return ()
-    return left_axes(BATCH_AXES)
+    return left_axes(batch_axes_of(mesh))
+
+
+def batch_axes_of(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """The axes of a mesh that share the rows of a batch."""
+    return (*BATCH_AXES, EXPERT_AXIS) if EXPERT_AXIS in mesh.axis_names else BATCH_AXES
+
+
+def taken_row_axes() -> tuple[str, ...]:
+    """The axes along which a `shard_map` around the caller has split the rows of a batch."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    return tuple(axis for axis in (*BATCH_AXES, EXPERT_AXIS) if axis in manual)
 
 
 def first_row(rows: int) -> Array | int:
     """The number, among all rows of a batch, of the first of the `rows` that a device has inside a
     `shard_map` over rows; 0 elsewhere.
     """
-    manual = jax.sharding.get_abstract_mesh().manual_axes
-    axes = tuple(axis for axis in BATCH_AXES if axis in manual)
+    axes = taken_row_axes()
     return jax.lax.axis_index(axes) * rows if axes else 0
 
 

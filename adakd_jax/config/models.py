@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from adakd_jax.config.stage import Stage
 
@@ -87,6 +94,16 @@ class _Student(Stage):
     )
     lora: LoraConfig | None = Field(
         default=None, description="low-rank adapters; null: every weight is trained"
+    )
+    train_router: bool = Field(
+        default=True,
+        description="of a mixture of experts: whether what chooses the experts is trained too; "
+        "under `lora` it never is",
+    )
+    balance_weight: NonNegativeFloat | None = Field(
+        default=None,
+        description="of a mixture of experts: weight of the loss that keeps the experts equally "
+        "loaded; null: router_aux_loss_coef of its config.json",
     )
     adapter: str | None = Field(
         default=None,

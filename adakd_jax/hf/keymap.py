@@ -1,13 +1,14 @@
 """Between our parameters and Hugging Face tensors: a family's table of keys, read both ways."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.config import PROJECTIONS, DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import FAMILIES
 from adakd_jax.models.family import Entry
@@ -36,8 +37,7 @@ class Parameter(NamedTuple):
     @property
     def tensor_shape(self) -> tuple[int, ...]:
         """Shape of the (whole) tensor in the file."""
-        shape = self.shape[1:] if self.entry.stacked else self.shape
-        shape = (*shape[:-1], self.outputs)
+        shape = (*self.shape[self.entry.stacks : -1], self.outputs)
         return shape[::-1] if self.entry.transpose else shape
 
 
@@ -100,11 +100,26 @@ def _placed(
         before += size
 
 
+def tensors_of(row: Parameter) -> dict[str, tuple[int, ...]]:
+    """Names of the row's tensors, and where in our parameter each of them is: (), (layer,) where it
+    is stacked over layers, or (layer, expert).
+    """
+    return {name_at(row.entry, place): place for place in places_of(row)}
+
+
+def places_of(row: Parameter) -> Iterator[tuple[int, ...]]:
+    """Where in our parameter each of the row's tensors is, in order."""
+    return itertools.product(*map(range, row.shape[: row.entry.stacks]))
+
+
+def name_at(entry: Entry, place: tuple[int, ...]) -> str:
+    """The name of one of an entry's tensors."""
+    return entry.name.format(**dict(zip(("layer", "expert"), place, strict=False)))
+
+
 def tensor_names(row: Parameter) -> list[str]:
-    """Names of the row's tensors, one per layer where it is stacked."""
-    if not row.entry.stacked:
-        return [row.entry.name]
-    return [row.entry.name.format(layer=layer) for layer in range(row.shape[0])]
+    """Names of the row's tensors."""
+    return list(tensors_of(row))
 
 
 class Projection(NamedTuple):
@@ -132,11 +147,13 @@ class Projection(NamedTuple):
 
 
 def projections(config: DecoderConfig) -> list[Projection]:
-    """The matrix products of every layer of this model, in the order of the key table."""
+    """The matrix products of every layer of this model, in the order of the key table; not those of
+    experts.
+    """
     found: dict[str, Projection] = {}
     for row in parameters(dataclasses.replace(config, lora=None)):
         path, _, kind = row.entry.path.removeprefix("layers.").rpartition(".")
-        if row.entry.stacked and kind == "kernel":
+        if row.entry.stacked and path in PROJECTIONS and kind == "kernel":
             name = row.entry.name.removesuffix(".weight")
             before = found.get(name, Projection(name, (), (0, 0), False, ()))
             found[name] = Projection(

@@ -41,7 +41,7 @@ def lora_of(settings: LoraConfig, config: DecoderConfig) -> Lora:
         valid = dict.fromkeys(each.module.rpartition(".")[2] for each in known)
         raise ValueError(
             f"student.lora.targets: a {config.family} model has no projection called "
-            f"{', '.join(unknown)}; valid: {', '.join(valid)}, or null for all"
+            f"{', '.join(unknown)}{_no_experts(config)}; valid: {', '.join(valid)}, or null for all"
         )
     chosen = [each for each in known if any(each.is_called(name) for name in wanted)]
     return Lora(
@@ -49,6 +49,12 @@ def lora_of(settings: LoraConfig, config: DecoderConfig) -> Lora:
         alpha=settings.alpha,
         dropout=settings.dropout,
         targets=tuple(path for each in chosen for path in each.paths),
+    )
+
+
+def _no_experts(config: DecoderConfig) -> str:
+    return (
+        "" if config.experts is None else " that can have an adapter (routers and experts cannot)"
     )
 
 

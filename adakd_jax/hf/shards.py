@@ -44,26 +44,30 @@ class ShardBuffers:
             for bounds in self._devices
         }
 
-    def fill(self, layer: int | None, write: Callable[[np.ndarray, Index], None]) -> None:
-        """Fill the whole, or one layer of an array that is stacked over layers.
+    def fill(self, place: tuple[int, ...], write: Callable[[np.ndarray, Index], None]) -> None:
+        """Fill the whole, or one layer (one expert of one) of an array that is stacked over them.
 
         Args:
-            layer: index along the first dimension; None for all.
+            place: indices along the first dimensions; () for all.
             write: is given a buffer and which part of the array (of the layer) it is to fill it
                 with.
         """
         for bounds, buffer in self._buffers.items():
-            index = tuple(slice(*part) for part in bounds)
-            if layer is None:
-                write(buffer, index)
-            elif index[0].start <= layer < index[0].stop:
-                write(buffer[layer - index[0].start], index[1:])
+            if _inside(place, bounds):
+                own = tuple(
+                    number - start for number, (start, _) in zip(place, bounds, strict=False)
+                )
+                write(buffer[own], tuple(slice(*part) for part in bounds[len(place) :]))
 
-    def holds(self, layer: int, columns: slice) -> bool:
-        """Whether this process holds any of some columns, along the last dimension, of a layer."""
+    def holds(self, place: tuple[int, ...], columns: slice) -> bool:
+        """Whether this process holds any of some columns, along the last dimension, of a place (see
+        `fill`).
+        """
         return any(
-            first[0] <= layer < first[1] and last[0] < columns.stop and columns.start < last[1]
-            for first, *_, last in self._buffers
+            _inside(place, bounds)
+            and bounds[-1][0] < columns.stop
+            and columns.start < bounds[-1][1]
+            for bounds in self._buffers
         )
 
     def finish(self) -> jax.Array:
@@ -81,6 +85,10 @@ class ShardBuffers:
         return jax.make_array_from_single_device_arrays(self.shape, self._sharding, shards)
 
 
+def _inside(place: tuple[int, ...], bounds: tuple[tuple[int, int], ...]) -> bool:
+    return all(start <= number < stop for number, (start, stop) in zip(place, bounds, strict=False))
+
+
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + _ALIGNMENT, np.uint8)
@@ -88,65 +96,64 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def on_host(array: Any, layer: int | None = None) -> np.ndarray:
-    """An array, or one layer of an array that is stacked over layers, in host memory.
+def on_host(array: Any, place: tuple[int, ...] = ()) -> np.ndarray:
+    """An array, or one layer (one expert of one) of an array stacked over them, in host memory.
 
     Where other processes hold parts of it, all of them must call this, in the same order.
 
     Args:
         array: of JAX or NumPy.
-        layer: index along the first dimension; None for all.
+        place: indices along the first dimensions; () for all.
     """
     if not isinstance(array, jax.Array):
-        return np.asarray(array if layer is None else array[layer])
+        return np.asarray(array[place])
     if array.is_fully_replicated or len(array.sharding.device_set) == 1:
-        return np.asarray(_layer(array.addressable_data(0), layer))
+        return np.asarray(_part(array.addressable_data(0), place))
     if not array.is_fully_addressable:
         assert isinstance(array.sharding, NamedSharding)
         whole = NamedSharding(array.sharding.mesh, PartitionSpec())
-        return np.asarray(_replicated(whole)(array, layer).addressable_data(0))
-    return _joined(array, layer)
+        return np.asarray(_replicated(whole)(array, place).addressable_data(0))
+    return _joined(array, place)
 
 
-def _joined(array: jax.Array, layer: int | None) -> np.ndarray:
+def _joined(array: jax.Array, place: tuple[int, ...]) -> np.ndarray:
     """From shards that all are this process's own."""
-    whole = np.empty(array.shape if layer is None else array.shape[1:], array.dtype)
+    whole = np.empty(array.shape[len(place) :], array.dtype)
     done = set()
     for shard in array.addressable_shards:
         bounds = tuple(
             part.indices(size)[:2] for part, size in zip(shard.index, array.shape, strict=True)
         )
-        inside = layer is None or bounds[0][0] <= layer < bounds[0][1]
-        if bounds in done or not inside:
+        if bounds in done or not _inside(place, bounds):
             continue
         done.add(bounds)
-        own = None if layer is None else layer - bounds[0][0]
-        index = tuple(slice(*part) for part in (bounds if layer is None else bounds[1:]))
-        whole[index] = np.asarray(_layer(shard.data, own))
+        own = tuple(number - start for number, (start, _) in zip(place, bounds, strict=False))
+        index = tuple(slice(*part) for part in bounds[len(place) :])
+        whole[index] = np.asarray(_part(shard.data, own))
     return whole
 
 
-def _layer(array: jax.Array, layer: int | None) -> jax.Array:
-    """One layer of an array on one device, which inside of the context of a mesh is not of it."""
-    if layer is None:
+def _part(array: jax.Array, place: tuple[int, ...]) -> jax.Array:
+    """A part of an array on one device, which inside of the context of a mesh is not of it."""
+    if not place:
         return array
     alone = Mesh(np.array(list(array.sharding.device_set)), ("alone",))
     with jax.set_mesh(alone):
-        return _taken(array, layer)
+        return _taken(array, place)
 
 
-def _take(array: jax.Array, layer: Any) -> jax.Array:
-    """One layer, or all; a traced `layer`, so that all of them are one program."""
-    if layer is None:
-        return array
-    return jax.lax.dynamic_index_in_dim(array, layer, keepdims=False)
+def _take(array: jax.Array, place: tuple[Any, ...]) -> jax.Array:
+    """One layer, one expert of one, or all; traced numbers, so that all of them are one program."""
+    for number in place:
+        array = jax.lax.dynamic_index_in_dim(array, number, keepdims=False)
+    return array
 
 
 _taken = jax.jit(_take)
 
 
 @functools.cache
-def _replicated(whole: NamedSharding) -> Callable[[jax.Array, int | None], jax.Array]:
+def _replicated(whole: NamedSharding) -> Callable[[jax.Array, tuple[int, ...]], jax.Array]:
     return jax.jit(_take, out_shardings=whole)
 
 

@@ -17,6 +17,7 @@ from adakd_jax.hf.keymap import (
     head_name,
     is_harmless,
     parameters,
+    places_of,
     tensor_names,
 )
 from adakd_jax.hf.shards import Index, ShardBuffers, row_blocks
@@ -91,8 +92,8 @@ def _plain(
     row: Parameter, tensors: list[Write], dtype: DTypeLike, sharding: Sharding | None
 ) -> jax.Array:
     buffers = ShardBuffers(row.shape, dtype, sharding)
-    for layer, write in enumerate(tensors):
-        buffers.fill(layer if row.entry.stacked else None, write)
+    for place, write in zip(places_of(row), tensors, strict=True):
+        buffers.fill(place, write)
     return buffers.finish()
 
 
@@ -111,20 +112,22 @@ def _quantized(
 
     shape = jax.ShapeDtypeStruct(row.shape, dtype)
     buffers = jax.tree.map(reserve, jax.eval_shape(lambda kernel: quantize(kernel, how), shape))
-    _, inputs, outputs = row.shape
-    for layer, write in enumerate(tensors):
+    inputs, outputs = row.shape[-2:]
+    for place, write in zip(places_of(row), tensors, strict=True):
         for block in row_blocks((outputs, inputs), np.dtype(dtype).itemsize):
-            if not buffers.qvalue.holds(layer, block):
+            if not buffers.qvalue.holds(place, block):
                 continue
             kernel = np.empty((inputs, block.stop - block.start), dtype)
             write(kernel, (slice(0, inputs), block))
             parts = jax.tree.map(np.asarray, quantize(kernel, how))
-            jax.tree.map(functools.partial(_fill_outputs, layer, block), buffers, parts)
+            jax.tree.map(functools.partial(_fill_outputs, place, block), buffers, parts)
     return jax.tree.map(ShardBuffers.finish, buffers)
 
 
-def _fill_outputs(layer: int, block: slice, buffers: ShardBuffers, values: np.ndarray) -> None:
-    """Copy some outputs of one layer, [.., block], to where they belong."""
+def _fill_outputs(
+    place: tuple[int, ...], block: slice, buffers: ShardBuffers, values: np.ndarray
+) -> None:
+    """Copy some outputs of one layer, or one expert of it, [.., block], to where they belong."""
 
     def write(buffer: np.ndarray, index: Index) -> None:
         rows, outputs = index
@@ -133,7 +136,7 @@ def _fill_outputs(layer: int, block: slice, buffers: ShardBuffers, values: np.nd
             part = values[rows, begin - block.start : end - block.start]
             buffer[:, begin - outputs.start : end - outputs.start] = part
 
-    buffers.fill(layer, write)
+    buffers.fill(place, write)
 
 
 def _writer(row: Parameter, read: Read, name: str) -> Write:

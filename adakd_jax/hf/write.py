@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from adakd_jax.data.progress import track
-from adakd_jax.hf.keymap import Parameter, parameters
+from adakd_jax.hf.keymap import Parameter, name_at, parameters, places_of
 from adakd_jax.hf.safetensors_file import TensorInfo, write_safetensors
 from adakd_jax.hf.shards import on_host, row_blocks
 from adakd_jax.models.config import DecoderConfig
@@ -26,11 +26,11 @@ Leaves = Mapping[str, Any]
 
 
 class _Tensor(NamedTuple):
-    """A tensor to write: its parts, in order, and which layer of them."""
+    """A tensor to write: its parts, in order, and which place in them it has."""
 
     info: TensorInfo
     parts: tuple[Parameter, ...]
-    layer: int | None
+    place: tuple[int, ...]
 
 
 def save_weights(
@@ -102,15 +102,15 @@ def _tensors(rows: list[Parameter], leaves: Leaves) -> Iterator[_Tensor]:
         grouped.setdefault(row.entry.name, []).append(row)
     groups = [tuple(sorted(group, key=lambda row: row.entry.part)) for group in grouped.values()]
 
-    def tensor(group: tuple[Parameter, ...], layer: int | None) -> _Tensor:
+    def tensor(group: tuple[Parameter, ...], place: tuple[int, ...]) -> _Tensor:
         entry, shape = group[0].entry, group[0].tensor_shape
-        info = TensorInfo(entry.name.format(layer=layer), shape, leaves[entry.path].dtype)
-        return _Tensor(info, group, layer)
+        info = TensorInfo(name_at(entry, place), shape, leaves[entry.path].dtype)
+        return _Tensor(info, group, place)
 
-    layered = [group for group in groups if group[0].entry.stacked]
-    yield from (tensor(group, None) for group in groups if not group[0].entry.stacked)
-    for layer in range(layered[0][0].shape[0]):
-        yield from (tensor(group, layer) for group in layered)
+    placed = [(place, group) for group in groups for place in places_of(group[0])]
+    # What is of no layer first, then each layer's, in the order of the table.
+    placed.sort(key=lambda each: each[0][:1])
+    yield from (tensor(group, place) for place, group in placed)
 
 
 def _shards(tensors: Iterable[_Tensor], limit: int) -> list[list[_Tensor]]:
@@ -166,7 +166,7 @@ def _pieces(tensors: Iterable[_Tensor], leaves: Leaves) -> Iterator[np.ndarray]:
 
 def _rows(tensor: _Tensor, leaves: Leaves) -> Iterator[np.ndarray]:
     """Parts joined, in torch's orientation."""
-    parts = [on_host(leaves[row.entry.path], tensor.layer) for row in tensor.parts]
+    parts = [on_host(leaves[row.entry.path], tensor.place) for row in tensor.parts]
     pieces = [
         (piece.file, part[..., piece.own : piece.own + piece.size])
         for row, part in zip(tensor.parts, parts, strict=True)

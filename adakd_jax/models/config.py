@@ -97,6 +97,42 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class ClampedSwiglu:
+    """(up + 1) · gate · sigmoid(gain · gate), of a gate cut to ≤ `limit` and an up to ± `limit`."""
+
+    gain: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of every layer: feed-forwards of `DecoderConfig.ffw_dim` each.
+
+    Of `count`, each token has the `active` ones with the highest scores of the router. Their
+    weights are the softmax of all scores (arXiv 2101.03961), or, `renormalised`, of theirs (arXiv
+    2401.04088). `balance_weight` is that of the load-balancing loss, where the model is trained.
+    """
+
+    count: int
+    active: int
+    renormalised: bool
+    router_bias: bool = False
+    clamped: ClampedSwiglu | None = None
+    balance_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        if not 1 <= self.active <= self.count:
+            raise ValueError(
+                f"Experts: {self.active} active ones of {self.count}; valid: 1 to {self.count}"
+            )
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """One decoder-only transformer; `families.decoder_config` makes it from a Hugging Face
     `config.json`.
@@ -105,7 +141,8 @@ class DecoderConfig:
     `ropes[layer_ropes[l]]` are its rotary frequencies, and an empty `ropes` means learned position
     embeddings, the first of which is in row `position_offset`. `rotary_dim` numbers of a head are
     rotated, the first ones (None: all), in pairs of neighbours or of halves. `residual_scale`
-    multiplies what a branch adds. `lora` are adapters beside the weights, or None. The last three
+    multiplies what a branch adds. `experts` are in the place of each layer's feed-forward, or None.
+    `lora` are adapters beside the weights, or None. The last three
     fields say how to compute, not what: change them with `dataclasses.replace` at will.
     """
 
@@ -144,6 +181,7 @@ class DecoderConfig:
     residual_scale: float = 1.0
     logit_scale: float = 1.0
     initializer_range: float = 0.02
+    experts: Experts | None = None
     lora: Lora | None = None
     compute_dtype: ComputeDtype = "float32"
     remat: Remat = "none"

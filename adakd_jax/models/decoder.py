@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,25 @@ from adakd_jax.models.cache import (
     write_layer,
 )
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.experts import Routing, no_routing
 from adakd_jax.models.layers import Embedding, Layer, Norm
 from adakd_jax.models.positions import Reads, check_positions
 from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers
 
+# Residual stream, and what the routers of the layers so far did.
+ForwardCarry = tuple[Array, Routing | None]
 # Residual stream, keys and values of all layers.
 DecodeCarry = tuple[Array, Stored, Stored]
+
+
+class Forward(NamedTuple):
+    """What a forward pass returns: hidden states [B, T, D] after the final norm; the residual
+    stream after each of M layers, [B, T, M, D], or None; what the routers did, [L, …], or None.
+    """
+
+    hidden: Array
+    after: Array | None
+    routing: Routing | None
 
 
 class OutputEmbedding(Embedding):
@@ -108,44 +121,52 @@ class Decoder(nnx.Module):
         Raises:
             TooLongError: T is more than there are learned positions.
         """
-        return self.final_norm(self._run((tokens, positions, segments), dropout_key)[0])
+        return self.forward(tokens, positions, segments, dropout_key=dropout_key).hidden
 
-    def hidden_states(
+    def forward(
         self,
         tokens: Int[Array, "B T"],
         positions: Int[Array, "B T"],
         segments: Int[Array, "B T"],
-        layers: tuple[int, ...],
+        layers: tuple[int, ...] | None = None,
         *,
         dropout_key: Array | None = None,
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "B T M D"]]:
-        """What `__call__` returns, and the residual stream after each of M layers.
+        with_routing: bool = False,
+    ) -> Forward:
+        """What `__call__` returns, and what else a loss may be of.
 
         Args:
             tokens: token ids.
             positions: see `__call__`.
             segments: see `__call__`.
-            layers: numbers from 0. The residual stream after every layer is in memory at once.
+            layers: numbers from 0, of which to return the residual stream; None: of none. That
+                after every layer is then in memory at once.
             dropout_key: see `__call__`.
+            with_routing: whether to return what the routers did, of a model with experts.
         """
-        x, after = self._run((tokens, positions, segments), dropout_key, collect=True)
-        return self.final_norm(x), jnp.moveaxis(after[np.array(layers)], 0, -2)
-
-    def _run(
-        self, inputs: tuple[Array, ...], dropout_key: Array | None, *, collect: bool = False
-    ) -> tuple[Array, Any]:
-        tokens, positions, segments = inputs
         check_positions(self.config, [Reads("a row of tokens", tokens.shape[1])], "the model")
         attend = functools.partial(self._attend, query_segments=segments, key_segments=segments)
 
-        def apply(layer: Layer, x: Array, place: LayerPlace) -> Array:
-            key = place.dropout_key
+        def apply(layer: Layer, carry: ForwardCarry, place: LayerPlace) -> ForwardCarry:
+            (x, routing), key = carry, place.dropout_key
             queries_keys_values = layer.queries_keys_values(x, place.rotary, key)
-            x = layer.finish(x, attend(*queries_keys_values, window=place.window), key)
-            return keep_rows_split(x)
+            attended = attend(*queries_keys_values, window=place.window)
+            x, own = layer.finish(x, attended, segments, key)
+            if routing is not None:
+                routing = jax.tree.map(lambda all, one: all.at[place.index].set(one), routing, own)
+            return keep_rows_split(x), routing
 
-        x = keep_rows_split(self._embed(tokens, positions))
-        return scan_layers(self.config, self.layers, apply, x, positions, dropout_key, collect)
+        experts = self.config.experts
+        routing = None
+        if experts is not None and with_routing:
+            routing = no_routing(self.config.num_layers, experts.count)
+        carry = keep_rows_split(self._embed(tokens, positions)), routing
+        collect = layers is not None
+        (x, routing), carries = scan_layers(
+            self.config, self.layers, apply, carry, positions, dropout_key, collect
+        )
+        after = None if layers is None else jnp.moveaxis(carries[0][np.array(layers)], 0, -2)
+        return Forward(self.final_norm(x), after, routing)
 
     def decode(
         self,
@@ -184,7 +205,8 @@ class Decoder(nnx.Module):
             values = write_layer(values, value, place.index, cache.index, VALUE_SLOTS)
             key = read_layer(keys, place.index, query.dtype, KEY_SLOTS)
             value = read_layer(values, place.index, query.dtype, VALUE_SLOTS)
-            return layer.finish(x, attend(query, key, value, window=place.window)), keys, values
+            attended = attend(query, key, value, window=place.window)
+            return layer.finish(x, attended, valid.astype(jnp.int32))[0], keys, values
 
         carry = (self._embed(tokens, positions), cache.keys, cache.values)
         config, layers, length = self.config, self.layers, filled.shape[1]

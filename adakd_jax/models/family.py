@@ -15,8 +15,9 @@ from adakd_jax.models.rope_keys import ROPE_KEYS, RopeKeys
 class Entry(NamedTuple):
     """One parameter of ours and the tensors that hold it.
 
-    `path` is dotted; `name` has `{layer}` where the parameter is stacked over layers. `transpose`
-    turns the [out, in] of torch's Linear into our [in, out]. Of a tensor that holds the outputs of
+    `path` is dotted; `name` has `{layer}` where the parameter is stacked over layers, and
+    `{expert}` where also over experts, with a tensor for each. `transpose` turns the [out, in] of
+    torch's Linear into our [in, out]. Of a tensor that holds the outputs of
     several parameters, `part` says in which order; `by_head`: for one head after the other, not
     for all heads at once.
     """
@@ -31,6 +32,11 @@ class Entry(NamedTuple):
     def stacked(self) -> bool:
         """Whether there is one tensor per layer."""
         return "{layer}" in self.name
+
+    @property
+    def stacks(self) -> int:
+        """How many dimensions of ours are numbers in the name: layers, and experts."""
+        return ("{layer}" in self.name) + ("{expert}" in self.name)
 
 
 def linear(
@@ -78,6 +84,33 @@ SHARED_KEYS = (
     *linear("layers.ffw.down", LAYER + "mlp.down_proj"),
 )
 LLAMA_KEYS = (*SHARED_KEYS, *norm("layers.ffw_norm", LAYER + "post_attention_layernorm"))
+
+
+def expert_keys(
+    block: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj"
+) -> tuple[Entry, ...]:
+    """Llama's keys with a router and a tensor for each expert in place of the feed-forward.
+
+    Args:
+        block: Hugging Face's name of the feed-forward.
+        gate: and of its matrices.
+        up: see `gate`.
+        down: see `gate`.
+    """
+    names = {"gate": gate, "up": up, "down": down}
+    return (
+        *(entry for entry in LLAMA_KEYS if not entry.path.startswith("layers.ffw.")),
+        Entry("layers.ffw.router.weight", f"{LAYER}{block}.gate.weight", transpose=True),
+        *(
+            Entry(
+                f"layers.ffw.experts.{ours}.kernel",
+                f"{LAYER}{block}.experts.{{expert}}.{theirs}.weight",
+                transpose=True,
+            )
+            for ours, theirs in names.items()
+        ),
+    )
+
 
 # llama.cpp's names of tensors in a layer, and Hugging Face's.
 GGUF_NAMES = {

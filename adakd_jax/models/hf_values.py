@@ -25,6 +25,11 @@ _COUNTS = (
     "n_head",
     "n_inner",
     "n_positions",
+    "moe_intermediate_size",
+    "num_experts",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "decoder_sparse_step",
 )
 _NUMBERS = (
     "rope_theta",
@@ -46,6 +51,9 @@ _NUMBERS = (
     "final_logit_softcapping",
     "max_window_layers",
     "partial_rotary_factor",
+    "router_aux_loss_coef",
+    "router_jitter_noise",
+    "clip_qkv",
 )
 _SWITCHES = (
     "tie_word_embeddings",
@@ -59,6 +67,7 @@ _SWITCHES = (
     "layer_norm_elementwise_affine",
     "use_sliding_window",
     "scale_attn_weights",
+    "norm_topk_prob",
 )
 _NAMES = ("hidden_act", "hidden_activation", "activation_function")
 _OBJECTS = ("rope_scaling", "rope_parameters")
@@ -117,11 +126,11 @@ def require(hf: HFConfig, *keys: str) -> None:
         raise ValueError(f"config.json lacks {', '.join(missing)} (has: {', '.join(sorted(hf))})")
 
 
-def refuse(hf: HFConfig, *keys: str) -> None:
-    """Raise ValueError for a key that is switched on."""
+def refuse(hf: HFConfig, *keys: str, valid: str = "false") -> None:
+    """Raise ValueError for a key that is switched on; `valid` is what it may be."""
     for key in keys:
         if hf.get(key):
-            raise ValueError(f"config.json: {key}={hf[key]!r} is not supported; valid: false")
+            raise ValueError(f"config.json: {key}={hf[key]!r} is not supported; valid: {valid}")
 
 
 def shortest_decimal(value: Any) -> Any:

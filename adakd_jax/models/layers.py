@@ -1,27 +1,20 @@
 """The parts of one transformer layer; the decoder stacks and scans them."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from adakd_jax.models.activations import ACTIVATIONS
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.experts import ExpertFeedForward, Routing
 from adakd_jax.models.lora import Adapter, adapter_of
 from adakd_jax.models.projection import project
 from adakd_jax.models.quantized import restored
 from adakd_jax.models.rope import Rotary, apply_rope
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "silu": jax.nn.silu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "relu2": lambda x: jnp.square(jax.nn.relu(x)),
-}
 
 
 class Linear(nnx.Module):
@@ -214,7 +207,12 @@ class Layer(nnx.Module):
         self.attn_norm = norm(config.pre_norms)
         self.attn = AttentionProjections(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
         self.ffw_norm = norm(config.pre_norms and config.parallel != "one_norm")
-        self.ffw = FeedForward(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
+        if config.experts is None:
+            self.ffw = FeedForward(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
+        else:
+            self.ffw = ExpertFeedForward(
+                config, config.experts, stddev, out_stddev, rngs=rngs, dtype=dtype
+            )
         self.post_attn_norm = norm(config.post_norms)
         self.post_ffw_norm = norm(config.post_norms)
 
@@ -228,15 +226,30 @@ class Layer(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         attended: Float[Array, "B T N H"],
+        segments: Int[Array, "B T"],
         dropout_key: Array | None = None,
-    ) -> Float[Array, "B T D"]:
-        """Add what was attended to, and the feed-forward, to the residual stream."""
+    ) -> tuple[Float[Array, "B T D"], Routing | None]:
+        """Add what was attended to, and the feed-forward, to the residual stream.
+
+        Args:
+            x: the residual stream.
+            attended: the values that attention has read.
+            segments: 0 for padding, which is not routed.
+            dropout_key: see the class.
+
+        Returns:
+            the residual stream; and what the router did, None without experts.
+        """
         parallel = self.config.parallel
         branch = self.attn.merge_heads(attended, dropout_key)
         after = self._add(x, _through(self.post_attn_norm, branch))
         norm = self.attn_norm if parallel == "one_norm" else self.ffw_norm
-        branch = self.ffw(_through(norm, x if parallel else after), dropout_key)
-        return self._add(after, _through(self.post_ffw_norm, branch))
+        inputs, routing = _through(norm, x if parallel else after), None
+        if isinstance(self.ffw, ExpertFeedForward):
+            branch, routing = self.ffw(inputs, segments)
+        else:
+            branch = self.ffw(inputs, dropout_key)
+        return self._add(after, _through(self.post_ffw_norm, branch)), routing
 
     def _add(self, x: Array, branch: Array) -> Array:
         scale = self.config.residual_scale

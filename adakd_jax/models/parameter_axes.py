@@ -17,6 +17,14 @@ _PER_LAYER = {
     "ffw.up.bias": ("ffw",),
     "ffw.down.kernel": ("ffw", "embed"),
     "ffw.down.bias": ("embed",),
+    "ffw.router.weight": ("embed", "scores"),
+    "ffw.router.bias": ("scores",),
+    "ffw.experts.gate.kernel": ("experts", "embed", "ffw"),
+    "ffw.experts.gate.bias": ("experts", "ffw"),
+    "ffw.experts.up.kernel": ("experts", "embed", "ffw"),
+    "ffw.experts.up.bias": ("experts", "ffw"),
+    "ffw.experts.down.kernel": ("experts", "ffw", "embed"),
+    "ffw.experts.down.bias": ("experts", "embed"),
     "attn_norm.scale": ("embed",),
     "attn_norm.bias": ("embed",),
     "ffw_norm.scale": ("embed",),
@@ -28,7 +36,9 @@ _PER_LAYER = {
 _ADAPTERS = {
     f"{path.removesuffix('kernel')}adapter.{name}": both
     for path, (inward, outward) in (
-        (path, axes) for path, axes in _PER_LAYER.items() if path.endswith(".kernel")
+        (path, axes)
+        for path, axes in _PER_LAYER.items()
+        if path.endswith(".kernel") and "experts" not in axes
     )
     for name, both in (("a", (inward, "rank")), ("b", ("rank", outward)))
 }

@@ -10,12 +10,16 @@ from jaxtyping import Array, Int
 
 from adakd_jax.models.attention_mask import LayerWindow, Window
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.experts import GROUPED
 from adakd_jax.models.layers import Layer
 from adakd_jax.models.rope import Rotary, query_scales, rotary_table
 
+_KEEPS = jax.checkpoint_policies
 REMAT_POLICIES: dict[str, Callable[..., Any]] = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": _KEEPS.nothing_saveable,
+    "dots": _KEEPS.save_from_both_policies(
+        _KEEPS.dots_with_no_batch_dims_saveable, _KEEPS.save_only_these_names(GROUPED)
+    ),
 }
 
 

@@ -94,6 +94,27 @@ PANELS = (
         noisy=True,
     ),
     Panel(
+        "Balance of experts",
+        "load-balancing loss; as many as a token has experts where all are loaded alike",
+        [Quantity("balance_loss", "loss")],
+        noisy=True,
+    ),
+    Panel(
+        "Load of experts",
+        "share of the tokens, of the expert of any layer",
+        [
+            Quantity("most_loaded_expert", "with the most"),
+            Quantity("least_loaded_expert", "with the fewest"),
+        ],
+        within=(0.0,),
+    ),
+    Panel(
+        "Routers",
+        "entropy of the experts' probabilities, nats",
+        [Quantity("router_entropy", "mean")],
+        within=(0.0,),
+    ),
+    Panel(
         "Throughput",
         "tokens per second, padding not counted",
         [

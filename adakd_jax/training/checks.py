@@ -9,6 +9,7 @@ from adakd_jax.data.examples import Examples
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.vocabulary import Embedding, check_known, embedding_of
+from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.positions import Reads, check_positions
 from adakd_jax.policies.responses import prompt_of
@@ -32,17 +33,36 @@ def check_models(config: RunConfig, mesh: Mesh | None) -> list[str]:
         MeshError: the mesh does not divide a model.
         TooLongError: rows or answers are longer than learned positions.
         ModelNotFoundError, ModelFileError: a configuration cannot be reached or read.
-        ValueError: the student has no such projections as its adapters are to have.
+        ValueError: the student has no such projections as its adapters are to have, or no experts
+            that a setting is about.
     """
     described = model_configs(config)
     teacher = None if described[0] is None else decoder_config(described[0])
     student = decoder_config(described[1])
     if config.student.lora is not None:
         lora_of(config.student.lora, student)
+    _check_experts(config, student)
     for who, model in (("teacher", teacher), ("student", student)):
         if mesh is not None and model is not None:
             check_model(model, mesh, rules_of(config.mesh, who), who)
     return check_lengths(config, teacher, student)
+
+
+def _check_experts(config: RunConfig, student: DecoderConfig) -> None:
+    settings = config.student
+    given = [
+        f"student.{name} {value}"
+        for name, value, default in (
+            ("train_router", settings.train_router, True),
+            ("balance_weight", settings.balance_weight, None),
+        )
+        if value != default
+    ]
+    if given and student.experts is None:
+        raise ValueError(
+            f"{' and '.join(given)}: a {student.family} model has no experts; valid: without these "
+            "settings, or a student with experts"
+        )
 
 
 def check_examples(

@@ -17,6 +17,7 @@ from adakd_jax.distill import (
     distillation_loss,
 )
 from adakd_jax.models import Decoder, logits
+from adakd_jax.models.experts import Routing
 
 LayerPairs = tuple[tuple[int, int], ...]
 # What the key of a micro-batch is folded with for dropout: another number than its other uses.
@@ -26,7 +27,8 @@ _DROPOUT = 7
 class Outputs(NamedTuple):
     """Last hidden states [B, T, D] and output embeddings of both models; None without a teacher.
 
-    `features` are the hidden states that are compared, if any.
+    `features` are the hidden states that are compared, if any; `routing` what the student's routers
+    did, if it has experts.
     """
 
     student_hidden: Array
@@ -34,6 +36,7 @@ class Outputs(NamedTuple):
     teacher_hidden: Array | None
     teacher_head: Head | None
     features: Features | None
+    routing: Routing | None
 
     def within(self, vocabulary: int | None) -> "Outputs":
         """With a student of the first tokens only: those that a cached teacher has chosen from."""
@@ -62,14 +65,13 @@ def run_models(
             dropout.
     """
     key = _dropout_key(student, rng)
-    of_student, seen = _hidden(student, batch, tuple(pair[0] for pair in layers), key)
+    own, taken = (tuple(pair[side] for pair in layers) for side in (0, 1))
+    of_student, seen, routing = _hidden(student, batch, own, key, with_routing=True)
     if teacher is None:
-        return Outputs(of_student, student.head(), None, None, None)
-    of_teacher, taught = jax.lax.stop_gradient(
-        _hidden(teacher, batch, tuple(pair[1] for pair in layers), None)
-    )
+        return Outputs(of_student, student.head(), None, None, None, routing)
+    of_teacher, taught, _ = jax.lax.stop_gradient(_hidden(teacher, batch, taken, None))
     features = None if seen is None or taught is None else Features(seen, taught)
-    return Outputs(of_student, student.head(), of_teacher, teacher.head(), features)
+    return Outputs(of_student, student.head(), of_teacher, teacher.head(), features, routing)
 
 
 def _dropout_key(model: Decoder, rng: Array | None) -> Array | None:
@@ -80,14 +82,28 @@ def _dropout_key(model: Decoder, rng: Array | None) -> Array | None:
 
 
 def _hidden(
-    model: Decoder, batch: TokenBatch, layers: tuple[int, ...], dropout_key: Array | None
-) -> tuple[Array, Array | None]:
-    inputs = (batch.tokens, batch.positions, batch.segments)
-    if len(layers) <= 1:
-        last = model(*inputs, dropout_key=dropout_key)
-        return last, last[..., None, :] if layers else None
-    last, earlier = model.hidden_states(*inputs, layers[:-1], dropout_key=dropout_key)
-    return last, jnp.concatenate([earlier, last[..., None, :]], axis=-2)
+    model: Decoder,
+    batch: TokenBatch,
+    layers: tuple[int, ...],
+    dropout_key: Array | None,
+    *,
+    with_routing: bool = False,
+) -> tuple[Array, Array | None, Routing | None]:
+    """The last hidden states, those that are compared, and what the routers did."""
+    last, earlier, routing = model.forward(
+        batch.tokens,
+        batch.positions,
+        batch.segments,
+        layers[:-1] or None,
+        dropout_key=dropout_key,
+        with_routing=with_routing,
+    )
+    if not layers:
+        return last, None, routing
+    compared = last[..., None, :]
+    if earlier is not None:
+        compared = jnp.concatenate([earlier, compared], axis=-2)
+    return last, compared, routing
 
 
 def whole_logits_loss(

@@ -27,6 +27,7 @@ from adakd_jax.models.lora import combine
 from adakd_jax.training.forward import merge, run_models, whole_logits_loss
 from adakd_jax.training.learned import as_signals
 from adakd_jax.training.parts import StepParts
+from adakd_jax.training.routers import RouterReport, router_report, without_router_gradients
 from adakd_jax.training.state import TrainState
 
 # Mesh axes along which every device has the whole of what is trained.
@@ -50,17 +51,27 @@ class _Operands(NamedTuple):
     batch: TokenBatch
     signals: Signals
     totals: Denominators
+    tokens: Array  # of the step, padding not counted
+
+
+class Reports(NamedTuple):
+    """Of the loss's tokens, and of the student's routers if it has experts; micro-batches stacked
+    on axis 0.
+    """
+
+    loss: LossReport
+    routers: RouterReport | None
 
 
 def loss_and_gradients(
     parts: StepParts, state: TrainState, frozen: Frozen, batch: TokenBatch, signals: Signals
-) -> tuple[Array, LossReport, Trained]:
-    """Loss, its per-token report [A, …], and the gradients of one step: of the student, and of what
-    is learned beside it.
+) -> tuple[Array, Reports, Trained]:
+    """Loss, its reports [A, …], and the gradients of one step: of the student, and of what is
+    learned beside it.
     """
     totals = denominators(parts.distill, batch.labels, signals)
     trained = state.params, None if state.learned is None else state.learned.values
-    operands = _Operands(trained, frozen, batch, signals, totals)
+    operands = _Operands(trained, frozen, batch, signals, totals, (batch.segments > 0).sum())
     if batch.tokens.shape[0] == 1:
         first = operands._replace(batch=jax.tree.map(lambda x: x[0], batch))
         outputs, grads = _of_micro_batch(parts, first, jnp.int32(0))
@@ -79,12 +90,13 @@ def _of_micro_batch(parts: StepParts, operands: _Operands, index: Array) -> tupl
     if parts.whole_logits:
         loss_of = whole_logits_loss
 
-    def loss(trained: Trained) -> tuple[Array, LossReport]:
-        student = merge(parts.student, combine(frozen.base, trained[0]))
+    def loss(trained: Trained) -> tuple[Array, Reports]:
+        own = trained[0] if parts.trains_router else without_router_gradients(trained[0])
+        student = merge(parts.student, combine(frozen.base, own))
         teacher = merge(parts.teacher, frozen.teacher)
         outputs = run_models(student, teacher, rows, parts.layers, key)
         outputs = outputs.within(parts.vocabulary)
-        return loss_of(
+        loss, report = loss_of(
             parts.distill,
             *outputs[:4],
             rows.labels,
@@ -93,15 +105,19 @@ def _of_micro_batch(parts: StepParts, operands: _Operands, index: Array) -> tupl
             features=outputs.features,
             denominators=totals,
         )
+        if outputs.routing is None:
+            return loss, Reports(report, None)
+        routers = router_report(outputs.routing, student.config.experts.active, operands.tokens)
+        return loss + parts.balance_weight * routers.balance, Reports(report, routers)
 
     return jax.value_and_grad(loss, has_aux=True)(operands.trained)
 
 
-def _accumulated(parts: StepParts, operands: _Operands) -> tuple[Array, LossReport, Trained]:
+def _accumulated(parts: StepParts, operands: _Operands) -> tuple[Array, Reports, Trained]:
     """Losses [A], reports and the sum of the gradients of A micro-batches."""
     axes = _reduced_at_the_end(parts)
 
-    def run(operands: _Operands) -> tuple[Array, LossReport, Trained]:
+    def run(operands: _Operands) -> tuple[Array, Reports, Trained]:
         def add(total: Trained, index_and_rows: tuple[Array, TokenBatch]) -> tuple[Trained, Any]:
             index, rows = index_and_rows
             outputs, grads = _of_micro_batch(parts, operands._replace(batch=rows), index)
@@ -119,8 +135,8 @@ def _accumulated(parts: StepParts, operands: _Operands) -> tuple[Array, LossRepo
     report = {name: by_row if name in PER_TOKEN else whole for name in LossReport._fields}
     return jax.shard_map(
         run,
-        in_specs=(_Operands(whole, whole, by_row, whole, whole),),
-        out_specs=(whole, LossReport(**report), whole),
+        in_specs=(_Operands(whole, whole, by_row, whole, whole, whole),),
+        out_specs=(whole, Reports(LossReport(**report), whole), whole),
         axis_names=set(axes),
         check_vma=False,
     )(operands)

@@ -2,11 +2,15 @@
 chain.
 """
 
+import functools
+from typing import Any
+
 import jax
 import optax
 
 from adakd_jax.config import DistillConfig, Latf, OptimizerConfig
 from adakd_jax.distill import latf
+from adakd_jax.training.routers import is_of_router
 
 NOT_DECAYED = ("scale", "bias")
 
@@ -35,17 +39,24 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
     )
 
 
-def decayed(params: optax.Params) -> optax.Params:
-    """Mark the weights that weight decay shrinks: all but norm scales and biases. Same tree, of
-    bools.
+def decayed(params: optax.Params, *, trains_router: bool = True) -> optax.Params:
+    """Mark the weights that weight decay shrinks: all but norm scales and biases, and routers that
+    are not trained. Same tree, of bools.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.tree_util.keystr(path[-1:], simple=True) not in NOT_DECAYED, params
-    )
+
+    def shrinks(path: tuple[Any, ...], _: Any) -> bool:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return name not in NOT_DECAYED and (trains_router or not is_of_router(path))
+
+    return jax.tree_util.tree_map_with_path(shrinks, params)
 
 
 def build_optimizer(
-    config: OptimizerConfig, distill: DistillConfig, total_steps: int
+    config: OptimizerConfig,
+    distill: DistillConfig,
+    total_steps: int,
+    *,
+    trains_router: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     """Clipping → AdamW → LATF state.
 
@@ -53,6 +64,7 @@ def build_optimizer(
         config: the optimizer's settings.
         distill: read for LATF; without it, or without distillation, the chain holds no controller.
         total_steps: T, optimizer steps of the whole run.
+        trains_router: False for routers without gradients, which then do not decay either.
 
     Returns:
         A transformation whose update takes `kd_loss` and `tokens` by keyword (see `distill.latf`).
@@ -66,7 +78,7 @@ def build_optimizer(
             b2=config.b2,
             eps=config.eps,
             weight_decay=config.weight_decay,
-            mask=decayed,
+            mask=functools.partial(decayed, trains_router=trains_router),
         )
     )
     if distill.has_kd and isinstance(focus := distill.focus, Latf):

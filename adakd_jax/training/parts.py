@@ -27,6 +27,8 @@ class StepParts(NamedTuple):
     layers: tuple[tuple[int, int], ...] = ()  # pairs whose hidden states are compared
     average_decay: float | None = None
     batch_axes: tuple[str, ...] = ()  # mesh axes that share the rows
+    balance_weight: float = 0.0  # of the load-balancing loss of the student's routers
+    trains_router: bool = True
     vocabulary: int | None = None  # tokens that a cached teacher has chosen from
     whole_logits: bool = False  # only to be compared with: see training/forward.py
 
@@ -52,7 +54,9 @@ def step_parts(
         layers = mapped_layers(count, student[0].num_layers, teacher[0].num_layers)
     return StepParts(
         distill=distill,
-        optimizer=build_optimizer(optimizer, distill, total_steps),
+        optimizer=build_optimizer(
+            optimizer, distill, total_steps, trains_router=config.student.train_router
+        ),
         schedule=schedule,
         student=student[1],
         teacher=None if teacher is None else teacher[1],
@@ -61,5 +65,15 @@ def step_parts(
         layers=layers,
         average_decay=optimizer.average_decay,
         batch_axes=BATCH_AXES if on_mesh else (),
+        balance_weight=balance_weight(config, student[0]),
+        trains_router=config.student.train_router,
         vocabulary=None if cache is None else cache.manifest.form.vocabulary,
     )
+
+
+def balance_weight(config: RunConfig, student: DecoderConfig) -> float:
+    """That of the load-balancing loss: the given one, or the one of the model's config.json."""
+    given = config.student.balance_weight
+    if given is not None or student.experts is None:
+        return given or 0.0
+    return student.experts.balance_weight

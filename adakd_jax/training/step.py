@@ -19,6 +19,7 @@ from adakd_jax.training.gradients import Frozen, loss_and_gradients
 from adakd_jax.training.learned import Learned
 from adakd_jax.training.metrics import step_metrics
 from adakd_jax.training.parts import StepParts
+from adakd_jax.training.routers import router_metrics
 from adakd_jax.training.state import TrainState, decay_of_average
 
 Metrics = dict[str, Array]
@@ -55,13 +56,15 @@ def make_train_step(parts: StepParts, shardings: Any = None) -> TrainStep:
         )
         review = jnp.asarray(is_review(parts.distill, signals))
         signals = signals._replace(review=review)
-        loss, report, grads = loss_and_gradients(
+        loss, reports, grads = loss_and_gradients(
             parts, state, Frozen(teacher_params, base), batch, signals
         )
         grad_norm = optax.tree.norm(grads[0])
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm + optax.tree.norm(grads[1]))
-        accepted = finite & (report.response_tokens.sum() > 0)
-        metrics = step_metrics(parts.distill, batch, loss, report, signals.keep_ratio)
+        accepted = finite & (reports.loss.response_tokens.sum() > 0)
+        metrics = step_metrics(parts.distill, batch, loss, reports.loss, signals.keep_ratio)
+        if reports.routers is not None:
+            metrics |= router_metrics(reports.routers, metrics["tokens"])
         # LATF does not compare a review with the steps around it: it is told of no tokens.
         watched = jnp.where(review, 0.0, metrics["response_tokens"])
         after = _update(parts, state, grads, (metrics["monitored_loss"], watched), accepted, finite)

@@ -43,6 +43,12 @@ LLAMA = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
+EXPERTS = LLAMA | {
+    "model_type": "qwen3_moe",
+    "moe_intermediate_size": 32,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+}
 
 
 def assert_same(got, expected, mesh, rules):
@@ -106,6 +112,8 @@ def main():
     teacher = check_weights(LLAMA, folder / "llama", OTHER, (Quantization("int8"), NF4))
     check_students(teacher, folder / "llama")
     check_rounded_model(teacher)
+    experts = check_weights(EXPERTS, folder / "experts", OTHER, (Quantization("int8"), NF4))
+    check_rounded_model(experts)
     print("done")
 
 

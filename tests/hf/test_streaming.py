@@ -75,7 +75,7 @@ def test_memory_stays_under_twice_the_largest_tensor_and_what_is_kept():
 def test_a_buffer_is_handed_over_without_a_copy():
     buffers = ShardBuffers((3, 5), np.float32)
     for layer in range(3):
-        buffers.fill(layer, lambda buffer, index: buffer.__setitem__(..., index[0].stop))
+        buffers.fill((layer,), lambda buffer, index: buffer.__setitem__(..., index[0].stop))
     (buffer,) = buffers._buffers.values()
     array = buffers.finish()
     assert array.unsafe_buffer_pointer() == buffer.ctypes.data
@@ -85,6 +85,6 @@ def test_a_buffer_is_handed_over_without_a_copy():
 
 def test_layers_come_back_one_by_one():
     stack = jax.numpy.arange(12.0).reshape(3, 2, 2)
-    np.testing.assert_array_equal(on_host(stack, 1), [[4.0, 5.0], [6.0, 7.0]])
-    np.testing.assert_array_equal(on_host(np.asarray(stack), 2), [[8.0, 9.0], [10.0, 11.0]])
+    np.testing.assert_array_equal(on_host(stack, (1,)), [[4.0, 5.0], [6.0, 7.0]])
+    np.testing.assert_array_equal(on_host(np.asarray(stack), (2,)), [[8.0, 9.0], [10.0, 11.0]])
     assert on_host(stack).shape == (3, 2, 2)

@@ -112,7 +112,7 @@ def test_every_layer_drops_its_own():
     @jax.jit
     def added(params, key):
         module = nnx.merge(abstract_decoder(config)[0], params)
-        _, after = module.hidden_states(*INPUTS, (0, 1, 2), dropout_key=key)
+        after = module.forward(*INPUTS, (0, 1, 2), dropout_key=key).after
         return jnp.diff(after, axis=-2)
 
     same = added(params | {"layers": layers}, None)

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from adakd_jax.models import DecoderConfig, Rope, abstract_decoder, logits, random_params
+from adakd_jax.models.config import Experts
 
 SIZES = dict(
     vocab_size=23,
@@ -21,7 +22,7 @@ SIZES = dict(
     attention_scale=8**-0.5,
     initializer_range=0.3,
 )
-# Llama's shape; one with everything that varies from layer to layer; GPT-2's.
+# Llama's shape; one with everything that varies from layer to layer; GPT-2's; experts.
 CONFIGS = {
     "plain": DecoderConfig(family="llama", windows=(None,) * 3, **SIZES),
     "windows": DecoderConfig(
@@ -50,6 +51,12 @@ CONFIGS = {
         ffw_bias=True,
         tied=True,
         **(SIZES | dict(num_kv_heads=4)),
+    ),
+    "experts": DecoderConfig(
+        family="qwen3_moe",
+        windows=(None,) * 3,
+        experts=Experts(8, 2, renormalised=True, balance_weight=0.001),
+        **SIZES,
     ),
 }
 

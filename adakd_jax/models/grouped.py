@@ -1,0 +1,182 @@
+"""Rows times the matrix of their own group: the product that experts are computed by.
+
+On a TPU this is one kernel of XLA's (`jax.lax.ragged_dot`). Elsewhere XLA would multiply all rows
+by the matrices of all groups and mask (JAX 0.12), so that here a loop goes over the groups that
+have rows, and over blocks of these.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+# Rows of a block: an eighth of a group's on average, so that the last block of each, which is half
+# empty on average, costs a sixteenth more; but not so few that a product is slow.
+_PARTS, _FEWEST, _MOST = 8, 8, 256
+# What is summed over in rows · matrix, in rows · matrixᵀ, and in rowsᵀ · rows.
+_PLAIN, _TRANSPOSED, _OVER = (
+    (((left,), (right,)), ((), ())) for left, right in ((1, 0), (1, 1), (0, 0))
+)
+
+
+def grouped_product(
+    x: Float[Array, "M D"],
+    kernels: Float[Array, "E D F"],
+    sizes: Int[Array, " E"],
+    *,
+    expected: int | None = None,
+) -> Float[Array, "M F"]:
+    """The first `sizes[0]` rows times `kernels[0]`, the next `sizes[1]` times the next, and so on.
+
+    Args:
+        x: rows, group by group.
+        kernels: a matrix for each group, in x's dtype.
+        sizes: rows of each group; together at most M.
+        expected: how many rows are in groups, about; None: all. It changes the speed alone.
+
+    Returns:
+        In x's dtype; rows after those of the last group are 0. Of frozen kernels no gradient is
+        computed.
+    """
+    return _product(block_rows(expected or len(x), len(sizes)), x, kernels, sizes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(block: int, x: Array, kernels: Array, sizes: Array) -> Array:
+    run = functools.partial(_in_blocks, min(block, len(x)), _PLAIN)
+    return jax.lax.platform_dependent(x, kernels, sizes, tpu=_ragged, default=run)
+
+
+def _forward(block, x, kernels, sizes):
+    kept = x.value if kernels.perturbed else None
+    y = _product(block, x.value, kernels.value, sizes.value)
+    return y, (kept, kernels.value if x.perturbed else None, sizes.value)
+
+
+def _backward(block, kept, dy):
+    x, kernels, sizes = kept
+    block = min(block, len(dy))
+    dx = d_kernels = None
+    if kernels is not None:
+        run = functools.partial(_in_blocks, block, _TRANSPOSED)
+        dx = jax.lax.platform_dependent(dy, kernels, sizes, tpu=_ragged_transposed, default=run)
+    if x is not None:
+        run = functools.partial(_gradient_in_blocks, block)
+        d_kernels = jax.lax.platform_dependent(x, dy, sizes, tpu=_ragged_gradient, default=run)
+    return dx, d_kernels, None
+
+
+_product.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _ragged(x: Array, kernels: Array, sizes: Array) -> Array:
+    return _within(jax.lax.ragged_dot(x, kernels, sizes), sizes)
+
+
+def _ragged_transposed(dy: Array, kernels: Array, sizes: Array) -> Array:
+    return _ragged(dy, jnp.swapaxes(kernels, 1, 2), sizes)
+
+
+def _ragged_gradient(x: Array, dy: Array, sizes: Array) -> Array:
+    dimensions = jax.lax.RaggedDotDimensionNumbers(
+        dot_dimension_numbers=_OVER,
+        lhs_ragged_dimensions=[0],
+        rhs_group_dimensions=[],
+    )
+    wide = jnp.float32
+    found = jax.lax.ragged_dot_general(x, dy, sizes, dimensions, preferred_element_type=wide)
+    return found.astype(x.dtype)
+
+
+def _within(y: Array, sizes: Array) -> Array:
+    """Of rows that are in no group the kernel leaves anything."""
+    return jnp.where(jnp.arange(len(y))[:, None] < sizes.sum(), y, jnp.zeros((), y.dtype))
+
+
+def block_rows(rows: int, groups: int) -> int:
+    """Rows of a block, where `rows` are those of all groups."""
+    average = rows / groups
+
+    def power(number: float) -> int:
+        return 2 ** max(0, math.ceil(math.log2(number)))
+
+    least = min(_FEWEST, power(average))
+    return min(_MOST, max(least, power(average / _PARTS)))
+
+
+def _in_blocks(block: int, contracted: Any, x: Array, kernels: Array, sizes: Array) -> Array:
+    """Rows times matrices, or times what `contracted` makes of them."""
+    [inward] = contracted[0][1]
+    width = kernels.shape[2 - inward]
+
+    def group(number: Array, start: Array, end: Array, y: Array) -> Array:
+        kernel = kernels[number]
+
+        def one(first: Array, own: Array, y: Array) -> Array:
+            rows = jax.lax.dynamic_slice_in_dim(x, first, block)
+            found = jax.lax.dot_general(rows, kernel, contracted)
+            there = jax.lax.dynamic_slice_in_dim(y, first, block)
+            return jax.lax.dynamic_update_slice_in_dim(y, jnp.where(own, found, there), first, 0)
+
+        return _each_block(block, len(x), start, end, one, y)
+
+    return _each_group(sizes, group, jnp.zeros((len(x), width), x.dtype))
+
+
+def _gradient_in_blocks(block: int, x: Array, dy: Array, sizes: Array) -> Array:
+    """Of the kernels, [E, D, F], each summed in float32."""
+    shape = (x.shape[1], dy.shape[1])
+
+    def group(number: Array, start: Array, end: Array, gradients: Array) -> Array:
+        def one(first: Array, own: Array, total: Array) -> Array:
+            rows, slopes = (jax.lax.dynamic_slice_in_dim(each, first, block) for each in (x, dy))
+            slopes = jnp.where(own, slopes, jnp.zeros((), dy.dtype))
+            wide = jnp.float32
+            return total + jax.lax.dot_general(rows, slopes, _OVER, preferred_element_type=wide)
+
+        total = _each_block(block, len(x), start, end, one, jnp.zeros(shape, jnp.float32))
+        total = total.astype(gradients.dtype)
+        return jax.lax.dynamic_update_index_in_dim(gradients, total, number, 0)
+
+    return _each_group(sizes, group, jnp.zeros((len(sizes), *shape), x.dtype))
+
+
+def _each_group(
+    sizes: Array, run: Callable[[Array, Array, Array, Array], Array], carry: Array
+) -> Array:
+    """`run(group, its first row, the row after its last, carry)` for those that have rows."""
+    ends = jnp.cumsum(sizes)
+    # Those with rows first, in order.
+    numbers = jnp.argsort(sizes == 0, stable=True)
+
+    def body(index: Array, carry: Array) -> Array:
+        number = numbers[index]
+        end = ends[number]
+        return run(number, end - sizes[number], end, carry)
+
+    return jax.lax.fori_loop(0, (sizes > 0).sum(), body, carry)
+
+
+def _each_block(
+    block: int,
+    rows: int,
+    start: Array,
+    end: Array,
+    run: Callable[[Array, Array, Array], Array],
+    carry: Array,
+) -> Array:
+    """`run(first row, which of the block's rows are its own [block, 1], carry)` for the blocks of
+    one group. A block at the end of all rows begins earlier, in rows that are another's.
+    """
+
+    def body(index: Array, carry: Array) -> Array:
+        wanted = start + index * block
+        first = jnp.minimum(wanted, rows - block)
+        places = (first + jnp.arange(block))[:, None]
+        return run(first, (places >= wanted) & (places < end), carry)
+
+    return jax.lax.fori_loop(0, -(-(end - start) // block), body, carry)

@@ -1,0 +1,172 @@
+"""Families with experts: what their config.json says, what is refused, and what is left alone."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from adakd_jax.config.models import LoraConfig
+from adakd_jax.hf.export import save_pretrained
+from adakd_jax.hf.load import load_pretrained
+from adakd_jax.hf.lora import lora_of
+from adakd_jax.hf.weights import WeightsError
+from adakd_jax.models import decoder_config, parameter_count
+from adakd_jax.models.config import Experts
+from adakd_jax.models.quantized import Quantization, quantize_params
+from tests.hf.tiny import TINY, hf_tensors, make_pretrained
+
+QWEN = TINY | {
+    "model_type": "qwen3_moe",
+    "moe_intermediate_size": 16,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+}
+
+
+def experts(**fields):
+    return decoder_config(QWEN | fields).experts
+
+
+def test_experts_are_read_from_transformers_4_and_5():
+    expected = Experts(4, 2, renormalised=False, balance_weight=0.001)
+    assert experts() == experts(num_experts=None, num_local_experts=4) == expected
+    given = experts(norm_topk_prob=True, router_aux_loss_coef=0.02)
+    assert given == Experts(4, 2, renormalised=True, balance_weight=0.02)
+    assert decoder_config(QWEN).ffw_dim == 16
+    assert experts(model_type="olmoe") == dataclasses.replace(expected, balance_weight=0.01)
+    assert experts(model_type="mixtral") == dataclasses.replace(expected, renormalised=True)
+
+
+def test_defaults_are_those_of_the_family():
+    own = ("model_type", "num_experts", "num_experts_per_tok", "rope_theta", "rms_norm_eps")
+    bare = {key: value for key, value in TINY.items() if key not in own}
+    found = {
+        name: decoder_config(bare | {"model_type": name})
+        for name in ("qwen3_moe", "olmoe", "mixtral")
+    }
+    sizes = {name: (of.experts.count, of.experts.active) for name, of in found.items()}
+    assert sizes == {"qwen3_moe": (128, 8), "olmoe": (64, 8), "mixtral": (8, 2)}
+    assert [of.norm_eps for of in found.values()] == [1e-6, 1e-5, 1e-5]
+    assert [of.ropes[0].theta for of in found.values()] == [1e4, 1e4, 1e6]
+    assert [of.qk_norm for of in found.values()] == ["head", "width", None]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(decoder_sparse_step=2), r"decoder_sparse_step=2 .*not supported; valid: 1"),
+        (dict(mlp_only_layers=[0]), r"mlp_only_layers=\[0\] .*not supported; valid: \[\]"),
+        (dict(num_experts=0), r"num_experts is 0, valid: a whole number above 0"),
+        (dict(num_experts_per_tok=5), r"5 active ones of 4; valid: 1 to 4"),
+        (dict(model_type="olmoe", clip_qkv=8.0), r"clip_qkv=8\.0 is not supported; valid: null"),
+        (
+            dict(model_type="mixtral", router_jitter_noise=0.1),
+            r"router_jitter_noise=0\.1 is not supported; valid: 0\.0",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_named_with_what_is(fields, message):
+    with pytest.raises(ValueError, match=message):
+        decoder_config(QWEN | fields)
+
+
+# The published config.json files, in what they say about sizes, and the parameters that the safe-
+# tensors of each model add up to.
+PUBLISHED = {
+    "Qwen3-30B-A3B": (
+        dict(
+            model_type="qwen3_moe",
+            vocab_size=151936,
+            hidden_size=2048,
+            intermediate_size=6144,
+            moe_intermediate_size=768,
+            num_hidden_layers=48,
+            num_attention_heads=32,
+            num_key_value_heads=4,
+            head_dim=128,
+            num_experts=128,
+            num_experts_per_tok=8,
+            norm_topk_prob=True,
+            max_position_embeddings=40960,
+            rope_theta=1000000.0,
+        ),
+        30_532_122_624,
+    ),
+    "Mixtral-8x7B-v0.1": (
+        dict(
+            model_type="mixtral",
+            vocab_size=32000,
+            hidden_size=4096,
+            intermediate_size=14336,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            num_local_experts=8,
+            num_experts_per_tok=2,
+            max_position_embeddings=32768,
+            rope_theta=1000000.0,
+        ),
+        46_702_792_704,
+    ),
+    "OLMoE-1B-7B-0924": (
+        dict(
+            model_type="olmoe",
+            vocab_size=50304,
+            hidden_size=2048,
+            intermediate_size=1024,
+            num_hidden_layers=16,
+            num_attention_heads=16,
+            num_key_value_heads=16,
+            num_experts=64,
+            num_experts_per_tok=8,
+            max_position_embeddings=4096,
+            clip_qkv=None,
+        ),
+        6_919_161_856,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_have_their_published_parameters(name):
+    hf_config, published = PUBLISHED[name]
+    assert parameter_count(decoder_config(hf_config)) == published
+
+
+def test_adapters_of_experts_are_refused_and_all_means_attention():
+    config = decoder_config(QWEN)
+    attention = ("attn.query", "attn.key", "attn.value", "attn.out")
+    assert lora_of(LoraConfig(), config).targets == attention
+    message = (
+        r"a qwen3_moe model has no projection called gate_proj that can have an adapter \(routers "
+        r"and experts cannot\); valid: q_proj, k_proj, v_proj, o_proj, or null for all"
+    )
+    with pytest.raises(ValueError, match=message):
+        lora_of(LoraConfig(targets=("q_proj", "gate_proj")), config)
+
+
+@pytest.mark.parametrize("how", [Quantization("int8"), Quantization("nf4", 16)])
+def test_experts_are_rounded_as_they_are_read_and_routers_are_not(how, tmp_path):
+    model = make_pretrained(QWEN)
+    folder = save_pretrained(model, tmp_path / "model")
+    read = load_pretrained(folder, quantization=how).params
+    expected = quantize_params(model.params, how)
+    for got, wanted in zip(*map(jax.tree.leaves, (read, expected)), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    ffw = read["layers"]["ffw"]
+    np.testing.assert_array_equal(
+        ffw["router"]["weight"], model.params["layers"]["ffw"]["router"]["weight"]
+    )
+    assert ffw["experts"]["gate"]["kernel"].scale.shape[:2] == (3, 4)
+
+
+def test_a_missing_expert_is_named(tmp_path):
+    model = make_pretrained(QWEN)
+    folder = save_pretrained(model, tmp_path / "model")
+    tensors = hf_tensors(model, tmp_path / "again")
+    lost = "model.layers.1.mlp.experts.3.up_proj.weight"
+    save_file({k: v for k, v in tensors.items() if k != lost}, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=rf"1 missing: {lost}"):
+        load_pretrained(folder)

@@ -1,0 +1,157 @@
+"""Live agreement with the torch models of transformers that have experts, through files."""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from safetensors.numpy import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from adakd_jax.hf.export import save_pretrained
+from adakd_jax.hf.load import load_pretrained
+from adakd_jax.models import init_cache, logits
+from adakd_jax.training.routers import balance_loss
+from tests.models.tiny import forward
+
+pytestmark = pytest.mark.parity
+LENGTH, WORDS = 20, 61
+SIZES = dict(
+    vocab_size=WORDS,
+    hidden_size=32,
+    intermediate_size=24,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    eos_token_id=None,
+    pad_token_id=None,
+)
+SIX = dict(SIZES, num_experts=6, num_experts_per_tok=3)
+QWEN = dict(SIX, model_type="qwen3_moe", moe_intermediate_size=20)
+CASES = {
+    "qwen3_moe": dict(QWEN, head_dim=12, norm_topk_prob=True),
+    "qwen3_moe_windows": dict(
+        QWEN,
+        attention_bias=True,
+        use_sliding_window=True,
+        sliding_window=5,
+        tie_word_embeddings=True,
+    ),
+    "mixtral": dict(SIZES, model_type="mixtral", num_local_experts=4, sliding_window=6),
+    "olmoe": dict(SIX, model_type="olmoe"),
+    "olmoe_renormalised": dict(
+        SIX, model_type="olmoe", norm_topk_prob=True, attention_bias=True, num_key_value_heads=4
+    ),
+}
+
+
+def torch_model(case):
+    """A random model whose weights are large enough that every part of it matters."""
+    fields = dict(CASES[case])
+    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    torch.manual_seed(zlib.crc32(case.encode()))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(0.0, 0.15)
+            if "norm" in name:
+                parameter.add_(1.0)
+    return model
+
+
+def ours(model, tokens, segments):
+    """Logits of rows of documents."""
+    starts = np.diff(segments, axis=1, prepend=0) != 0
+    places = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    positions = places - np.maximum.accumulate(np.where(starts, places, 0), axis=1)
+    return forward(model.graphdef, model.params, tokens, positions, segments)[1]
+
+
+def theirs(model, tokens, **options):
+    with torch.no_grad():
+        return model(torch.from_numpy(np.asarray(tokens)), **options).logits.numpy()
+
+
+@pytest.fixture(params=CASES)
+def case(request, tmp_path):
+    model = torch_model(request.param)
+    model.save_pretrained(tmp_path)
+    return model, load_pretrained(tmp_path), tmp_path
+
+
+def test_logits_and_files_agree_with_torch(case):
+    model, loaded, folder = case
+    tokens = np.random.default_rng(0).integers(0, WORDS, (2, LENGTH))
+    expected = theirs(model, tokens)
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(ours(loaded, tokens, tokens >= 0), expected, rtol=0, atol=1e-4)
+
+    # Two documents and padding in a row, against each alone.
+    packed = np.array([[1] * 8 + [2] * 9 + [0] * 3, [1] * LENGTH])
+    got = ours(loaded, tokens, packed)
+    np.testing.assert_allclose(got[0, :8], expected[0, :8], rtol=0, atol=1e-4)
+    alone = theirs(model, tokens[:1, 8:17])
+    np.testing.assert_allclose(got[0, 8:17], alone[0], rtol=0, atol=1e-4)
+
+    again = save_pretrained(loaded, folder / "again")
+    written, original = (
+        load_file(path / "model.safetensors") for path in (folder / "again", folder)
+    )
+    assert written.keys() == original.keys()
+    for name, tensor in original.items():
+        assert written[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(written[name], tensor)
+    reloaded = AutoModelForCausalLM.from_pretrained(again, attn_implementation="eager").eval()
+    np.testing.assert_array_equal(theirs(reloaded, tokens), expected)
+
+
+@pytest.mark.parametrize("case", ["qwen3_moe", "mixtral", "olmoe"], indirect=True)
+def test_greedy_text_agrees_with_torch(case):
+    model, loaded, _ = case
+    prompt = np.random.default_rng(1).integers(0, WORDS, (2, 7))
+
+    @jax.jit
+    def step(params, cache, tokens, positions):
+        decoder = nnx.merge(loaded.graphdef, params)
+        hidden, cache = decoder.decode(tokens, positions, tokens >= 0, cache)
+        return jnp.argmax(logits(hidden[:, -1:], decoder.head()), axis=-1).astype(jnp.int32), cache
+
+    row, cache = jnp.asarray(prompt, jnp.int32), init_cache(loaded.config, 2, 19, jnp.float32)
+    places = jnp.broadcast_to(jnp.arange(7), (2, 7))
+    token, cache = step(loaded.params, cache, row, places)
+    for place in range(7, 19):
+        row = jnp.concatenate([row, token], axis=1)
+        token, cache = step(loaded.params, cache, token, jnp.full((2, 1), place))
+    scores = theirs(model, np.array(row, np.int64))
+    np.testing.assert_array_equal(row[:, 7:], scores[:, 6:-1].argmax(-1))
+
+
+def test_the_balance_loss_and_its_gradient_agree_with_torch(tmp_path):
+    """Padding left out, of several rows and layers."""
+    model = torch_model("olmoe")
+    model.save_pretrained(tmp_path)
+    loaded = load_pretrained(tmp_path)
+    tokens = np.random.default_rng(0).integers(0, WORDS, (2, LENGTH))
+    segments = np.array([[1] * 13 + [0] * (LENGTH - 13), [1] * LENGTH])
+    given = dict(attention_mask=torch.from_numpy(segments), output_router_logits=True)
+    found = model(torch.from_numpy(tokens), **given)
+    found.aux_loss.backward()
+    places = jnp.broadcast_to(jnp.arange(LENGTH), tokens.shape)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        decoder = nnx.merge(loaded.graphdef, params)
+        inputs = jnp.asarray(tokens, jnp.int32), places, jnp.asarray(segments, jnp.int32)
+        return balance_loss(decoder.forward(*inputs, with_routing=True).routing, 3)
+
+    value, gradients = loss(loaded.params)
+    np.testing.assert_allclose(value, found.aux_loss.detach().numpy(), rtol=1e-5)
+    for layer, block in enumerate(model.model.layers):
+        router = gradients["layers"]["ffw"]["router"]["weight"][layer].T
+        expected = block.mlp.gate.weight.grad.numpy()
+        np.testing.assert_allclose(router, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
