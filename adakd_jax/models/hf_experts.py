@@ -14,10 +14,10 @@ def read_experts(
     """
     _check_all_layers(hf)
     # Transformers 4 and 5 call it by either name, by family.
-    count = hf.get("num_experts") or hf.get("num_local_experts") or default_count
+    given = [hf[key] for key in ("num_experts", "num_local_experts") if hf.get(key) is not None]
     weight = hf.get("router_aux_loss_coef")
     return Experts(
-        count=count,
+        count=given[0] if given else default_count,
         active=hf.get("num_experts_per_tok") or default_active,
         renormalised=hf.get("norm_topk_prob", False),
         balance_weight=default_weight if weight is None else weight,

@@ -27,7 +27,6 @@ _COUNTS = (
     "n_positions",
     "moe_intermediate_size",
     "num_experts",
-    "num_local_experts",
     "num_experts_per_tok",
     "decoder_sparse_step",
 )
@@ -81,6 +80,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_count_or_none(value: Any) -> bool:
+    return value == 0 or _is_count(value)
+
+
 def _is_pattern(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value) and set(value) <= {"L", "G"}
@@ -102,6 +105,7 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_NAMES, lambda value: isinstance(value, str), "a name"),
     (_OBJECTS, lambda value: isinstance(value, Mapping), "an object {…}"),
     (("layer_types",), _are_names, "a list of names"),
+    (("num_local_experts",), _is_count_or_none, "a whole number"),
     (("no_rope_layers",), _are_switches, "a list of 0 and 1"),
     (("sliding_window_pattern",), _is_pattern, "a whole number, or letters such as LLLG"),
 )

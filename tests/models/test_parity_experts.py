@@ -1,7 +1,5 @@
 """Live agreement with the torch models of transformers that have experts, through files."""
 
-import zlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,58 +7,18 @@ import pytest
 import torch
 from flax import nnx
 from safetensors.numpy import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.models import init_cache, logits
 from adakd_jax.training.routers import balance_loss
+from tests.models.expert_cases import EXPERT_CASES
 from tests.models.tiny import forward
+from tests.models.torch_models import torch_model
 
 pytestmark = pytest.mark.parity
 LENGTH, WORDS = 20, 61
-SIZES = dict(
-    vocab_size=WORDS,
-    hidden_size=32,
-    intermediate_size=24,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=64,
-    eos_token_id=None,
-    pad_token_id=None,
-)
-SIX = dict(SIZES, num_experts=6, num_experts_per_tok=3)
-QWEN = dict(SIX, model_type="qwen3_moe", moe_intermediate_size=20)
-CASES = {
-    "qwen3_moe": dict(QWEN, head_dim=12, norm_topk_prob=True),
-    "qwen3_moe_windows": dict(
-        QWEN,
-        attention_bias=True,
-        use_sliding_window=True,
-        sliding_window=5,
-        tie_word_embeddings=True,
-    ),
-    "mixtral": dict(SIZES, model_type="mixtral", num_local_experts=4, sliding_window=6),
-    "olmoe": dict(SIX, model_type="olmoe"),
-    "olmoe_renormalised": dict(
-        SIX, model_type="olmoe", norm_topk_prob=True, attention_bias=True, num_key_value_heads=4
-    ),
-}
-
-
-def torch_model(case):
-    """A random model whose weights are large enough that every part of it matters."""
-    fields = dict(CASES[case])
-    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-    torch.manual_seed(zlib.crc32(case.encode()))
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(0.0, 0.15)
-            if "norm" in name:
-                parameter.add_(1.0)
-    return model
 
 
 def ours(model, tokens, segments):
@@ -76,7 +34,7 @@ def theirs(model, tokens, **options):
         return model(torch.from_numpy(np.asarray(tokens)), **options).logits.numpy()
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=EXPERT_CASES)
 def case(request, tmp_path):
     model = torch_model(request.param)
     model.save_pretrained(tmp_path)
