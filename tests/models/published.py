@@ -80,6 +80,20 @@ PUBLISHED = {
     "Qwen3-0.6B": Published(596_049_920, "qwen3", (1024, 3072, 28, 16, 8, 40_960, 151_936), True),
     "Qwen3-8B": Published(8_190_735_360, "qwen3", (4096, 12288, 36, 32, 8, 40_960, 151_936)),
     "Qwen3-32B": Published(32_762_123_264, "qwen3", (5120, 25600, 64, 64, 8, 40_960, 151_936)),
+    "Qwen3-30B-A3B": Published(
+        30_532_122_624,
+        "qwen3_moe",
+        (2048, 6144, 48, 32, 4, 40_960, 151_936),
+        others=dict(head_dim=128, moe_intermediate_size=768),
+    ),
+    "Qwen3-235B-A22B": Published(
+        235_093_634_560,
+        "qwen3_moe",
+        (4096, 12_288, 94, 64, 4, 40_960, 151_936),
+        others=dict(head_dim=128, moe_intermediate_size=1536),
+    ),
+    "Mixtral 8x7B": Published(46_702_792_704, "mixtral", (4096, 14_336, 32, 32, 8, 32_768, 32_000)),
+    "OLMoE 1B-7B": Published(6_919_161_856, "olmoe", (2048, 1024, 16, 16, 16, 4096, 50_304)),
     "Gemma 2 2B": Published(2_614_341_888, "gemma2", (2304, 9216, 26, 8, 4, 8192, 256_000), True),
     "Gemma 2 9B": Published(9_241_705_984, "gemma2", (3584, 14336, 42, 16, 8, 8192, 256_000), True),
     "Gemma 3 270M": Published(
