@@ -19,6 +19,8 @@ BATCH_AXES = ("data", "fsdp")  # mesh axes that share the rows of a batch
 WIDTH_AXIS = "fsdp"  # the one of them that also splits weights, along D
 HEAD_AXIS = "tensor"  # mesh axis that shares the heads of a layer
 EXPERT_AXIS = "expert"  # mesh axis that shares rows and experts, of meshes that have it
+# `fsdp` last: so XLA sees that a look-up's parts of D on it become rows by one exchange.
+_ALL_BATCH_AXES = ("data", EXPERT_AXIS, "fsdp")
 
 Logits = Float[Array, "*tokens V"]
 PerToken = Float[Array, "*tokens"]
@@ -81,13 +83,13 @@ def row_axes() -> tuple[str, ...]:
 
 def batch_axes_of(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
     """The axes of a mesh that share the rows of a batch."""
-    return (*BATCH_AXES, EXPERT_AXIS) if EXPERT_AXIS in mesh.axis_names else BATCH_AXES
+    return _ALL_BATCH_AXES if EXPERT_AXIS in mesh.axis_names else BATCH_AXES
 
 
 def taken_row_axes() -> tuple[str, ...]:
     """The axes along which a `shard_map` around the caller has split the rows of a batch."""
     manual = jax.sharding.get_abstract_mesh().manual_axes
-    return tuple(axis for axis in (*BATCH_AXES, EXPERT_AXIS) if axis in manual)
+    return tuple(axis for axis in _ALL_BATCH_AXES if axis in manual)
 
 
 def first_row(rows: int) -> Array | int:

@@ -1,7 +1,7 @@
 """Meshes of devices, and the one table that says what is split over them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import GetAttrKey
 
-from adakd_jax.axes import BATCH_AXES, WIDTH_AXIS, TokenBatch
+from adakd_jax.axes import EXPERT_AXIS, WIDTH_AXIS, TokenBatch, batch_axes_of
 from adakd_jax.config.mesh import MeshConfig
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.parameter_axes import PARAMETER_AXES
@@ -25,6 +25,7 @@ RULES: Mapping[str, str | None] = {
     "heads": "tensor",
     "kv_heads": "tensor",
     "ffw": "tensor",
+    "experts": EXPERT_AXIS,
 }
 Rules = Mapping[str, str | None]
 
@@ -34,7 +35,8 @@ class MeshError(ValueError):
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh | None:
-    """The mesh [data, fsdp, tensor] of all devices; None for a single one.
+    """The mesh [data, fsdp, tensor] of all devices; None for a single one. `expert` stands before
+    `tensor` where it is more than 1.
 
     With several slices, `data` goes across them: all other traffic stays within a slice.
 
@@ -46,12 +48,15 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh 
         MeshError: the sizes do not make up the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    count, inner = len(devices), config.fsdp * config.tensor
+    sizes = {"fsdp": config.fsdp, "expert": config.expert, "tensor": config.tensor}
+    if config.expert == 1:
+        del sizes["expert"]
+    count, inner = len(devices), math.prod(sizes.values())
     data = config.data if config.data is not None else max(1, count // inner)
     if data * inner != count:
         raise MeshError(
-            f"mesh: data {data} × fsdp {config.fsdp} × tensor {config.tensor} is {data * inner} "
-            f"devices, but there are {count}; valid: {_valid_sizes(count)}"
+            f"mesh: {' × '.join(f'{axis} {n}' for axis, n in ({'data': data} | sizes).items())} "
+            f"is {data * inner} devices, but there are {count}; valid: {_valid_sizes(count)}"
         )
     if data % config.slices:
         raise MeshError(
@@ -60,22 +65,22 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh 
         )
     if count == 1:
         return None
-    shape = (data, config.fsdp, config.tensor)
+    axes, shape = ("data", *sizes), (data, *sizes.values())
     if config.slices > 1:
-        within = (data // config.slices, config.fsdp, config.tensor)
-        across = (config.slices, 1, 1)
+        within = (data // config.slices, *sizes.values())
+        across = (config.slices, *[1] * len(sizes))
         grid = mesh_utils.create_hybrid_device_mesh(
             within, across, devices, allow_split_physical_axes=True
         )
     else:
         # An axis of 16 on 8 × 8 chips has to take a side and a part of the other.
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-    return Mesh(np.asarray(grid), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(np.asarray(grid), axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
 def row_shards(mesh: Mesh | AbstractMesh | None) -> int:
     """Over how many devices the rows of a batch are split."""
-    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in batch_axes_of(mesh))
 
 
 def rows_held(mesh: Mesh | None, rows: int) -> list[int]:
@@ -84,14 +89,18 @@ def rows_held(mesh: Mesh | None, rows: int) -> list[int]:
     """
     if mesh is None:
         return list(range(rows))
-    split = NamedSharding(mesh, P(BATCH_AXES))
+    split = NamedSharding(mesh, P(batch_axes_of(mesh)))
     held: Any = split.addressable_devices_indices_map((rows,))
     return sorted({row for (part,) in held.values() for row in range(rows)[part]})
 
 
 def rules_of(config: MeshConfig, who: str) -> Rules:
     """The table of a model: `who` is "student" or "teacher"."""
-    return RULES | getattr(config, f"{who}_rules")
+    rules = RULES | getattr(config, f"{who}_rules")
+    if config.expert > 1:
+        return rules
+    # The mesh then has no such axis.
+    return {axis: None if over == EXPERT_AXIS else over for axis, over in rules.items()}
 
 
 def parameter_spec(path: str, rules: Rules) -> P:
@@ -112,16 +121,33 @@ def check_model(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules, 
         "kv_heads": config.num_kv_heads,
         "ffw": config.ffw_dim,
     }
+    if config.experts is not None:
+        sizes["experts"] = config.experts.count
     problems = []
     for axis, size in sizes.items():
         over = rules.get(axis)
         if over is not None and size % mesh.shape[over]:
             problems.append(
                 f"{who}: {size} {axis} cannot be split over {over} = {mesh.shape[over]}; "
-                f"valid: {over} one of {_divisors(size)}, or mesh.{who}_rules.{axis} null"
+                f"valid: {over} one of {_divisors(size)}"
+                + ("" if over == EXPERT_AXIS else f", or mesh.{who}_rules.{axis} null")
             )
     if problems:
         raise MeshError("\n".join(problems))
+
+
+def check_expert_axis(models: Iterable[DecoderConfig | None], mesh: Mesh | AbstractMesh) -> None:
+    """`expert` needs a model that has some.
+
+    Raises:
+        MeshError: there is none.
+    """
+    has = any(model is not None and model.experts is not None for model in models)
+    if EXPERT_AXIS in mesh.axis_names and not has:
+        raise MeshError(
+            f"mesh.expert: {mesh.shape[EXPERT_AXIS]} devices are to share experts, but neither "
+            "model has any; valid: 1, and mesh.fsdp to share weights"
+        )
 
 
 def shardings_like(tree: Any, mesh: Mesh, rules: Rules) -> Any:
@@ -178,7 +204,7 @@ def place_batch(batch: TokenBatch, mesh: Mesh | None) -> TokenBatch:
     """
     if mesh is None:
         return batch
-    split = NamedSharding(mesh, P(None, BATCH_AXES))
+    split = NamedSharding(mesh, P(None, batch_axes_of(mesh)))
     shards = row_shards(mesh)
     rows = batch.tokens.shape[1] // len(rows_held(mesh, shards)) * shards
     place = {row: index for index, row in enumerate(rows_held(mesh, rows))}

@@ -11,7 +11,7 @@ LogicalAxis = Literal["vocab", "embed", "heads", "kv_heads", "ffw"]
 
 
 class MeshConfig(Stage):
-    """A grid of devices: data × fsdp × tensor. On one device there is none."""
+    """A grid of devices: data × fsdp × expert × tensor. On one device there is none."""
 
     data: PositiveInt | None = Field(
         default=None,
@@ -22,6 +22,12 @@ class MeshConfig(Stage):
         default=1,
         description="devices that share the rows and hold a part of every weight each, gathered "
         "layer by layer",
+    )
+    expert: PositiveInt = Field(
+        default=1,
+        description="devices that share the rows and hold a part of the experts of every layer "
+        "each: they show one another their rows, and each computes those of its experts; divides "
+        "the experts of the models that have some",
     )
     tensor: PositiveInt = Field(
         default=1,

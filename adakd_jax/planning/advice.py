@@ -76,7 +76,7 @@ def _smaller_parts(config: PlanConfig, plan: Plan) -> list[str]:
     devices = math.prod(plan.mesh.values())
     held = sum(size for name, size in plan.memory.parts.items() if name != TEMPORARIES)
     split = plan.mesh["fsdp"] * plan.mesh["tensor"]
-    widest = devices // plan.topology.slices // plan.mesh["tensor"]
+    widest = devices // plan.topology.slices // plan.mesh["tensor"] // plan.mesh.get("expert", 1)
     if widest > plan.mesh["fsdp"]:
         less = held * split / (widest * plan.mesh["tensor"])
         found.append(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from adakd_jax.axes import HEAD_AXIS
 from adakd_jax.config.plan import PlanConfig
 from adakd_jax.models.decoder import parameter_count
 from adakd_jax.planning.collectives import Collective, collectives_of
@@ -27,7 +28,7 @@ from adakd_jax.planning.products import compiled_operations
 from adakd_jax.planning.roofline import Roofline, roofline
 from adakd_jax.planning.traffic import bytes_moved
 from adakd_jax.planning.work import Operations, step_operations
-from adakd_jax.sharding import check_model, entered, rules_of
+from adakd_jax.sharding import check_expert_axis, check_model, entered, rules_of
 from adakd_jax.training.dry_run import Shapes, abstract_step
 
 
@@ -74,7 +75,8 @@ class Plan:
     @property
     def rows_per_device(self) -> int:
         """Rows of a micro-batch on each device that shares them."""
-        return self.layout[1] // (self.mesh["data"] * self.mesh["fsdp"])
+        shared = [size for axis, size in self.mesh.items() if axis != HEAD_AXIS]
+        return self.layout[1] // math.prod(shared)
 
     @property
     def tokens(self) -> int:
@@ -140,6 +142,7 @@ def _with_traffic(config: PlanConfig, plan: Plan, mesh: Mesh, text: str) -> Plan
 
 
 def _check(config: PlanConfig, shapes: Shapes, mesh: Mesh) -> None:
+    check_expert_axis((shapes.teacher, shapes.student), mesh)
     for who, model in (("teacher", shapes.teacher), ("student", shapes.student)):
         if model is not None:
             check_model(model, mesh, rules_of(config.mesh, who), who)

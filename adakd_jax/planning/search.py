@@ -77,7 +77,7 @@ def most_rows(plan: Plan, compiled: Callable[[int], Plan]) -> int:
 
 def _variants(config: PlanConfig, topology: Topology) -> Iterator[PlanConfig]:
     """The settings on meshes that are worth a compilation: the one that is given, or some."""
-    if config.mesh.fsdp > 1 or config.mesh.tensor > 1:
+    if max(config.mesh.fsdp, config.mesh.expert, config.mesh.tensor) > 1:
         yield config
         return
     weights = _weights(config, topology)

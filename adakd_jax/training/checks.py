@@ -13,7 +13,7 @@ from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.positions import Reads, check_positions
 from adakd_jax.policies.responses import prompt_of
-from adakd_jax.sharding import check_model, rules_of
+from adakd_jax.sharding import check_expert_axis, check_model, rules_of
 from adakd_jax.teacher_cache.reading import TeacherCache
 from adakd_jax.training.architecture import model_configs
 from adakd_jax.training.positions import check_lengths
@@ -42,6 +42,8 @@ def check_models(config: RunConfig, mesh: Mesh | None) -> list[str]:
     if config.student.lora is not None:
         lora_of(config.student.lora, student)
     _check_experts(config, student)
+    if mesh is not None:
+        check_expert_axis((teacher, student), mesh)
     for who, model in (("teacher", teacher), ("student", student)):
         if mesh is not None and model is not None:
             check_model(model, mesh, rules_of(config.mesh, who), who)

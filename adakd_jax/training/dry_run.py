@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from rich.table import Table
 
-from adakd_jax.axes import BATCH_AXES, CachedTeacher, TokenBatch
+from adakd_jax.axes import CachedTeacher, TokenBatch, batch_axes_of
 from adakd_jax.config import RunConfig, TeacherConfig
 from adakd_jax.config.remarks import remarks
 from adakd_jax.console import Console
@@ -125,7 +125,8 @@ def abstract_step(config: RunConfig, shapes: Shapes, mesh: Mesh | None = None) -
     steps = config.training.steps or ASSUMED_STEPS
     student = shapes.student, shapes.student_def
     cache = open_cache(config)
-    parts = step_parts(config, steps, student, teacher, on_mesh=mesh is not None, cache=cache)
+    axes = () if mesh is None else batch_axes_of(mesh)
+    parts = step_parts(config, steps, student, teacher, batch_axes=axes, cache=cache)
     state = jax.eval_shape(functools.partial(_first_state, config, parts, shapes))
     arguments = (state, shapes.teacher_params, shapes.batch, shapes.base)
     if mesh is None:
@@ -133,7 +134,7 @@ def abstract_step(config: RunConfig, shapes: Shapes, mesh: Mesh | None = None) -
     rules = rules_of(config.mesh, "student")
     shardings = shardings_like(state, mesh, rules)
     of_teacher = shardings_like(shapes.teacher_params, mesh, rules_of(config.mesh, "teacher"))
-    of_batch = jax.tree.map(lambda _: NamedSharding(mesh, P(None, BATCH_AXES)), shapes.batch)
+    of_batch = jax.tree.map(lambda _: NamedSharding(mesh, P(None, axes)), shapes.batch)
     placed = jax.tree.map(
         lambda leaf, split: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split),
         arguments,

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import optax
 from flax import nnx
 
-from adakd_jax.axes import BATCH_AXES
 from adakd_jax.config import DistillConfig, RunConfig
 from adakd_jax.distill import mapped_layers
 from adakd_jax.models.config import DecoderConfig
@@ -42,10 +41,13 @@ def step_parts(
     student: Structure,
     teacher: Structure | None,
     *,
-    on_mesh: bool = False,
+    batch_axes: tuple[str, ...] = (),
     cache: TeacherCache | None = None,
 ) -> StepParts:
-    """The static half of the train step, from settings and the structure of both models."""
+    """The static half of the train step, from settings and the structure of both models.
+
+    `batch_axes` are the mesh axes that share the rows.
+    """
     optimizer, distill = config.optimizer, config.distill
     schedule = learning_rate_schedule(optimizer, total_steps)
     layers = ()
@@ -64,7 +66,7 @@ def step_parts(
         learner=build_learner(distill, optimizer, schedule),
         layers=layers,
         average_decay=optimizer.average_decay,
-        batch_axes=BATCH_AXES if on_mesh else (),
+        batch_axes=batch_axes,
         balance_weight=balance_weight(config, student[0]),
         trains_router=config.student.train_router,
         vocabulary=None if cache is None else cache.manifest.form.vocabulary,

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from adakd_jax.axes import batch_axes_of
 from adakd_jax.config import RunConfig, SeqKd, StudentCheckpoint
 from adakd_jax.config.schedules import check_schedules
 from adakd_jax.console import Console
@@ -102,7 +103,7 @@ class Run:
             self.batches.total_steps,
             (self.student.config, self.student.graphdef),
             None if self.teaching is None else (self.teaching.config, self.teaching.graphdef),
-            on_mesh=self.mesh is not None,
+            batch_axes=() if self.mesh is None else batch_axes_of(self.mesh),
             cache=self.cache,
         )
 

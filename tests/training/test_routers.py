@@ -6,18 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
-from adakd_jax.config import AllTokens, DistillConfig, FixedTemperature, OptimizerConfig
+from adakd_jax.config import (
+    AllTokens,
+    DistillConfig,
+    FixedTemperature,
+    MeshConfig,
+    OptimizerConfig,
+)
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.models import abstract_decoder, decoder_config, random_params
 from adakd_jax.models.experts import Routing
+from adakd_jax.sharding import MeshError, check_expert_axis, check_model, make_mesh, rules_of
 from adakd_jax.training.checks import check_models
 from adakd_jax.training.optimizer import build_optimizer
 from adakd_jax.training.records import read_records
 from adakd_jax.training.routers import balance_loss, router_report
 from adakd_jax.training.step import make_train_step
 from tests.hf.tiny import make_pretrained, tiny_teacher
+from tests.own_process import told_by
 from tests.training.conftest import Pair, random_batch, tiny_config
 from tests.training.tiny_run import run
 
@@ -163,3 +172,27 @@ def test_a_run_reports_its_routers_and_leaves_a_student_of_experts(settings, tmp
     assert exported.config.experts == teacher.config.experts
     written = json.loads((tmp_path / "run" / "export" / "config.json").read_text())
     assert written["architectures"] == ["Qwen3MoeForCausalLM"]
+
+
+@pytest.mark.slow
+def test_any_mesh_gives_what_one_device_gives_and_gathers_no_experts():
+    found = told_by("-m", "tests.training.experts_on_mesh", timeout=600)
+    assert found.pop("answers")
+    assert set(found) == {"data", "expert", "all"}
+    for mesh, told in found.items():
+        assert told["error"] < 1e-5 and told["whole kernels"] == [], (mesh, found)
+
+
+def test_an_expert_axis_needs_experts_and_divides_them():
+    sizes = tiny_config(2) | {"vocab_size": 64}
+    dense, experts = decoder_config(sizes), decoder_config(sizes | SIZES)
+    mesh = AbstractMesh((1, 1, 8, 1), ("data", "fsdp", "expert", "tensor"))
+    with pytest.raises(MeshError, match=r"mesh\.expert: 8 .*neither model has any; valid: 1,"):
+        check_expert_axis((dense, None), mesh)
+    check_expert_axis((dense, experts), mesh)
+    rules = rules_of(MeshConfig(expert=8), "student")
+    with pytest.raises(MeshError, match=r"4 experts .* expert = 8; valid: expert one of 1, 2, 4"):
+        check_model(experts, mesh, rules, "student")
+    with pytest.raises(MeshError, match=r"data 1 × fsdp 1 × expert 2 × tensor 1 is 2 devices"):
+        make_mesh(MeshConfig(expert=2), jax.devices()[:1])
+    assert rules_of(MeshConfig(), "student")["experts"] is None
