@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,7 @@ from gguf import ReaderTensor
 from gguf.quants import dequantize
 from jax.typing import DTypeLike
 
-from adakd_jax.hf.gguf_config import gguf_hf_config
+from adakd_jax.hf.gguf_config import RopeFactors, gguf_family, gguf_hf_config
 from adakd_jax.hf.gguf_file import naming, open_parts
 from adakd_jax.hf.gguf_tokenizer import gguf_tokenizer
 from adakd_jax.hf.model_files import ModelFileError
@@ -23,15 +23,10 @@ from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.weights import params_from_tensors
 from adakd_jax.models.config import Remat
 from adakd_jax.models.decoder import abstract_decoder
-from adakd_jax.models.families import decoder_config, family_of
-from adakd_jax.models.family import Gguf
+from adakd_jax.models.families import decoder_config
+from adakd_jax.models.gguf_family import Gguf
 
-_ROPE_FACTORS = "rope_freqs.weight"
-_OUTSIDE_LAYERS = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
+_ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 
 
 def load_gguf(
@@ -114,21 +109,36 @@ class GgufFile:
     metadata: Mapping[str, Any]
     hf_config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
-    _tensors: Mapping[str, ReaderTensor]
+    _gguf: Gguf
+    _tensors: Mapping[str, "_Stored"]
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, dequantised to float32 and in Hugging Face's layout."""
-        tensor = self._tensors[name]
+        stored = self._tensors[name]
+        data = stored.tensor.data if stored.expert is None else stored.tensor.data[stored.expert]
         try:
-            dequantised = dequantize(tensor.data, tensor.tensor_type)
+            dequantised = dequantize(data, stored.tensor.tensor_type)
         except NotImplementedError as error:
             raise ModelFileError(
-                f"{name} is of type {tensor.tensor_type.name}, which the gguf library cannot read; "
-                "valid: a file of another quantisation, such as Q8_0 or F16"
+                f"{name} is of type {stored.tensor.tensor_type.name}, which the gguf library "
+                "cannot read; valid: a file of another quantisation, such as Q8_0 or F16"
             ) from error
-        values = np.array(dequantised, dtype=np.float32)
-        values = values.reshape(self.shapes[name])
-        return _gguf_of(self.hf_config).restore(name, values, self.hf_config)
+        values = np.array(dequantised, dtype=np.float32).reshape(stored.shape)
+        values = self._gguf.restore(name, values, self.hf_config)
+        return values.T if stored.transposed else values
+
+
+class _Stored(NamedTuple):
+    """Where a tensor is: a whole one of the file, or that of one expert in it."""
+
+    tensor: ReaderTensor
+    shape: tuple[int, ...]
+    expert: int | None = None
+    transposed: bool = False
+
+    @property
+    def hf_shape(self) -> tuple[int, ...]:
+        return self.shape[::-1] if self.transposed else self.shape
 
 
 @contextmanager
@@ -145,30 +155,42 @@ def open_gguf(path: str | Path) -> Iterator[GgufFile]:
     del readers  # they hold the maps as well
     with naming(Path(path)):
         shapes = {name: tuple(int(n) for n in reversed(t.shape)) for name, t in tensors.items()}
-        factors = tensors.pop(_ROPE_FACTORS, None)
-        hf_config = gguf_hf_config(metadata, shapes, None if factors is None else factors.data)
+        found = [tensors.pop(name, None) for name in _ROPE_FACTORS]
+        factors = RopeFactors(*(None if each is None else each.data for each in found))
+        hf_config = gguf_hf_config(metadata, shapes, factors)
         decoder_config(hf_config)
-    hf_names = {name: _hf_name(name, _gguf_of(hf_config).names) for name in tensors}
-    opened = {hf_names[name]: tensor for name, tensor in tensors.items()}
+        gguf = gguf_family(metadata)[1]
+    stored = dict(
+        pair
+        for name, tensor in tensors.items()
+        for pair in _named(name, tensor, shapes[name], gguf)
+    )
+    hf_shapes = {name: each.hf_shape for name, each in stored.items()}
     try:
-        yield GgufFile(metadata, hf_config, {hf_names[n]: shapes[n] for n in tensors}, opened)
+        yield GgufFile(metadata, hf_config, hf_shapes, gguf, stored)
     finally:
         # The map closes with its last view, and the caller may still hold the GgufFile.
-        opened.clear()
+        stored.clear()
 
 
-def _gguf_of(hf_config: Mapping[str, Any]) -> Gguf:
-    gguf = family_of(hf_config).gguf
-    assert gguf is not None
-    return gguf
-
-
-def _hf_name(name: str, in_layer: Mapping[str, str]) -> str:
-    """The Hugging Face name of a tensor; a name that has none stays, and is reported as extra."""
+def _named(
+    name: str, tensor: ReaderTensor, shape: tuple[int, ...], gguf: Gguf
+) -> Iterator[tuple[str, _Stored]]:
+    """A tensor under its Hugging Face name, or those of its experts under theirs; one that has none
+    keeps its own, and is reported as extra.
+    """
     stem, _, kind = name.rpartition(".")
-    if stem in _OUTSIDE_LAYERS:
-        return f"{_OUTSIDE_LAYERS[stem]}.{kind}"
+    if stem in gguf.outside:
+        yield f"{gguf.outside[stem]}.{kind}", _Stored(tensor, shape)
+        return
     match = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
-    if match is None or match[2] not in in_layer:
-        return name
-    return f"model.layers.{match[1]}.{in_layer[match[2]]}.{kind}"
+    if match is None or match[2] not in gguf.names:
+        yield name, _Stored(tensor, shape)
+        return
+    hf_name = f"{gguf.layer.format(layer=match[1])}{gguf.names[match[2]]}.{kind}"
+    if "{expert}" not in hf_name:
+        transposed = gguf.transposes and len(shape) == 2
+        yield hf_name, _Stored(tensor, shape, transposed=transposed)
+        return
+    for expert in range(shape[0]):
+        yield hf_name.format(expert=expert), _Stored(tensor, shape[1:], expert)

@@ -1,13 +1,11 @@
 """What one family of models is: how Hugging Face and llama.cpp write it down."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.gguf_family import Gguf
 from adakd_jax.models.hf_values import HFConfig
 from adakd_jax.models.rope_keys import ROPE_KEYS, RopeKeys
 
@@ -112,52 +110,8 @@ def expert_keys(
     )
 
 
-# llama.cpp's names of tensors in a layer, and Hugging Face's.
-GGUF_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-
-
-def _nothing(metadata: Mapping[str, Any], config: HFConfig) -> dict[str, Any]:
-    return {}
-
-
 def _nothing_by_layer(config: HFConfig) -> dict[str, list[Any]]:
     return {}
-
-
-def _as_it_is(name: str, values: np.ndarray, config: HFConfig) -> np.ndarray:
-    return values
-
-
-@dataclass(frozen=True)
-class Gguf:
-    """A family in llama.cpp's files.
-
-    Attributes:
-        architecture: its name there, `general.architecture`.
-        stated: what config.json states beyond sizes and rotary positions.
-        read: what else config.json states, from the metadata of a file and the config.json so far.
-        names: of tensors in a layer → Hugging Face's.
-        restore: from a tensor's Hugging Face name, its values and config.json to the values that
-            Hugging Face has.
-    """
-
-    architecture: str
-    stated: Mapping[str, Any]
-    read: Callable[[Mapping[str, Any], HFConfig], dict[str, Any]] = _nothing
-    names: Mapping[str, str] = dataclasses.field(default_factory=lambda: GGUF_NAMES)
-    restore: Callable[[str, np.ndarray, HFConfig], np.ndarray] = _as_it_is
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """GGUF files written with llama.cpp's own names and layout come back as the model they hold."""
 
 import weakref
-from pathlib import Path
 
 import gguf
 import jax
@@ -14,121 +13,17 @@ from adakd_jax.hf.gguf import load_gguf
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.weights import WeightsError
 from adakd_jax.models.config import Rope
-from tests.hf.tiny import TINY, TINY_LLAMA, hf_tensors, make_pretrained, tokenizer_metadata
+from tests.hf.gguf_models import (
+    ARCHITECTURES,
+    EXTRA,
+    THETAS,
+    gguf_tensors,
+    write_gguf,
+)
+from tests.hf.tiny import TINY, TINY_LLAMA, make_pretrained
 
-F32, F16 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16
+F16 = gguf.GGMLQuantizationType.F16
 Q8_0, Q4_1 = gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_1
-ARCHITECTURES = {
-    "llama": (gguf.MODEL_ARCH.LLAMA, TINY_LLAMA | {"attention_bias": False, "mlp_bias": False}),
-    "llama_untied": (gguf.MODEL_ARCH.LLAMA, TINY | {"model_type": "llama"}),
-    "qwen2": (gguf.MODEL_ARCH.QWEN2, TINY | {"model_type": "qwen2"}),
-    "qwen3": (gguf.MODEL_ARCH.QWEN3, TINY | {"model_type": "qwen3"}),
-    "gemma3": (
-        gguf.MODEL_ARCH.GEMMA3,
-        TINY
-        | {
-            "model_type": "gemma3_text",
-            "sliding_window": 8,
-            "sliding_window_pattern": 2,
-            "query_pre_attn_scalar": 8,
-            "rope_local_base_freq": 10000.0,
-            "tie_word_embeddings": True,
-        },
-    ),
-    "smollm3": (gguf.MODEL_ARCH.SMOLLM3, TINY | {"model_type": "smollm3"}),
-    "arcee": (gguf.MODEL_ARCH.ARCEE, TINY | {"model_type": "arcee"}),
-    "granite": (
-        gguf.MODEL_ARCH.GRANITE,
-        TINY
-        | {
-            "model_type": "granite",
-            "embedding_multiplier": 12.0,
-            "residual_multiplier": 0.22,
-            "attention_multiplier": 0.015625,
-            "logits_scaling": 8.0,
-        },
-    ),
-    "olmo2": (gguf.MODEL_ARCH.OLMO2, TINY | {"model_type": "olmo2"}),
-    "seed_oss": (gguf.MODEL_ARCH.SEED_OSS, TINY | {"model_type": "seed_oss"}),
-    "ernie4_5": (gguf.MODEL_ARCH.ERNIE4_5, TINY | {"model_type": "ernie4_5"}),
-    "exaone4": (
-        gguf.MODEL_ARCH.EXAONE4,
-        TINY | {"model_type": "exaone4", "sliding_window": 8, "sliding_window_pattern": 2},
-    ),
-}
-WINDOWS = {"sliding_window": 8, "sliding_window_pattern": [True, False, True]}
-EXTRA = {
-    "gemma3": {"gemma3.attention.sliding_window": 8},
-    "exaone4": {f"exaone4.attention.{key}": value for key, value in WINDOWS.items()},
-    "granite": {
-        "granite.embedding_scale": 12.0,
-        "granite.residual_scale": 0.22,
-        "granite.attention.scale": 0.015625,
-        "granite.logit_scale": 8.0,
-    },
-}
-
-
-def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The row order that llama.cpp's converter gives Llama's queries and keys."""
-    halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
-    return halves.swapaxes(1, 2).reshape(rows.shape)
-
-
-def as_stored(name: str, tensor: np.ndarray, family: str) -> np.ndarray:
-    rotates_pairs = family in ("llama", "smollm3", "arcee", "granite")
-    if rotates_pairs and "q_proj" in name:
-        return permuted(tensor, TINY["num_attention_heads"])
-    if rotates_pairs and "k_proj" in name:
-        return permuted(tensor, TINY["num_key_value_heads"])
-    return tensor + 1 if family.startswith("gemma") and name.endswith("norm.weight") else tensor
-
-
-def gguf_tensors(model, folder: Path, arch) -> dict[str, np.ndarray]:
-    """The model's tensors as llama.cpp's converter would write them, names by the gguf library."""
-    names = gguf.get_tensor_name_map(arch, model.config.num_layers)
-    return {
-        names.get_name(name, try_suffixes=(".weight", ".bias")): as_stored(
-            name, tensor, model.config.family
-        )
-        for name, tensor in hf_tensors(model, folder).items()
-    }
-
-
-def write_gguf(path: Path, arch, tensors, tokenizer, *, qtypes=None, theta=1e4, **extra) -> Path:
-    name = gguf.MODEL_ARCH_NAMES[arch]
-    writer = gguf.GGUFWriter(path, name)
-    writer.add_block_count(TINY["num_hidden_layers"])
-    writer.add_context_length(TINY["max_position_embeddings"])
-    writer.add_embedding_length(TINY["hidden_size"])
-    writer.add_feed_forward_length(TINY["intermediate_size"])
-    writer.add_head_count(TINY["num_attention_heads"])
-    writer.add_head_count_kv(TINY["num_key_value_heads"])
-    writer.add_key_length(TINY["head_dim"])
-    writer.add_layer_norm_rms_eps(TINY["rms_norm_eps"])
-    writer.add_rope_freq_base(theta)
-    writer.add_license("apache-2.0")
-    metadata = tokenizer_metadata(tokenizer)
-    for key, value in (metadata | extra).items():
-        if isinstance(value, list):
-            writer.add_array(key, value)
-        elif isinstance(value, str) and key != "general.architecture":
-            writer.add_string(key, value)
-        elif isinstance(value, bool):
-            writer.add_bool(key, value)
-        elif isinstance(value, float):
-            writer.add_float32(key, value)
-        elif isinstance(value, int) and not key.endswith("context_length"):
-            writer.add_uint32(key, value)
-    for tensor_name, tensor in tensors.items():
-        qtype = (qtypes or {}).get(tensor_name, F32)
-        stored = gguf.quants.quantize(np.asarray(tensor), qtype)
-        writer.add_tensor(tensor_name, stored, raw_dtype=qtype)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -160,15 +55,22 @@ def assert_same_params(got, wanted, atol=0.0):
 def test_float32_file_gives_back_the_model(name, tmp_path, tokenizer_model):
     arch, hf_config = ARCHITECTURES[name]
     model = make_pretrained(hf_config)
-    extra = EXTRA.get(name, {}) | {
-        f"{gguf.MODEL_ARCH_NAMES[arch]}.rope.dimension_count": TINY["head_dim"]
-    }
+    extra = {"rope.dimension_count": TINY["head_dim"]} | EXTRA.get(name, {})
+    extra = {f"{gguf.MODEL_ARCH_NAMES[arch]}.{key}": value for key, value in extra.items()}
     tensors = gguf_tensors(model, tmp_path / "hf", arch)
-    path = write_gguf(tmp_path / "m.gguf", arch, tensors, tokenizer_model, **extra)
+    for kind in ("short", "long") if name == "phi3_longrope" else ():
+        factors = hf_config["rope_scaling"][f"{kind}_factor"]
+        tensors[f"rope_factors_{kind}.weight"] = np.array(factors, np.float32)
+    theta = THETAS.get(name, 1e4)
+    path = write_gguf(tmp_path / "m.gguf", arch, tensors, tokenizer_model, theta=theta, **extra)
     loaded = load_pretrained(path)
     # Gemma's norms are stored with 1 added, which rounds them.
-    assert_same_params(loaded.params, model.params, atol=2e-7 if name == "gemma3" else 0.0)
-    same = {"initializer_range", "windows", "layer_ropes"}
+    assert_same_params(loaded.params, model.params, atol=2e-7 if "gemma" in name else 0.0)
+    same = (
+        {"initializer_range", "windows", "layer_ropes", "ropes"}
+        if name == "gemma3"
+        else {"initializer_range"}
+    )
     for field, value in vars(model.config).items():
         assert field in same or getattr(loaded.config, field) == value, field
     assert loaded.source.licence == "apache-2.0"
@@ -270,7 +172,7 @@ def test_linear_rotary_scaling(llama):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"llama.rope.scaling.type": "yarn"}, "'yarn'; supported: none, linear"),
+        ({"llama.rope.scaling.type": "longrope"}, "'longrope'; supported: none, linear, yarn"),
         ({"llama.rope.dimension_count": 4}, "dimension_count is 4; valid: that of a key, 8"),
         ({"tokenizer.ggml.pre": "tekken"}, "'tekken'; supported: gpt-2, olmo, smollm"),
     ],
@@ -283,7 +185,7 @@ def test_what_is_not_supported_is_named(llama, extra, message):
 def test_other_architectures_and_files_are_refused(tmp_path, llama, tokenizer_model):
     path = tmp_path / "other.gguf"
     write_gguf(path, gguf.MODEL_ARCH.FALCON, llama[1], tokenizer_model)
-    with pytest.raises(ValueError, match="'falcon'; supported: arcee, ernie4_5, exaone4, gemma3"):
+    with pytest.raises(ValueError, match="'falcon'; supported: arcee, cohere2, ernie4_5, exaone4"):
         load_gguf(path)
     path.write_bytes(b"not a gguf file, but long enough to have a header")
     with pytest.raises(ValueError, match="not a readable GGUF file"):

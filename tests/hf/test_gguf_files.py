@@ -14,7 +14,8 @@ from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.model_files import ModelFileError
 from adakd_jax.hf.weights import WeightsError
 from adakd_jax.models import Rope, decoder_config
-from tests.hf.test_gguf import assert_same_params, gguf_tensors, write_gguf
+from tests.hf.gguf_models import gguf_tensors, write_gguf
+from tests.hf.test_gguf import assert_same_params
 from tests.hf.tiny import TINY_LLAMA, make_pretrained, tokenizer_metadata
 
 LLAMA = {

@@ -1,6 +1,7 @@
 """The families of models that can be read: a file each.
 
-A file's `FAMILY` is all that the project knows of it. To add one, add a file.
+A file's `FAMILY` is all that the project knows of it. To add one, add a file. What several share
+stands in the file of the first, or in one that begins with an underscore.
 """
 
 import importlib
@@ -14,7 +15,8 @@ from adakd_jax.models.hf_values import HFConfig, check_kinds
 
 def _families() -> Iterator[Family]:
     for file in pkgutil.iter_modules(__path__):
-        yield importlib.import_module(f"{__name__}.{file.name}").FAMILY
+        if not file.name.startswith("_"):
+            yield importlib.import_module(f"{__name__}.{file.name}").FAMILY
 
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in _families()}

@@ -3,11 +3,13 @@ layer norm without bias, layers without a window rotate nothing.
 """
 
 import dataclasses
+from typing import Any
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.family import SHARED_KEYS, Family
+from adakd_jax.models.gguf_family import LAYER_NORM_SIZES, Gguf, Metadata
 from adakd_jax.models.hf_config import every, read_common, read_windows, rotate_only
-from adakd_jax.models.hf_values import HFConfig, refuse
+from adakd_jax.models.hf_values import HFConfig, refuse, shortest_decimal
 
 
 def _read(hf: HFConfig) -> DecoderConfig:
@@ -30,4 +32,22 @@ def _read(hf: HFConfig) -> DecoderConfig:
     return rotate_only(model, [window is not None for window in windows])
 
 
-FAMILY = Family("cohere2", "Cohere2ForCausalLM", _read, keys=SHARED_KEYS)
+def _read_gguf(metadata: Metadata, config: HFConfig) -> dict[str, Any]:
+    return {
+        "sliding_window": metadata["cohere2.attention.sliding_window"],
+        "logit_scale": shortest_decimal(metadata["cohere2.logit_scale"]),
+    }
+
+
+FAMILY = Family(
+    "cohere2",
+    "Cohere2ForCausalLM",
+    _read,
+    keys=SHARED_KEYS,
+    gguf=Gguf(
+        "cohere2",
+        {"hidden_act": "silu", "attention_bias": False, "use_qk_norm": False},
+        read=_read_gguf,
+        sizes=LAYER_NORM_SIZES,
+    ),
+)

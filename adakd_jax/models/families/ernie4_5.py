@@ -3,7 +3,8 @@
 import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.family import Family, Gguf
+from adakd_jax.models.family import Family
+from adakd_jax.models.gguf_family import Gguf
 from adakd_jax.models.hf_config import read_common
 from adakd_jax.models.hf_values import HFConfig
 from adakd_jax.models.rope_keys import RopeKeys, Theta

@@ -3,12 +3,12 @@ window, the others rotate nothing.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families.olmo2 import POST_NORM_GGUF, POST_NORM_KEYS
-from adakd_jax.models.family import Family, Gguf
+from adakd_jax.models.family import Family
+from adakd_jax.models.gguf_family import Gguf, Metadata
 from adakd_jax.models.hf_config import every, read_common, read_windows, rotate_only
 from adakd_jax.models.hf_values import HFConfig
 from adakd_jax.models.rope_keys import LAYER_TYPES
@@ -26,7 +26,7 @@ def _read(hf: HFConfig) -> DecoderConfig:
     return rotate_only(dataclasses.replace(common, windows=windows), rotated)
 
 
-def _read_gguf(metadata: Mapping[str, Any], config: HFConfig) -> dict[str, Any]:
+def _read_gguf(metadata: Metadata, config: HFConfig) -> dict[str, Any]:
     window = metadata.get("exaone4.attention.sliding_window") or None
     pattern = metadata.get("exaone4.attention.sliding_window_pattern") or []
     kinds = [LAYER_TYPES[bool(local)] for local in pattern]

@@ -1,20 +1,14 @@
 """Gemma 2 (arXiv 2408.00118): norms before and after, windows in every other layer, soft caps."""
 
 import dataclasses
+from typing import Any
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.family import LAYER, SHARED_KEYS, Family, norm
-from adakd_jax.models.hf_config import every, read_common, read_windows
-from adakd_jax.models.hf_values import HFConfig, refuse
-from adakd_jax.models.rope_keys import ROPE_KEYS, RopeKeys
-
-# A norm after attention has the name of Llama's before the feed-forward.
-GEMMA_KEYS = (
-    *SHARED_KEYS,
-    *norm("layers.post_attn_norm", LAYER + "post_attention_layernorm"),
-    *norm("layers.ffw_norm", LAYER + "pre_feedforward_layernorm"),
-    *norm("layers.post_ffw_norm", LAYER + "post_feedforward_layernorm"),
-)
+from adakd_jax.models.families._gemma import GEMMA_GGUF, GEMMA_KEYS, read_gemma, without_one
+from adakd_jax.models.family import Family
+from adakd_jax.models.gguf_family import Gguf, Metadata
+from adakd_jax.models.hf_config import every, read_windows
+from adakd_jax.models.hf_values import HFConfig, shortest_decimal
 
 
 def _read(hf: HFConfig) -> DecoderConfig:
@@ -27,27 +21,30 @@ def _read(hf: HFConfig) -> DecoderConfig:
     )
 
 
-def read_gemma(hf: HFConfig, *, rope: RopeKeys = ROPE_KEYS) -> DecoderConfig:
-    """What Gemma 2 and 3 share."""
-    refuse(hf, "use_bidirectional_attention")
-    common = read_common(
-        hf,
-        default_kv_heads=4,
-        default_head_dim=256,
-        default_tied=True,
-        default_activation="gelu_pytorch_tanh",
-        rope=rope,
-    )
-    bias = hf.get("attention_bias", False)
-    return dataclasses.replace(
-        common,
-        norm="rms_one_plus",
-        qkv_bias=bias,
-        out_bias=bias,
-        post_norms=True,
-        attention_scale=hf.get("query_pre_attn_scalar", 256) ** -0.5,
-        embed_scale=hf["hidden_size"] ** 0.5,
-    )
+def _read_gguf(metadata: Metadata, config: HFConfig) -> dict[str, Any]:
+    # Gemma 2 27B alone scales its queries by its width per head, not by its head dimension.
+    largest = config["num_hidden_layers"] == 46
+    per_head = config["hidden_size"] // config["num_attention_heads"]
+    caps = {
+        f"{name}ping": shortest_decimal(metadata[f"gemma2.{name}ping"])
+        for name in ("attn_logit_softcap", "final_logit_softcap")
+    }
+    return caps | {
+        "sliding_window": metadata["gemma2.attention.sliding_window"],
+        "query_pre_attn_scalar": per_head if largest else config["head_dim"],
+    }
 
 
-FAMILY = Family("gemma2", "Gemma2ForCausalLM", _read, keys=GEMMA_KEYS)
+FAMILY = Family(
+    "gemma2",
+    "Gemma2ForCausalLM",
+    _read,
+    keys=GEMMA_KEYS,
+    gguf=Gguf(
+        "gemma2",
+        {"hidden_activation": "gelu_pytorch_tanh", "attention_bias": False},
+        read=_read_gguf,
+        names=GEMMA_GGUF,
+        restore=without_one,
+    ),
+)

@@ -3,14 +3,12 @@ rotary frequencies of its own, norms of queries and keys.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.families.gemma2 import GEMMA_KEYS, read_gemma
-from adakd_jax.models.family import GGUF_NAMES, Family, Gguf
+from adakd_jax.models.families._gemma import GEMMA_GGUF, GEMMA_KEYS, read_gemma, without_one
+from adakd_jax.models.family import Family
+from adakd_jax.models.gguf_family import Gguf, Metadata
 from adakd_jax.models.hf_config import every, read_windows
 from adakd_jax.models.hf_values import HFConfig, shortest_decimal
 from adakd_jax.models.rope_keys import LAYER_TYPES, RopeKeys, Theta
@@ -33,7 +31,7 @@ def _read(hf: HFConfig) -> DecoderConfig:
     )
 
 
-def _read_gguf(metadata: Mapping[str, Any], config: HFConfig) -> dict[str, Any]:
+def _read_gguf(metadata: Metadata, config: HFConfig) -> dict[str, Any]:
     # Gemma 3 27B alone scales its queries by its width per head, not by its head dimension.
     largest = config["num_hidden_layers"] == 62
     per_head = config["hidden_size"] // config["num_attention_heads"]
@@ -53,11 +51,6 @@ def _read_gguf(metadata: Mapping[str, Any], config: HFConfig) -> dict[str, Any]:
     return found
 
 
-def _without_one(name: str, values: np.ndarray, hf: HFConfig) -> np.ndarray:
-    """llama.cpp stores what norms multiply by, 1 + weight."""
-    return values - np.float32(1.0) if name.endswith("norm.weight") else values
-
-
 FAMILY = Family(
     "gemma3_text",
     "Gemma3ForCausalLM",
@@ -72,13 +65,8 @@ FAMILY = Family(
             "sliding_window_pattern": 6,
         },
         read=_read_gguf,
-        names=GGUF_NAMES
-        | {
-            "post_attention_norm": "post_attention_layernorm",
-            "ffn_norm": "pre_feedforward_layernorm",
-            "post_ffw_norm": "post_feedforward_layernorm",
-        },
-        restore=_without_one,
+        names=GEMMA_GGUF,
+        restore=without_one,
     ),
     rope=_ROPE,
 )

@@ -6,6 +6,7 @@ import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.family import LAYER, SHARED_KEYS, Family, fused, linear, norm
+from adakd_jax.models.gguf_family import GGUF_NAMES, Gguf
 from adakd_jax.models.hf_config import read_common
 from adakd_jax.models.hf_values import HFConfig
 from adakd_jax.models.rope_keys import RopeKeys
@@ -35,6 +36,16 @@ FAMILY = Family(
         *norm("layers.post_ffw_norm", LAYER + "post_mlp_layernorm"),
         *fused(("layers.ffw.gate", "layers.ffw.up"), LAYER + "mlp.gate_up_proj"),
         *linear("layers.ffw.down", LAYER + "mlp.down_proj"),
+    ),
+    gguf=Gguf(
+        "glm4",
+        {"hidden_act": "silu", "attention_bias": True},
+        names=GGUF_NAMES
+        | {
+            "post_attention_norm": "post_self_attn_layernorm",
+            "ffn_up": "mlp.gate_up_proj",
+            "post_ffw_norm": "post_mlp_layernorm",
+        },
     ),
     rope=_ROPE,
 )

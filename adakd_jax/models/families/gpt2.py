@@ -2,6 +2,7 @@
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.family import QKV, Entry, Family, fused, linear, norm
+from adakd_jax.models.gguf_family import Gguf, fused_names, outside_names
 from adakd_jax.models.hf_config import read_activation
 from adakd_jax.models.hf_values import HFConfig, refuse, require
 
@@ -52,5 +53,27 @@ FAMILY = Family(
         *linear("layers.attn.out", _LAYER + "attn.c_proj", transpose=False),
         *linear("layers.ffw.up", _LAYER + "mlp.c_fc", transpose=False),
         *linear("layers.ffw.down", _LAYER + "mlp.c_proj", transpose=False),
+    ),
+    gguf=Gguf(
+        "gpt2",
+        {"activation_function": "gelu_new"},
+        sizes={
+            "n_embd": "embedding_length",
+            "n_inner": "feed_forward_length",
+            "n_layer": "block_count",
+            "n_head": "attention.head_count",
+            "n_positions": "context_length",
+            "layer_norm_epsilon": "attention.layer_norm_epsilon",
+        },
+        states_heads=False,
+        rotates=False,
+        outside=outside_names(
+            "transformer.wte", "transformer.ln_f", "lm_head", position_embd="transformer.wpe"
+        ),
+        layer=_LAYER,
+        names=fused_names(
+            ("ln_1", "ln_2"), ("attn.c_attn", "attn.c_proj"), ("mlp.c_fc", "mlp.c_proj")
+        ),
+        transposes=True,
     ),
 )

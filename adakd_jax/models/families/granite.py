@@ -1,12 +1,12 @@
 """Granite 3, dense (IBM 2024): Llama with four multipliers."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families.llama import halves_from_pairs
-from adakd_jax.models.family import Family, Gguf
+from adakd_jax.models.family import Family
+from adakd_jax.models.gguf_family import Gguf, Metadata
 from adakd_jax.models.hf_config import read_common
 from adakd_jax.models.hf_values import HFConfig, shortest_decimal
 
@@ -34,7 +34,7 @@ def read_granite(hf: HFConfig) -> DecoderConfig:
     )
 
 
-def _read_gguf(metadata: Mapping[str, Any], config: HFConfig) -> dict[str, Any]:
+def _read_gguf(metadata: Metadata, config: HFConfig) -> dict[str, Any]:
     return {
         name: shortest_decimal(metadata[f"granite.{key}"]) for key, name in _MULTIPLIERS.items()
     }

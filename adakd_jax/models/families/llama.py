@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.family import Family, Gguf
+from adakd_jax.models.family import Family
+from adakd_jax.models.gguf_family import Gguf
 from adakd_jax.models.hf_config import read_common
 from adakd_jax.models.hf_values import HFConfig
 
@@ -36,6 +37,7 @@ FAMILY = Family(
     gguf=Gguf(
         "llama",
         {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
+        fits=lambda metadata: not metadata.get("llama.expert_count"),
         restore=halves_from_pairs,
     ),
 )

@@ -3,7 +3,9 @@
 import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.families.llama import halves_from_pairs
 from adakd_jax.models.family import Family, expert_keys
+from adakd_jax.models.gguf_family import GGUF_SIZES, Gguf, expert_names
 from adakd_jax.models.hf_config import read_common, read_windows
 from adakd_jax.models.hf_experts import read_experts
 from adakd_jax.models.hf_values import HFConfig, refuse
@@ -25,6 +27,19 @@ def _read(hf: HFConfig) -> DecoderConfig:
     )
 
 
+_NAMES = ("block_sparse_moe", "w1", "w3", "w2")
 FAMILY = Family(
-    "mixtral", "MixtralForCausalLM", _read, keys=expert_keys("block_sparse_moe", "w1", "w3", "w2")
+    "mixtral",
+    "MixtralForCausalLM",
+    _read,
+    keys=expert_keys(*_NAMES),
+    gguf=Gguf(
+        "llama",
+        {"hidden_act": "silu", "sliding_window": None},
+        fits=lambda metadata: bool(metadata.get("llama.expert_count")),
+        sizes=GGUF_SIZES
+        | {"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
+        names=expert_names(*_NAMES),
+        restore=halves_from_pairs,
+    ),
 )

@@ -3,11 +3,10 @@ queries and keys over their whole width.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.family import GGUF_NAMES, LAYER, SHARED_KEYS, Family, Gguf, norm
+from adakd_jax.models.family import LAYER, SHARED_KEYS, Family, norm
+from adakd_jax.models.gguf_family import GGUF_NAMES, Gguf, Metadata
 from adakd_jax.models.hf_config import read_common
 from adakd_jax.models.hf_values import HFConfig
 from adakd_jax.models.rope_keys import ROPE_KEYS, RopeKeys
@@ -37,13 +36,9 @@ def read_olmo(hf: HFConfig, *, rope: RopeKeys = ROPE_KEYS) -> DecoderConfig:
     )
 
 
-def _refuse_olmo3(metadata: Mapping[str, Any], config: HFConfig) -> dict[str, Any]:
-    if metadata.get("olmo2.attention.sliding_window"):
-        raise ValueError(
-            "olmo2.attention.sliding_window: OLMo 3 is not read from GGUF files; valid: a folder "
-            "of its safetensors"
-        )
-    return {}
+def has_windows(metadata: Metadata) -> bool:
+    """OLMo 3's files differ from OLMo 2's by that alone."""
+    return bool(metadata.get("olmo2.attention.sliding_window"))
 
 
 FAMILY = Family(
@@ -54,7 +49,7 @@ FAMILY = Family(
     gguf=Gguf(
         "olmo2",
         {"hidden_act": "silu", "attention_bias": False},
-        read=_refuse_olmo3,
+        fits=lambda metadata: not has_windows(metadata),
         names=POST_NORM_GGUF,
     ),
 )

@@ -4,6 +4,7 @@ import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.family import Family, expert_keys
+from adakd_jax.models.gguf_family import EXPERT_SIZES, Gguf, expert_names
 from adakd_jax.models.hf_config import read_common
 from adakd_jax.models.hf_experts import read_experts
 from adakd_jax.models.hf_values import HFConfig, refuse
@@ -22,4 +23,15 @@ def _read(hf: HFConfig) -> DecoderConfig:
     )
 
 
-FAMILY = Family("olmoe", "OlmoeForCausalLM", _read, keys=expert_keys("mlp"))
+FAMILY = Family(
+    "olmoe",
+    "OlmoeForCausalLM",
+    _read,
+    keys=expert_keys("mlp"),
+    gguf=Gguf(
+        "olmoe",
+        {"hidden_act": "silu", "attention_bias": False, "norm_topk_prob": False},
+        sizes=EXPERT_SIZES,
+        names=expert_names("mlp"),
+    ),
+)

@@ -3,9 +3,11 @@ three quarters of a head, and longer rows are rotated by LongRoPE.
 """
 
 import dataclasses
+from typing import Any
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.family import LAYER, LLAMA_KEYS, QKV, Family, fused, linear
+from adakd_jax.models.gguf_family import GGUF_NAMES, Gguf, Metadata
 from adakd_jax.models.hf_config import read_common, read_windows
 from adakd_jax.models.hf_values import HFConfig
 from adakd_jax.models.rope_keys import LOCAL, RopeKeys
@@ -22,6 +24,14 @@ def _read(hf: HFConfig) -> DecoderConfig:
     return dataclasses.replace(common, windows=read_windows(hf, [LOCAL] * common.num_layers))
 
 
+def _read_gguf(metadata: Metadata, config: HFConfig) -> dict[str, Any]:
+    original = metadata.get("phi3.rope.scaling.original_context_length")
+    return {
+        "sliding_window": metadata.get("phi3.attention.sliding_window") or None,
+        "original_max_position_embeddings": original or config["max_position_embeddings"],
+    }
+
+
 FAMILY = Family(
     "phi3",
     "Phi3ForCausalLM",
@@ -32,6 +42,12 @@ FAMILY = Family(
         *linear("layers.attn.out", LAYER + "self_attn.o_proj"),
         *fused(("layers.ffw.gate", "layers.ffw.up"), LAYER + "mlp.gate_up_proj"),
         *linear("layers.ffw.down", LAYER + "mlp.down_proj"),
+    ),
+    gguf=Gguf(
+        "phi3",
+        {"hidden_act": "silu"},
+        read=_read_gguf,
+        names=GGUF_NAMES | {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
     ),
     rope=_ROPE,
 )

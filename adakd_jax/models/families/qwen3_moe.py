@@ -4,6 +4,7 @@ import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.family import Family, expert_keys
+from adakd_jax.models.gguf_family import EXPERT_SIZES, Gguf, expert_names
 from adakd_jax.models.hf_config import read_common, read_windows
 from adakd_jax.models.hf_experts import read_experts
 from adakd_jax.models.hf_values import HFConfig
@@ -25,4 +26,16 @@ def _read(hf: HFConfig) -> DecoderConfig:
     )
 
 
-FAMILY = Family("qwen3_moe", "Qwen3MoeForCausalLM", _read, keys=expert_keys("mlp"))
+FAMILY = Family(
+    "qwen3_moe",
+    "Qwen3MoeForCausalLM",
+    _read,
+    keys=expert_keys("mlp"),
+    gguf=Gguf(
+        "qwen3moe",
+        # llama.cpp computes it so for all.
+        {"hidden_act": "silu", "attention_bias": False, "norm_topk_prob": True},
+        sizes=EXPERT_SIZES | {"moe_intermediate_size": "expert_feed_forward_length"},
+        names=expert_names("mlp"),
+    ),
+)

@@ -3,7 +3,8 @@
 import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.family import GGUF_NAMES, Family, Gguf
+from adakd_jax.models.family import Family
+from adakd_jax.models.gguf_family import GGUF_NAMES, Gguf
 from adakd_jax.models.hf_config import read_common
 from adakd_jax.models.hf_values import HFConfig
 

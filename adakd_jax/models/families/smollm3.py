@@ -4,7 +4,8 @@ import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families.llama import halves_from_pairs
-from adakd_jax.models.family import Family, Gguf
+from adakd_jax.models.family import Family
+from adakd_jax.models.gguf_family import Gguf
 from adakd_jax.models.hf_config import read_common, read_windows, rotate_only
 from adakd_jax.models.hf_values import HFConfig
 from adakd_jax.models.rope_keys import GLOBAL, LOCAL, RopeKeys, Theta

@@ -1,0 +1,122 @@
+"""How llama.cpp's files write a family down."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adakd_jax.models.hf_values import HFConfig
+
+Metadata = Mapping[str, Any]
+
+# llama.cpp's names, and Hugging Face's: of tensors outside of the layers, and of those in a layer.
+GGUF_OUTSIDE = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+GGUF_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+# The keys of config.json, and of the metadata after the architecture's name.
+GGUF_SIZES = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+}
+LAYER_NORM_SIZES = {key: own for key, own in GGUF_SIZES.items() if key != "rms_norm_eps"} | {
+    "layer_norm_eps": "attention.layer_norm_epsilon"
+}
+EXPERT_SIZES = GGUF_SIZES | {
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+}
+
+
+def _nothing(metadata: Metadata, config: HFConfig) -> dict[str, Any]:
+    return {}
+
+
+def _as_it_is(name: str, values: np.ndarray, config: HFConfig) -> np.ndarray:
+    return values
+
+
+def _any(metadata: Metadata) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A family in llama.cpp's files.
+
+    Attributes:
+        architecture: its name there, `general.architecture`.
+        stated: what config.json states beyond sizes and rotary positions.
+        fits: of several families with one architecture, whether a file's metadata are of this one.
+        read: what else config.json states, from the metadata of a file and the config.json so far.
+        sizes: keys of config.json → keys of the metadata that a file must have.
+        states_heads: whether config.json states the heads of keys and the size of a head.
+        rotates: whether positions are rotary.
+        outside: names of tensors outside of layers → Hugging Face's.
+        layer: what the names of a layer's tensors begin with on Hugging Face.
+        names: of tensors in a layer → Hugging Face's; one with `{expert}` holds those of all
+            experts.
+        transposes: whether the matrices of layers are the other way around on Hugging Face.
+        restore: from a tensor's Hugging Face name, its values and config.json to the values that
+            Hugging Face has.
+    """
+
+    architecture: str
+    stated: Mapping[str, Any]
+    fits: Callable[[Metadata], bool] = _any
+    read: Callable[[Metadata, HFConfig], dict[str, Any]] = _nothing
+    sizes: Mapping[str, str] = dataclasses.field(default_factory=lambda: GGUF_SIZES)
+    states_heads: bool = True
+    rotates: bool = True
+    outside: Mapping[str, str] = dataclasses.field(default_factory=lambda: GGUF_OUTSIDE)
+    layer: str = "model.layers.{layer}."
+    names: Mapping[str, str] = dataclasses.field(default_factory=lambda: GGUF_NAMES)
+    transposes: bool = False
+    restore: Callable[[str, np.ndarray, HFConfig], np.ndarray] = _as_it_is
+
+
+def outside_names(embed: str, norm: str, head: str, **more: str) -> dict[str, str]:
+    """`GGUF_OUTSIDE` in other words."""
+    return {"token_embd": embed, "output_norm": norm, "output": head} | more
+
+
+def fused_names(
+    norms: tuple[str, str], attention: tuple[str, str], ffw: tuple[str, str]
+) -> dict[str, str]:
+    """`GGUF_NAMES` of a family with one projection to queries, keys and values, and no gate."""
+    attention_names = dict(zip(("attn_qkv", "attn_output"), attention, strict=True))
+    ffw_names = dict(zip(("ffn_up", "ffn_down"), ffw, strict=True))
+    return dict(zip(("attn_norm", "ffn_norm"), norms, strict=True)) | attention_names | ffw_names
+
+
+def expert_names(
+    block: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj"
+) -> dict[str, str]:
+    """`GGUF_NAMES` of a family with experts in place of the feed-forward."""
+    shared = {name: own for name, own in GGUF_NAMES.items() if not own.startswith("mlp.")}
+    return shared | {
+        "ffn_gate_inp": f"{block}.gate",
+        "ffn_gate_exps": f"{block}.experts.{{expert}}.{gate}",
+        "ffn_up_exps": f"{block}.experts.{{expert}}.{up}",
+        "ffn_down_exps": f"{block}.experts.{{expert}}.{down}",
+    }
