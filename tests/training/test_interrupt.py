@@ -22,6 +22,17 @@ hashlib.pbkdf2_hmac("sha256", b"", b"", 2**30)
 """
 
 
+@pytest.fixture
+def unwatched():
+    """Without the thread that a command of an earlier test in this process may have left, which
+    would take the signals raised here for its own, and end the process.
+    """
+    watcher = signal.set_wakeup_fd(-1)
+    yield
+    signal.set_wakeup_fd(watcher)
+
+
+@pytest.mark.usefixtures("unwatched")
 def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends(capfd):
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
