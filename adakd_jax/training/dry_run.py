@@ -22,10 +22,11 @@ from adakd_jax.console import Console
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.student import compute_dtype
 from adakd_jax.models.config import AttentionImplementation, DecoderConfig
-from adakd_jax.models.decoder import abstract_decoder, parameter_count
+from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.models.quantized import quantize_params
+from adakd_jax.models.size import parameters_in_words
 from adakd_jax.sharding import rules_of, shardings_like
 from adakd_jax.teacher_cache.reading import TeacherCache
 from adakd_jax.training.architecture import model_configs
@@ -244,9 +245,9 @@ def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str,
     for name, model in (("teacher", shapes.teacher), ("student", shapes.student)):
         if model is None:
             continue
-        parameters = parameter_count(dataclasses.replace(model, lora=None))
+        parameters = parameters_in_words(dataclasses.replace(model, lora=None))
         console.print(
-            f"{name}  {model.family}, {parameters / 1e6:,.1f}M parameters, {model.num_layers} "
+            f"{name}  {model.family}, {parameters}, {model.num_layers} "
             f"layers, width {model.embed_dim}, vocabulary {model.vocab_size:,}, "
             f"computes in {model.compute_dtype}",
             soft_wrap=True,

@@ -15,6 +15,7 @@ from adakd_jax.hf.weights import WeightsError
 from adakd_jax.models import decoder_config, parameter_count
 from adakd_jax.models.config import Experts
 from adakd_jax.models.quantized import Quantization, quantize_params
+from adakd_jax.models.size import active_parameter_count, parameters_in_words
 from tests.hf.tiny import TINY, hf_tensors, make_pretrained
 
 QWEN = TINY | {
@@ -72,8 +73,8 @@ def test_what_is_not_supported_is_named_with_what_is(fields, message):
         decoder_config(QWEN | fields)
 
 
-# The published config.json files, in what they say about sizes, and the parameters that the safe-
-# tensors of each model add up to.
+# The published config.json files, in what they say about sizes; the parameters that the safetensors
+# of each model add up to; and the active ones that its card names.
 PUBLISHED = {
     "Qwen3-30B-A3B": (
         dict(
@@ -93,6 +94,7 @@ PUBLISHED = {
             rope_theta=1000000.0,
         ),
         30_532_122_624,
+        3.3e9,
     ),
     "Mixtral-8x7B-v0.1": (
         dict(
@@ -109,6 +111,7 @@ PUBLISHED = {
             rope_theta=1000000.0,
         ),
         46_702_792_704,
+        12.9e9,
     ),
     "OLMoE-1B-7B-0924": (
         dict(
@@ -125,14 +128,20 @@ PUBLISHED = {
             clip_qkv=None,
         ),
         6_919_161_856,
+        1.3e9,
     ),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_models_have_their_published_parameters(name):
-    hf_config, published = PUBLISHED[name]
-    assert parameter_count(decoder_config(hf_config)) == published
+    hf_config, published, active = PUBLISHED[name]
+    config = decoder_config(hf_config)
+    assert parameter_count(config) == published
+    assert active_parameter_count(config) == pytest.approx(active, rel=0.02)
+    if name == "Mixtral-8x7B-v0.1":
+        told = "46,702.8M parameters, 12,879.9M of them active"
+        assert parameters_in_words(config) == told
 
 
 def test_adapters_of_experts_are_refused_and_all_means_attention():
