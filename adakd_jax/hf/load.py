@@ -16,6 +16,7 @@ from adakd_jax.hf.keymap import is_harmless
 from adakd_jax.hf.licence import licence_of
 from adakd_jax.hf.locate import MODEL_FILES, TOKENIZER_FILES, locate
 from adakd_jax.hf.model_files import ModelFileError, read_json_if_there
+from adakd_jax.hf.mxfp4 import Mxfp4Reader, is_mxfp4
 from adakd_jax.hf.pretrained import SPECIAL_IDS, ModelSource, Pretrained
 from adakd_jax.hf.safetensors_file import open_safetensors
 from adakd_jax.hf.tokenizer import load_tokenizer
@@ -106,9 +107,11 @@ def _load_folder(
     graphdef, params = abstract_decoder(config, dtype)
     if weights:
         with open_safetensors(safetensors_files(folder, hf_config)) as files:
-            files.check_dtypes(is_harmless)
+            reader = Mxfp4Reader(files) if is_mxfp4(hf_config) else files
+            packed = reader.is_part if isinstance(reader, Mxfp4Reader) else is_harmless
+            files.check_dtypes(lambda name: is_harmless(name) or packed(name))
             params = params_from_tensors(
-                config, files.shapes, files.read, dtype=dtype, source=name, **placing
+                config, reader.shapes, reader.read, dtype=dtype, source=name, **placing
             )
     has_tokenizer = any(
         (folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json")
