@@ -150,6 +150,11 @@ def rows_of(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, 
     return each_with_its_rows(lambda table, ids: table[ids], axes, (wide, whole), split)(table, ids)
 
 
+def expected_rounds(count: float) -> str:
+    """The name of a scope that says how often the loop in it runs, where that depends on data."""
+    return f"expected_rounds={count:g}"
+
+
 def replicated(x: Array) -> Array:
     """Have every device hold the whole array, so that each process can read it; nothing without a
     mesh.

@@ -7,6 +7,7 @@ from typing import Any
 
 from adakd_jax.hf.model_files import ModelFileError, listing, read_json
 from adakd_jax.hf.multimodal import text_config
+from adakd_jax.hf.mxfp4 import is_mxfp4
 from adakd_jax.hf.peft import ADAPTER_CONFIG
 from adakd_jax.models.families import decoder_config, family_of
 from adakd_jax.models.rope_keys import rope_remark
@@ -47,7 +48,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_not_quantised(hf_config: Mapping[str, Any], where: object) -> None:
-    """Refuse a model whose files hold quantised weights.
+    """Refuse a model whose files hold quantised weights, but for those that can be read.
 
     Args:
         hf_config: its config.json.
@@ -57,7 +58,7 @@ def check_not_quantised(hf_config: Mapping[str, Any], where: object) -> None:
         ModelFileError: it says that it is quantised, and how.
     """
     how = hf_config.get("quantization_config")
-    if not how:
+    if not how or is_mxfp4(hf_config):
         return
     settings = how if isinstance(how, Mapping) else {}
     method = settings.get("quant_method") or next(

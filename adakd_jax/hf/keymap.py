@@ -15,11 +15,14 @@ from adakd_jax.models.family import Entry
 
 
 class Piece(NamedTuple):
-    """`size` outputs of a parameter, from `own` on, which stand in the tensor from `file` on."""
+    """`size` outputs of a parameter, from `own` on, which stand in the tensor from `file` on, every
+    `step` of its outputs.
+    """
 
     own: int
     file: int
     size: int
+    step: int = 1
 
 
 class Parameter(NamedTuple):
@@ -95,6 +98,9 @@ def _placed(
     block = sum(sizes)
     before = 0
     for entry, size in zip(entries, sizes, strict=True):
+        if entry.by_turns:
+            yield entry, block, (Piece(0, entry.part, size, len(entries)),)
+            continue
         pieces = tuple(Piece(n * size, n * block + before, size) for n in range(blocks))
         yield entry, blocks * block, pieces
         before += size

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from adakd_jax.hf.keymap import is_harmless
 from adakd_jax.hf.licence import licence_of
 from adakd_jax.hf.locate import MODEL_FILES, TOKENIZER_FILES, locate
 from adakd_jax.hf.model_files import ModelFileError, read_json, read_json_if_there
-from adakd_jax.hf.multimodal import is_multimodal, left_out, text_names
+from adakd_jax.hf.multimodal import TextReader, is_multimodal
+from adakd_jax.hf.mxfp4 import Mxfp4Reader, is_mxfp4
 from adakd_jax.hf.pretrained import SPECIAL_IDS, ModelSource, Pretrained
-from adakd_jax.hf.safetensors_file import open_safetensors
+from adakd_jax.hf.safetensors_file import SafetensorsReader, open_safetensors
 from adakd_jax.hf.tokenizer import load_tokenizer
 from adakd_jax.hf.weight_files import safetensors_files
 from adakd_jax.hf.weights import Place, params_from_tensors
@@ -108,15 +109,10 @@ def _load_folder(
     graphdef, params = abstract_decoder(config, dtype)
     if weights:
         with open_safetensors(safetensors_files(folder, hf_config)) as files:
-            names = _text_names(folder, files.shapes)
-            files.check_dtypes(lambda name: is_harmless(name) or name not in names.values())
+            reader, ignored = _reader(folder, hf_config, files)
+            files.check_dtypes(lambda name: is_harmless(name) or ignored(name))
             params = params_from_tensors(
-                config,
-                {own: files.shapes[name] for own, name in names.items()},
-                lambda own, index: files.read(names[own], index),
-                dtype=dtype,
-                source=name,
-                **placing,
+                config, reader.shapes, reader.read, dtype=dtype, source=name, **placing
             )
     has_tokenizer = any(
         (folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json")
@@ -132,16 +128,22 @@ def _load_folder(
     return Pretrained(config, graphdef, params, tokenizer, source)
 
 
-def _text_names(folder: Path, tensors: Iterable[str]) -> dict[str, str]:
-    """The tensors that are read: their names in a text model of its own → their names there."""
-    if not is_multimodal(read_json(folder / CONFIG)):
-        return {name: name for name in tensors}
-    left = left_out(tensors)
-    if left:
-        warnings.warn(
-            f"{folder}: its text model is read, and left out are {', '.join(left)}", stacklevel=2
-        )
-    return text_names(tensors)
+def _reader(
+    folder: Path, hf_config: Mapping[str, Any], files: SafetensorsReader
+) -> tuple[SafetensorsReader | Mxfp4Reader | TextReader, Callable[[str], bool]]:
+    """What reads the model's tensors, and which tensors of the files are not plain ones of it."""
+    if is_mxfp4(hf_config):
+        packed = Mxfp4Reader(files)
+        return packed, packed.is_part
+    if is_multimodal(read_json(folder / CONFIG)):
+        text = TextReader(files)
+        if text.left_out:
+            left = ", ".join(text.left_out)
+            warnings.warn(
+                f"{folder}: its text model is read, and left out are {left}", stacklevel=3
+            )
+        return text, text.is_other
+    return files, lambda name: False
 
 
 def read_tokenizer(

@@ -1,9 +1,13 @@
 """The text model inside a folder of a model that sees as well: its config.json and its tensors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from adakd_jax.hf.pretrained import SPECIAL_IDS
+from adakd_jax.hf.safetensors_file import SafetensorsReader
+from adakd_jax.hf.shards import Index
 
 # What a text model inside another is called there, and as one of its own; the others keep theirs.
 _TEXT_TYPES = {
@@ -65,15 +69,29 @@ def is_multimodal(hf_config: Mapping[str, Any]) -> bool:
     return isinstance(kind, str) and kind in MULTIMODAL
 
 
-def text_names(names: Iterable[str]) -> dict[str, str]:
-    """The tensors of the text model: their names in a file of its own → their names in this one."""
-    return {_own_name(name): name for name in names if not left_out([name])}
+class TextReader:
+    """Reads the tensors of the text model by the names that they have in a file of its own.
+
+    `shapes` and `read` are those of a `SafetensorsReader`; `left_out` are the other parts by name.
+    """
+
+    def __init__(self, files: SafetensorsReader) -> None:
+        self._files = files
+        self._names = {_own_name(name): name for name in files.shapes if not self.is_other(name)}
+        self.shapes = {own: files.shapes[name] for own, name in self._names.items()}
+        self.left_out = sorted({_part_of(name) for name in files.shapes if self.is_other(name)})
+
+    def is_other(self, name: str) -> bool:
+        """Whether a tensor of the files is of another part."""
+        return _part_of(name) in _OTHER_PARTS
+
+    def read(self, name: str, index: Index) -> np.ndarray:
+        """A part of a tensor."""
+        return self._files.read(self._names[name], index)
 
 
-def left_out(names: Iterable[str]) -> list[str]:
-    """The parts, by name, that are not of the text model."""
-    parts = (name.removeprefix("model.").partition(".")[0] for name in names)
-    return sorted({part for part in parts if part in _OTHER_PARTS})
+def _part_of(name: str) -> str:
+    return name.removeprefix("model.").partition(".")[0]
 
 
 def _own_name(name: str) -> str:

@@ -1,6 +1,7 @@
 """Parameters from named tensors, through the key table, slice by slice straight to their shards."""
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -112,13 +113,18 @@ def _quantized(
 
     shape = jax.ShapeDtypeStruct(row.shape, dtype)
     buffers = jax.tree.map(reserve, jax.eval_shape(lambda kernel: quantize(kernel, how), shape))
-    inputs, outputs = row.shape[-2:]
-    for place, write in zip(places_of(row), tensors, strict=True):
-        for block in row_blocks((outputs, inputs), np.dtype(dtype).itemsize):
+    *_, inputs, outputs = row.shape
+    blocks = list(row_blocks((outputs, inputs), np.dtype(dtype).itemsize))
+    for tensor, write in zip(places_of(row), tensors, strict=True):
+        # Of a tensor of all experts, one after the other.
+        within = itertools.product(*map(range, row.shape[len(tensor) : -2]))
+        for inside, block in itertools.product(within, blocks):
+            place = (*tensor, *inside)
             if not buffers.qvalue.holds(place, block):
                 continue
             kernel = np.empty((inputs, block.stop - block.start), dtype)
-            write(kernel, (slice(0, inputs), block))
+            alone = tuple(slice(number, number + 1) for number in inside)
+            write(kernel[(None,) * len(inside)], (*alone, slice(0, inputs), block))
             parts = jax.tree.map(np.asarray, quantize(kernel, how))
             jax.tree.map(functools.partial(_fill_outputs, place, block), buffers, parts)
     return jax.tree.map(ShardBuffers.finish, buffers)
@@ -149,21 +155,23 @@ def _writer(row: Parameter, read: Read, name: str) -> Write:
             end = min(wanted.stop, piece.own + piece.size)
             if begin < end:
                 part = buffer[..., begin - wanted.start : end - wanted.start]
-                moved = piece.file - piece.own
-                where = (*index[:-1], slice(begin + moved, end + moved))
+                first = piece.file + (begin - piece.own) * piece.step
+                last = piece.file + (end - 1 - piece.own) * piece.step
+                where = (*index[:-1], slice(first, last + 1))
                 # In the file's orientation.
                 if row.entry.transpose:
                     part, where = part.T, where[::-1]
-                _read_rows(read, name, part, where)
+                _read_rows(read, name, part, where, piece.step)
 
     return write
 
 
-def _read_rows(read: Read, name: str, target: np.ndarray, where: Index) -> None:
-    """A few MB at a time."""
+def _read_rows(read: Read, name: str, target: np.ndarray, where: Index, step: int) -> None:
+    """A few MB at a time; of the last dimension every `step`."""
     for rows in row_blocks(target.shape, target.itemsize):
         begin = where[0].start + rows.start
-        target[rows] = read(name, (slice(begin, begin + rows.stop - rows.start), *where[1:]))
+        found = read(name, (slice(begin, begin + rows.stop - rows.start), *where[1:]))
+        target[rows] = found if step == 1 else found[..., ::step]
 
 
 def _resolve(

@@ -167,6 +167,10 @@ def _pieces(tensors: Iterable[_Tensor], leaves: Leaves) -> Iterator[np.ndarray]:
 def _rows(tensor: _Tensor, leaves: Leaves) -> Iterator[np.ndarray]:
     """Parts joined, in torch's orientation."""
     parts = [on_host(leaves[row.entry.path], tensor.place) for row in tensor.parts]
+    if tensor.parts[0].entry.by_turns:
+        for rows in row_blocks(parts[0].shape, parts[0].itemsize):
+            yield np.stack([part[rows] for part in parts], axis=-1)
+        return
     pieces = [
         (piece.file, part[..., piece.own : piece.own + piece.size])
         for row, part in zip(tensor.parts, parts, strict=True)

@@ -34,6 +34,7 @@ def attention(
     window: Window = None,
     soft_cap: float | None = None,
     scale: float = 1.0,
+    sinks: Float[Array, " N"] | None = None,
     implementation: AttentionImplementation | None = None,
 ) -> Float[Array, "B T N H"]:
     """Grouped-query attention of each position over its own document up to itself.
@@ -55,6 +56,7 @@ def attention(
             scan over layers.
         soft_cap: bound on |score|, or None.
         scale: factor on q · k, usually H^−½.
+        sinks: a score of each head that is in the softmax, and has no value; XLA alone has them.
         implementation: None takes splash on TPU, what `gpu_implementation` says on an NVIDIA GPU,
             and XLA otherwise, by the default backend. Name one when compiling ahead of time for
             another.
@@ -71,8 +73,10 @@ def attention(
             "cudnn": attention_cudnn,
             "triton": attention_triton,
         }
-        chosen = implementation or _choose(query, soft_cap)
+        chosen = implementation or ("xla" if sinks is not None else _choose(query, soft_cap))
         if chosen in fused:
+            if sinks is not None:
+                raise ValueError(f"attention implementation {chosen!r}: no sinks; valid: 'xla'")
             options = dict(window=window, soft_cap=soft_cap, scale=scale)
             return fused[chosen](query, key, value, segments=query_segments, **options)
     run = functools.partial(attention_xla, window=window, soft_cap=soft_cap, scale=scale)
@@ -83,6 +87,7 @@ def attention(
         query,
         key,
         value,
+        sinks=sinks,
         query_segments=query_segments,
         key_segments=key_segments,
         query_offset=0 if query_offset is None else query_offset,
@@ -95,6 +100,7 @@ def _in_blocks(
     key: Array,
     value: Array,
     *,
+    sinks: Array | None,
     query_segments: Array,
     key_segments: Array,
     query_offset: int | Array,
@@ -120,6 +126,7 @@ def _in_blocks(
             queries,
             wide_key.astype(key.dtype),
             wide_value.astype(value.dtype),
+            sinks=sinks,
             query_segments=segments,
             key_segments=key_segments,
             query_offset=query_offset + index * block,
@@ -174,6 +181,7 @@ def attention_xla(
     key: Float[Array, "B S K H"],
     value: Float[Array, "B S K H"],
     *,
+    sinks: Float[Array, " N"] | None = None,
     query_segments: Int[Array, "B T"],
     key_segments: Int[Array, "B S"],
     query_offset: int | Int[Array, ""],
@@ -197,6 +205,18 @@ def attention_xla(
         scores = soft_cap * jnp.tanh(scores / soft_cap)
     mask = attention_mask(query_segments, key_segments, query_offset, window)
     scores = jnp.where(mask[:, None, None], scores, MASKED_SCORE)
-    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    weights = _softmax(scores, sinks).astype(query.dtype)
     attended = jnp.einsum("BKGTS,BKSH->BKGTH", weights, value)
     return jnp.transpose(attended, (0, 3, 1, 2, 4)).reshape(query.shape)
+
+
+def _softmax(
+    scores: Float[Array, "B K G T S"], sinks: Float[Array, " N"] | None
+) -> Float[Array, "B K G T S"]:
+    """Over the slots; with sinks, over one more, which is then left out."""
+    if sinks is None:
+        return jax.nn.softmax(scores, axis=-1)
+    own = sinks.astype(jnp.float32).reshape(1, *scores.shape[1:3], 1, 1)
+    largest = jax.lax.stop_gradient(jnp.maximum(scores.max(axis=-1, keepdims=True), own))
+    shares = jnp.exp(scores - largest)
+    return shares / (shares.sum(axis=-1, keepdims=True) + jnp.exp(own - largest))

@@ -141,9 +141,10 @@ class DecoderConfig:
     `ropes[layer_ropes[l]]` are its rotary frequencies, and an empty `ropes` means learned position
     embeddings, the first of which is in row `position_offset`. `rotary_dim` numbers of a head are
     rotated, the first ones (None: all), in pairs of neighbours or of halves. `residual_scale`
-    multiplies what a branch adds. `experts` are in the place of each layer's feed-forward, or None.
-    `lora` are adapters beside the weights, or None. The last three
-    fields say how to compute, not what: change them with `dataclasses.replace` at will.
+    multiplies what a branch adds. With `attention_sinks`, each head has a score of its own that it
+    gives to nothing (arXiv 2309.17453). `experts` are in the place of each layer's feed-forward, or
+    None. `lora` are adapters beside the weights, or None. The last three fields say how to compute,
+    not what: change them with `dataclasses.replace` at will.
     """
 
     family: str
@@ -176,6 +177,7 @@ class DecoderConfig:
     tied: bool = False
     attention_scale: float = 1.0
     attention_soft_cap: float | None = None
+    attention_sinks: bool = False
     logit_soft_cap: float | None = None
     embed_scale: float = 1.0
     residual_scale: float = 1.0

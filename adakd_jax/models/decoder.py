@@ -150,7 +150,7 @@ class Decoder(nnx.Module):
         def apply(layer: Layer, carry: ForwardCarry, place: LayerPlace) -> ForwardCarry:
             (x, routing), key = carry, place.dropout_key
             queries_keys_values = layer.queries_keys_values(x, place.rotary, key)
-            attended = attend(*queries_keys_values, window=place.window)
+            attended = attend(*queries_keys_values, window=place.window, sinks=layer.sinks)
             x, own = layer.finish(x, attended, segments, key)
             if routing is not None:
                 routing = jax.tree.map(lambda all, one: all.at[place.index].set(one), routing, own)
@@ -205,7 +205,7 @@ class Decoder(nnx.Module):
             values = write_layer(values, value, place.index, cache.index, VALUE_SLOTS)
             key = read_layer(keys, place.index, query.dtype, KEY_SLOTS)
             value = read_layer(values, place.index, query.dtype, VALUE_SLOTS)
-            attended = attend(query, key, value, window=place.window)
+            attended = attend(query, key, value, window=place.window, sinks=layer.sinks)
             return layer.finish(x, attended, valid.astype(jnp.int32))[0], keys, values
 
         carry = (self._embed(tokens, positions), cache.keys, cache.values)

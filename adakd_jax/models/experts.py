@@ -210,7 +210,7 @@ def routing(
     numbers = jnp.arange(scores.shape[-1])
     return Routing(
         jnp.sum(chosen[..., None] == numbers[None, None, None], axis=(0, 1, 2), dtype=jnp.float32),
-        jnp.einsum("BTE,BT->E", probability, there, precision="highest"),
+        jnp.sum(probability * there[..., None], axis=(0, 1)),
         jnp.sum(entropy * there),
     )
 

@@ -17,7 +17,7 @@ class Entry(NamedTuple):
     `{expert}` where also over experts, with a tensor for each. `transpose` turns the [out, in] of
     torch's Linear into our [in, out]. Of a tensor that holds the outputs of
     several parameters, `part` says in which order; `by_head`: for one head after the other, not
-    for all heads at once.
+    for all heads at once; `by_turns`: one output of each after the other.
     """
 
     path: str
@@ -25,6 +25,7 @@ class Entry(NamedTuple):
     transpose: bool = False
     part: int = 0
     by_head: bool = False
+    by_turns: bool = False
 
     @property
     def stacked(self) -> bool:

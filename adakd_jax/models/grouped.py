@@ -8,11 +8,13 @@ have rows, and over blocks of these.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from adakd_jax.axes import expected_rounds
 
 # Rows of a block: an eighth of a group's on average, so that the last block of each, which is half
 # empty on average, costs a sixteenth more; but not so few that a product is slow.
@@ -42,30 +44,40 @@ def grouped_product(
         In x's dtype; rows after those of the last group are 0. Of frozen kernels no gradient is
         computed.
     """
-    return _product(block_rows(expected or len(x), len(sizes)), x, kernels, sizes)
+    average = (expected or len(x)) / len(sizes)
+    block = min(len(x), block_rows(average))
+    case = _Case(block, average / block + 0.5, min(1.0, average) * len(sizes))
+    return _product(case, x, kernels, sizes)
+
+
+class _Case(NamedTuple):
+    """Rows of a block; how many blocks a group has on average, and how many groups have any."""
+
+    block: int
+    blocks: float
+    groups: float
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(block: int, x: Array, kernels: Array, sizes: Array) -> Array:
-    run = functools.partial(_in_blocks, min(block, len(x)), _PLAIN)
+def _product(case: _Case, x: Array, kernels: Array, sizes: Array) -> Array:
+    run = functools.partial(_in_blocks, case, _PLAIN)
     return jax.lax.platform_dependent(x, kernels, sizes, tpu=_ragged, default=run)
 
 
-def _forward(block, x, kernels, sizes):
+def _forward(case, x, kernels, sizes):
     kept = x.value if kernels.perturbed else None
-    y = _product(block, x.value, kernels.value, sizes.value)
+    y = _product(case, x.value, kernels.value, sizes.value)
     return y, (kept, kernels.value if x.perturbed else None, sizes.value)
 
 
-def _backward(block, kept, dy):
+def _backward(case, kept, dy):
     x, kernels, sizes = kept
-    block = min(block, len(dy))
     dx = d_kernels = None
     if kernels is not None:
-        run = functools.partial(_in_blocks, block, _TRANSPOSED)
+        run = functools.partial(_in_blocks, case, _TRANSPOSED)
         dx = jax.lax.platform_dependent(dy, kernels, sizes, tpu=_ragged_transposed, default=run)
     if x is not None:
-        run = functools.partial(_gradient_in_blocks, block)
+        run = functools.partial(_gradient_in_blocks, case)
         d_kernels = jax.lax.platform_dependent(x, dy, sizes, tpu=_ragged_gradient, default=run)
     return dx, d_kernels, None
 
@@ -97,9 +109,8 @@ def _within(y: Array, sizes: Array) -> Array:
     return jnp.where(jnp.arange(len(y))[:, None] < sizes.sum(), y, jnp.zeros((), y.dtype))
 
 
-def block_rows(rows: int, groups: int) -> int:
-    """Rows of a block, where `rows` are those of all groups."""
-    average = rows / groups
+def block_rows(average: float) -> int:
+    """Rows of a block, by those of a group."""
 
     def power(number: float) -> int:
         return 2 ** max(0, math.ceil(math.log2(number)))
@@ -108,10 +119,10 @@ def block_rows(rows: int, groups: int) -> int:
     return min(_MOST, max(least, power(average / _PARTS)))
 
 
-def _in_blocks(block: int, contracted: Any, x: Array, kernels: Array, sizes: Array) -> Array:
+def _in_blocks(case: _Case, contracted: Any, x: Array, kernels: Array, sizes: Array) -> Array:
     """Rows times matrices, or times what `contracted` makes of them."""
     [inward] = contracted[0][1]
-    width = kernels.shape[2 - inward]
+    width, block = kernels.shape[2 - inward], case.block
 
     def group(number: Array, start: Array, end: Array, y: Array) -> Array:
         kernel = kernels[number]
@@ -122,14 +133,14 @@ def _in_blocks(block: int, contracted: Any, x: Array, kernels: Array, sizes: Arr
             there = jax.lax.dynamic_slice_in_dim(y, first, block)
             return jax.lax.dynamic_update_slice_in_dim(y, jnp.where(own, found, there), first, 0)
 
-        return _each_block(block, len(x), start, end, one, y)
+        return _each_block(case, len(x), (start, end), one, y)
 
-    return _each_group(sizes, group, jnp.zeros((len(x), width), x.dtype))
+    return _each_group(case, sizes, group, jnp.zeros((len(x), width), x.dtype))
 
 
-def _gradient_in_blocks(block: int, x: Array, dy: Array, sizes: Array) -> Array:
+def _gradient_in_blocks(case: _Case, x: Array, dy: Array, sizes: Array) -> Array:
     """Of the kernels, [E, D, F], each summed in float32."""
-    shape = (x.shape[1], dy.shape[1])
+    shape, block = (x.shape[1], dy.shape[1]), case.block
 
     def group(number: Array, start: Array, end: Array, gradients: Array) -> Array:
         def one(first: Array, own: Array, total: Array) -> Array:
@@ -138,15 +149,15 @@ def _gradient_in_blocks(block: int, x: Array, dy: Array, sizes: Array) -> Array:
             wide = jnp.float32
             return total + jax.lax.dot_general(rows, slopes, _OVER, preferred_element_type=wide)
 
-        total = _each_block(block, len(x), start, end, one, jnp.zeros(shape, jnp.float32))
+        total = _each_block(case, len(x), (start, end), one, jnp.zeros(shape, jnp.float32))
         total = total.astype(gradients.dtype)
         return jax.lax.dynamic_update_index_in_dim(gradients, total, number, 0)
 
-    return _each_group(sizes, group, jnp.zeros((len(sizes), *shape), x.dtype))
+    return _each_group(case, sizes, group, jnp.zeros((len(sizes), *shape), x.dtype))
 
 
 def _each_group(
-    sizes: Array, run: Callable[[Array, Array, Array, Array], Array], carry: Array
+    case: _Case, sizes: Array, run: Callable[[Array, Array, Array, Array], Array], carry: Array
 ) -> Array:
     """`run(group, its first row, the row after its last, carry)` for those that have rows."""
     ends = jnp.cumsum(sizes)
@@ -158,20 +169,20 @@ def _each_group(
         end = ends[number]
         return run(number, end - sizes[number], end, carry)
 
-    return jax.lax.fori_loop(0, (sizes > 0).sum(), body, carry)
+    return _loop(case.groups, (sizes > 0).sum(), body, carry)
 
 
 def _each_block(
-    block: int,
+    case: _Case,
     rows: int,
-    start: Array,
-    end: Array,
+    group: tuple[Array, Array],
     run: Callable[[Array, Array, Array], Array],
     carry: Array,
 ) -> Array:
     """`run(first row, which of the block's rows are its own [block, 1], carry)` for the blocks of
     one group. A block at the end of all rows begins earlier, in rows that are another's.
     """
+    (start, end), block = group, case.block
 
     def body(index: Array, carry: Array) -> Array:
         wanted = start + index * block
@@ -179,4 +190,12 @@ def _each_block(
         places = (first + jnp.arange(block))[:, None]
         return run(first, (places >= wanted) & (places < end), carry)
 
-    return jax.lax.fori_loop(0, -(-(end - start) // block), body, carry)
+    return _loop(case.blocks, -(-(end - start) // block), body, carry)
+
+
+def _loop(
+    expected: float, rounds: Array, body: Callable[[Array, Array], Array], carry: Array
+) -> Array:
+    """A loop whose program says about how often it runs, for those who count operations in it."""
+    with jax.named_scope(expected_rounds(expected)):
+        return jax.lax.fori_loop(0, rounds, body, carry)

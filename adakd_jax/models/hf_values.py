@@ -53,6 +53,8 @@ _NUMBERS = (
     "router_aux_loss_coef",
     "router_jitter_noise",
     "clip_qkv",
+    "swiglu_alpha",
+    "swiglu_limit",
 )
 _SWITCHES = (
     "tie_word_embeddings",

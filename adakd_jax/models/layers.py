@@ -116,6 +116,8 @@ class AttentionProjections(nnx.Module):
             return Norm(config, size, dtype) if config.qk_norm else None
 
         self.query_norm, self.key_norm = norm(queries), norm(keys)
+        sinks = jnp.zeros(config.num_heads, dtype) if config.attention_sinks else None
+        self.sinks = None if sinks is None else nnx.Param(sinks)
 
     def project(
         self, x: Float[Array, "B T D"], rotary: Rotary | None, dropout_key: Array | None = None
@@ -221,6 +223,11 @@ class Layer(nnx.Module):
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
         """What attention needs of every position."""
         return self.attn.project(_through(self.attn_norm, x), rotary, dropout_key)
+
+    @property
+    def sinks(self) -> Float[Array, " N"] | None:
+        """What each head gives to nothing, or None."""
+        return None if self.attn.sinks is None else self.attn.sinks[...]
 
     def finish(
         self,

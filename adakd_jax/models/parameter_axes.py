@@ -9,6 +9,7 @@ _PER_LAYER = {
     "attn.value.bias": ("kv_heads",),
     "attn.out.kernel": ("heads", "embed"),
     "attn.out.bias": ("embed",),
+    "attn.sinks": ("heads",),
     "attn.query_norm.scale": ("head_dim",),
     "attn.key_norm.scale": ("head_dim",),
     "ffw.gate.kernel": ("embed", "ffw"),

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from adakd_jax.axes import HEAD_AXIS
 from adakd_jax.config.plan import PlanConfig
-from adakd_jax.models.decoder import parameter_count
+from adakd_jax.models.size import parameters_in_words
 from adakd_jax.planning.collectives import Collective, collectives_of
 from adakd_jax.planning.hardware import Topology
 from adakd_jax.planning.hlo import read_program
@@ -189,9 +189,8 @@ def _in_words(shapes: Shapes) -> dict[str, str]:
     found = {}
     for who, model in (("teacher", shapes.teacher), ("student", shapes.student)):
         if model is not None:
-            count = parameter_count(model)
             found[who] = (
-                f"{model.family}, {count / 1e6:,.1f}M parameters, {model.num_layers} layers, width "
+                f"{model.family}, {parameters_in_words(model)}, {model.num_layers} layers, width "
                 f"{model.embed_dim}, vocabulary {model.vocab_size:,}, {model.compute_dtype}"
             )
     return found

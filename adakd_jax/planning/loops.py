@@ -1,8 +1,8 @@
 """How often the body of a loop runs, where the compiled program tells.
 
-The compiler may note the rounds. Where it does not, a loop that counts is recognised: its condition
-compares a counter with a constant, the counter starts at a constant, and the body adds one to it
-(an unrolled loop adds more).
+The compiler may note the rounds, or our own code about how many they will be. Where neither does, a
+loop that counts is recognised: its condition compares a counter with a constant, the counter starts
+at a constant, and the body adds one to it (an unrolled loop adds more).
 """
 
 import math
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _NOTED = re.compile(r"known_trip_count\W+n\W+(\d+)")
+# In the name of an operation, which is that of the scopes around it: see `axes.expected_rounds`.
+_EXPECTED = re.compile(r'op_name="[^"]*expected_rounds=([\d.e+-]+)/while"')
 _PLACE = re.compile(r"index=(\d+)")
 Computation = Mapping[str, Any]
 
@@ -25,7 +27,7 @@ def known_rounds(
         computation: the one that the loop stands in.
         loop: the instruction.
     """
-    if noted := _NOTED.search(loop.attributes):
+    if noted := _NOTED.search(loop.attributes) or _EXPECTED.search(loop.attributes):
         return float(noted[1])
     condition = computations.get((loop.called("condition") or [""])[0], {})
     body = computations.get((loop.called("body") or [""])[0], {})

@@ -40,7 +40,7 @@ def step_operations(
         attention: its implementation in "teacher" and "student", by default splash; XLA's computes
             what causality hides, too.
     """
-    shapes = run_shapes(config, layout=layout, attention="splash")
+    shapes = _counted(config, layout)
     rows, length = math.prod(layout), config.data.max_length
     teacher, student = shapes.teacher, shapes.student
     by = {"teacher": "splash", "student": "splash"} | dict(attention or {})
@@ -77,7 +77,10 @@ def _heads(config: PlanConfig, shapes: Shapes) -> float:
 
 def _bodies(config: PlanConfig, layout: tuple[int, int]) -> float:
     """Products of the traced step, without attention and output embeddings."""
-    train_step, arguments = abstract_step(
-        config, run_shapes(config, layout=layout, attention="splash")
-    )
+    train_step, arguments = abstract_step(config, _counted(config, layout))
     return product_operations(train_step.trace(*arguments).jaxpr.jaxpr)
+
+
+def _counted(config: PlanConfig, layout: tuple[int, int]) -> Shapes:
+    """Models whose attention has no products of its own in a traced step: it is a kernel."""
+    return run_shapes(config, layout=layout, attention="splash", sinks=False)

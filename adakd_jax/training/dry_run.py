@@ -22,10 +22,11 @@ from adakd_jax.console import Console
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.student import compute_dtype
 from adakd_jax.models.config import AttentionImplementation, DecoderConfig
-from adakd_jax.models.decoder import abstract_decoder, parameter_count
+from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.models.quantized import quantize_params
+from adakd_jax.models.size import parameters_in_words
 from adakd_jax.sharding import rules_of, shardings_like
 from adakd_jax.teacher_cache.reading import TeacherCache
 from adakd_jax.training.architecture import model_configs
@@ -162,6 +163,7 @@ def run_shapes(
     platform: str | None = None,
     layout: tuple[int, int] | None = None,
     attention: AttentionOf | None = None,
+    sinks: bool = True,
 ) -> Shapes:
     """Both models and a batch, as shapes.
 
@@ -171,21 +173,22 @@ def run_shapes(
         layout: micro-batches of a step, and rows of each; by default those of the settings, with a
             row for each example.
         attention: its implementation, or what says it for a model; by default that of this
-            process's platform.
+            process's platform. Models with sinks have XLA's in any case.
+        sinks: False leaves sinks out, of models that are only counted.
 
     Raises:
         ModelNotFoundError: a model is out of reach and its settings have no `architecture`.
         ValueError: an architecture that is not supported.
     """
     teacher_json, student_json = model_configs(config)
-    student = _with_attention(_student(config, student_json, platform), attention)
+    student = _with_attention(_student(config, student_json, platform), attention, sinks)
     whole = None if teacher_json is None else decoder_config(teacher_json)
     length_remarks = check_lengths(config, whole, student)
     teacher, teacher_def, teacher_params = None, None, None
     if config.teacher is not None and teacher_json is not None and config.learns_from_weights:
         precision = teacher_dtype(config.teacher, platform)
         teacher = dataclasses.replace(decoder_config(teacher_json), compute_dtype=precision)
-        teacher = _with_attention(teacher, attention)
+        teacher = _with_attention(teacher, attention, sinks)
         teacher_def, teacher_params = _abstract_teacher(config.teacher, teacher)
     size = (*(layout or _layout(config)), config.data.max_length)
     batch = jax.eval_shape(lambda: _batch(size, open_cache(config)))
@@ -206,10 +209,14 @@ def _student(config: RunConfig, hf: dict[str, Any], platform: str | None) -> Dec
     return student if lora is None else dataclasses.replace(student, lora=lora_of(lora, student))
 
 
-def _with_attention(model: DecoderConfig, attention: AttentionOf | None) -> DecoderConfig:
+def _with_attention(
+    model: DecoderConfig, attention: AttentionOf | None, sinks: bool
+) -> DecoderConfig:
     """A model with an implementation of attention, or with the one that is said for it."""
+    has = model.attention_sinks and sinks
     chosen = attention(model) if callable(attention) else attention
-    return dataclasses.replace(model, attention_implementation=chosen)
+    chosen = "xla" if has and chosen is not None else chosen
+    return dataclasses.replace(model, attention_implementation=chosen, attention_sinks=has)
 
 
 def _abstract_teacher(
@@ -244,9 +251,9 @@ def _print(console: Console, config: RunConfig, shapes: Shapes, sizes: dict[str,
     for name, model in (("teacher", shapes.teacher), ("student", shapes.student)):
         if model is None:
             continue
-        parameters = parameter_count(dataclasses.replace(model, lora=None))
+        parameters = parameters_in_words(dataclasses.replace(model, lora=None))
         console.print(
-            f"{name}  {model.family}, {parameters / 1e6:,.1f}M parameters, {model.num_layers} "
+            f"{name}  {model.family}, {parameters}, {model.num_layers} "
             f"layers, width {model.embed_dim}, vocabulary {model.vocab_size:,}, "
             f"computes in {model.compute_dtype}",
             soft_wrap=True,

@@ -18,6 +18,7 @@ from adakd_jax.hf.vocabulary import check_tokenizer_fits, tokenizer_size
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import parameter_count
 from adakd_jax.models.quantized import Quantization, quantization_of
+from adakd_jax.models.size import parameters_in_words
 from adakd_jax.sharding import Rules, parameter_spec, rules_of
 from adakd_jax.training.architecture import check_architecture
 
@@ -92,15 +93,15 @@ def teacher_quantization(config: TeacherConfig) -> Quantization | None:
 def describe(model: Pretrained) -> str:
     """Name, size and shape of a model, in one line."""
     config = model.config
-    parameters = parameter_count(dataclasses.replace(config, lora=None))
+    plain = dataclasses.replace(config, lora=None)
     how = config.compute_dtype
     if (rounded := quantization_of(model.params)) is not None:
         how += f", kernels {rounded}"
     if config.lora is not None:
-        adapters = parameter_count(config) - parameters
+        adapters = parameter_count(config) - parameter_count(plain)
         how += f", of which nothing is trained but adapters of {adapters / 1e6:.2f}M"
     return (
-        f"{model.source.name}: {parameters / 1e6:.1f}M parameters, {config.num_layers} layers, "
+        f"{model.source.name}: {parameters_in_words(plain)}, {config.num_layers} layers, "
         f"width {config.embed_dim}, vocabulary {config.vocab_size:,}, {how}"
     )
 

@@ -1,8 +1,13 @@
 """Which part of a multimodal folder is the text model, in the spellings of published files."""
 
-import pytest
+from contextlib import contextmanager
 
-from adakd_jax.hf.multimodal import left_out, text_config, text_names
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from adakd_jax.hf.multimodal import TextReader, text_config
+from adakd_jax.hf.safetensors_file import open_safetensors
 from adakd_jax.models import decoder_config, parameter_count
 from adakd_jax.models.config import Rope
 
@@ -20,6 +25,13 @@ QWEN = dict(
 )
 
 
+@contextmanager
+def reading(folder, names):
+    save_file({name: np.arange(4, dtype=np.float32) for name in names}, folder / "m.safetensors")
+    with open_safetensors([folder / "m.safetensors"]) as files:
+        yield TextReader(files)
+
+
 @pytest.mark.parametrize(
     ("there", "own"),
     [
@@ -30,19 +42,22 @@ QWEN = dict(
         ("lm_head.weight", "lm_head.weight"),
     ],
 )
-def test_text_tensors_have_their_own_names(there, own):
-    assert text_names([there]) == {own: there}
+def test_text_tensors_have_their_own_names(there, own, tmp_path):
+    with reading(tmp_path, [there]) as text:
+        assert list(text.shapes) == [own]
+        np.testing.assert_array_equal(text.read(own, (slice(1, 3),)), [1.0, 2.0])
 
 
-def test_the_rest_is_named():
+def test_the_rest_is_named(tmp_path):
     names = [
         "vision_tower.vision_model.embeddings.patch_embedding.weight",
         "model.visual.blocks.0.attn.qkv.weight",
         "multi_modal_projector.mm_soft_emb_norm.weight",
         "lm_head.weight",
     ]
-    assert left_out(names) == ["multi_modal_projector", "vision_tower", "visual"]
-    assert list(text_names(names)) == ["lm_head.weight"]
+    with reading(tmp_path, names) as text:
+        assert text.left_out == ["multi_modal_projector", "vision_tower", "visual"]
+        assert list(text.shapes) == ["lm_head.weight"]
 
 
 def test_a_config_that_states_only_what_is_not_default():

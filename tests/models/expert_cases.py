@@ -23,6 +23,22 @@ EXPERT_CASES = {
         tie_word_embeddings=True,
     ),
     "mixtral": dict(SIZES, model_type="mixtral", num_local_experts=4, sliding_window=6),
+    "gpt_oss": dict(
+        SIZES,
+        model_type="gpt_oss",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        head_dim=12,
+        sliding_window=5,
+        swiglu_limit=0.6,
+        rope_parameters=dict(
+            rope_type="yarn",
+            rope_theta=1000.0,
+            factor=4.0,
+            original_max_position_embeddings=16,
+            truncate=False,
+        ),
+    ),
     "olmoe": dict(SIX, model_type="olmoe"),
     "olmoe_renormalised": dict(
         SIX, model_type="olmoe", norm_topk_prob=True, attention_bias=True, num_key_value_heads=4

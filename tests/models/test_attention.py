@@ -8,7 +8,7 @@ import pytest
 from adakd_jax.models import attention as module
 from adakd_jax.models.attention import attention, gpu_implementation
 from adakd_jax.models.attention_kernels import attention_cudnn, attention_splash, cudnn_obstacle
-from adakd_jax.models.attention_mask import LayerWindow
+from adakd_jax.models.attention_mask import LayerWindow, attention_mask
 from adakd_jax.models.attention_triton import attention_triton
 
 B, T, N, K, H = 2, 9, 4, 2, 8
@@ -46,6 +46,37 @@ def test_xla_is_the_definition(window, soft_cap):
     got = attention(*arrays, query_segments=SEGMENTS, key_segments=SEGMENTS, **options)
     expected = oracle(*arrays, SEGMENTS, **options)
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("block", [module.QUERY_BLOCK, 4])
+def test_a_sink_is_a_slot_without_a_value(monkeypatch, block):
+    """Against a slot in its place, whose key scores it and whose value is 0; so in blocks."""
+    monkeypatch.setattr(module, "QUERY_BLOCK", block)
+    query, key, value = inputs()
+    sinks = jnp.array([0.3, -2.0, 40.0, 1.0])
+    options = dict(query_segments=SEGMENTS, key_segments=SEGMENTS, window=3)
+
+    def run(query, sinks):
+        return attention(query, key, value, sinks=sinks, **options)
+
+    got, back = jax.vjp(run, query, sinks)
+    sums = oracle(*inputs(), SEGMENTS, 3, None, 1.0)
+    scores = np.einsum("BTNH,BSNH->BNTS", query, np.repeat(key, N // K, axis=2))
+    mask = np.asarray(attention_mask(SEGMENTS, SEGMENTS, window=3))[:, None]
+    total = np.where(mask, np.exp(scores), 0).sum(-1)
+    kept = total / (total + np.exp(np.asarray(sinks, np.float64))[:, None])
+    np.testing.assert_allclose(got, sums * kept.transpose(0, 2, 1)[..., None], atol=3e-6)
+    slopes = back(jnp.ones_like(got))[1]
+    step = 1e-2 * jnp.eye(N)[0]
+    change = (run(query, sinks + step) - run(query, sinks - step)).sum() / 2e-2
+    np.testing.assert_allclose(slopes[0], change, rtol=1e-2)
+    assert np.isfinite(slopes).all()
+
+
+def test_sinks_are_refused_where_there_are_none():
+    options = dict(query_segments=SEGMENTS, key_segments=SEGMENTS, implementation="splash")
+    with pytest.raises(ValueError, match=r"'splash': no sinks; valid: 'xla'"):
+        attention(*inputs(), sinks=jnp.zeros(N), **options)
 
 
 def test_offset_is_the_slot_of_the_first_query():

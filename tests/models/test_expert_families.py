@@ -13,8 +13,9 @@ from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.lora import lora_of
 from adakd_jax.hf.weights import WeightsError
 from adakd_jax.models import decoder_config, parameter_count
-from adakd_jax.models.config import Experts
+from adakd_jax.models.config import ClampedSwiglu, Experts
 from adakd_jax.models.quantized import Quantization, quantize_params
+from adakd_jax.models.size import active_parameter_count, parameters_in_words
 from tests.hf.tiny import TINY, hf_tensors, make_pretrained
 
 QWEN = TINY | {
@@ -23,6 +24,13 @@ QWEN = TINY | {
     "num_experts": 4,
     "num_experts_per_tok": 2,
 }
+OSS = TINY | {
+    "model_type": "gpt_oss",
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "intermediate_size": 24,
+}
+OSS = {key: value for key, value in OSS.items() if key != "rope_theta"}
 
 
 def experts(**fields):
@@ -37,6 +45,21 @@ def test_experts_are_read_from_transformers_4_and_5():
     assert decoder_config(QWEN).ffw_dim == 16
     assert experts(model_type="olmoe") == dataclasses.replace(expected, balance_weight=0.01)
     assert experts(model_type="mixtral") == dataclasses.replace(expected, renormalised=True)
+
+
+def test_gpt_oss_is_read_as_published():
+    config = decoder_config(OSS)
+    assert config.experts == Experts(
+        4, 2, True, router_bias=True, clamped=ClampedSwiglu(1.702, 7.0), balance_weight=0.001
+    )
+    assert config.windows == (128, None, 128)
+    assert config.attention_sinks and config.qkv_bias and config.out_bias and config.ffw_bias
+    [rope] = config.ropes
+    assert (rope.kind, rope.theta, rope.factor, rope.truncate) == ("yarn", 150_000.0, 32.0, False)
+    assert rope.attention_factor == pytest.approx(0.1 * np.log(32) + 1)
+    other = decoder_config(OSS | {"swiglu_limit": 5.0, "sliding_window": 3, "rope_theta": 9.0})
+    assert other.experts.clamped == ClampedSwiglu(1.702, 5.0)
+    assert other.windows[0] == 3 and other.ropes[0].theta == 9.0
 
 
 def test_defaults_are_those_of_the_family():
@@ -72,8 +95,8 @@ def test_what_is_not_supported_is_named_with_what_is(fields, message):
         decoder_config(QWEN | fields)
 
 
-# The published config.json files, in what they say about sizes, and the parameters that the safe-
-# tensors of each model add up to.
+# The published config.json files, in what they say about sizes; the parameters that the safetensors
+# of each model add up to; and the active ones that its card names.
 PUBLISHED = {
     "Qwen3-30B-A3B": (
         dict(
@@ -93,6 +116,7 @@ PUBLISHED = {
             rope_theta=1000000.0,
         ),
         30_532_122_624,
+        3.3e9,
     ),
     "Mixtral-8x7B-v0.1": (
         dict(
@@ -109,6 +133,7 @@ PUBLISHED = {
             rope_theta=1000000.0,
         ),
         46_702_792_704,
+        12.9e9,
     ),
     "OLMoE-1B-7B-0924": (
         dict(
@@ -125,14 +150,38 @@ PUBLISHED = {
             clip_qkv=None,
         ),
         6_919_161_856,
+        1.3e9,
+    ),
+    "gpt-oss-20b": (
+        dict(
+            model_type="gpt_oss",
+            vocab_size=201088,
+            hidden_size=2880,
+            intermediate_size=2880,
+            num_hidden_layers=24,
+            num_attention_heads=64,
+            num_key_value_heads=8,
+            head_dim=64,
+            num_local_experts=32,
+            num_experts_per_tok=4,
+            max_position_embeddings=131072,
+        ),
+        20_914_757_184,
+        # The card leaves the input embedding out.
+        3.61e9 + 201088 * 2880,
     ),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_models_have_their_published_parameters(name):
-    hf_config, published = PUBLISHED[name]
-    assert parameter_count(decoder_config(hf_config)) == published
+    hf_config, published, active = PUBLISHED[name]
+    config = decoder_config(hf_config)
+    assert parameter_count(config) == published
+    assert active_parameter_count(config) == pytest.approx(active, rel=0.02)
+    if name == "Mixtral-8x7B-v0.1":
+        told = "46,702.8M parameters, 12,879.9M of them active"
+        assert parameters_in_words(config) == told
 
 
 def test_adapters_of_experts_are_refused_and_all_means_attention():
@@ -147,9 +196,12 @@ def test_adapters_of_experts_are_refused_and_all_means_attention():
         lora_of(LoraConfig(targets=("q_proj", "gate_proj")), config)
 
 
-@pytest.mark.parametrize("how", [Quantization("int8"), Quantization("nf4", 16)])
-def test_experts_are_rounded_as_they_are_read_and_routers_are_not(how, tmp_path):
-    model = make_pretrained(QWEN)
+@pytest.mark.parametrize(
+    ("hf", "how"),
+    [(QWEN, Quantization("int8")), (QWEN, Quantization("nf4", 16)), (OSS, Quantization("int8"))],
+)
+def test_experts_are_rounded_as_they_are_read_and_routers_are_not(hf, how, tmp_path):
+    model = make_pretrained(hf)
     folder = save_pretrained(model, tmp_path / "model")
     read = load_pretrained(folder, quantization=how).params
     expected = quantize_params(model.params, how)

@@ -67,7 +67,7 @@ def test_logits_and_files_agree_with_torch(case):
     np.testing.assert_array_equal(theirs(reloaded, tokens), expected)
 
 
-@pytest.mark.parametrize("case", ["qwen3_moe", "mixtral", "olmoe"], indirect=True)
+@pytest.mark.parametrize("case", ["qwen3_moe", "mixtral", "olmoe", "gpt_oss"], indirect=True)
 def test_greedy_text_agrees_with_torch(case):
     model, loaded, _ = case
     prompt = np.random.default_rng(1).integers(0, WORDS, (2, 7))

@@ -9,19 +9,18 @@ from adakd_jax.models.gguf_family import GGUF_SIZES, Gguf, expert_names
 from adakd_jax.models.hf_config import read_common, read_windows
 from adakd_jax.models.hf_experts import read_experts
 from adakd_jax.models.hf_values import HFConfig, refuse
-from adakd_jax.models.rope_keys import LOCAL
+from adakd_jax.models.rope_keys import LOCAL, RopeKeys, Theta
+
+_ROPE = RopeKeys(Theta(default=1_000_000.0))
 
 
 def _read(hf: HFConfig) -> DecoderConfig:
     refuse(hf, "router_jitter_noise", valid="0.0")
-    common = read_common(
-        dict(hf) | {"rope_theta": hf.get("rope_theta") or 1_000_000.0}, default_kv_heads=8
-    )
+    common = read_common(hf, default_kv_heads=8, default_eps=1e-5, rope=_ROPE)
     experts = read_experts(hf, default_count=8, default_active=2, default_weight=0.001)
     window = {"sliding_window": None} | dict(hf)
     return dataclasses.replace(
         common,
-        norm_eps=hf.get("rms_norm_eps", 1e-5),
         windows=read_windows(window, [LOCAL] * common.num_layers),
         experts=dataclasses.replace(experts, renormalised=True),
     )
@@ -33,6 +32,7 @@ FAMILY = Family(
     "MixtralForCausalLM",
     _read,
     keys=expert_keys(*_NAMES),
+    rope=_ROPE,
     gguf=Gguf(
         "llama",
         {"hidden_act": "silu", "sliding_window": None},

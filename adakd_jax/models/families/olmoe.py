@@ -12,10 +12,9 @@ from adakd_jax.models.hf_values import HFConfig, refuse
 
 def _read(hf: HFConfig) -> DecoderConfig:
     refuse(hf, "clip_qkv", valid="null")
-    common, bias = read_common(hf), hf.get("attention_bias", False)
+    common, bias = read_common(hf, default_eps=1e-5), hf.get("attention_bias", False)
     return dataclasses.replace(
         common,
-        norm_eps=hf.get("rms_norm_eps", 1e-5),
         qkv_bias=bias,
         out_bias=bias,
         qk_norm="width",
