@@ -104,9 +104,8 @@ def fused_names(
     norms: tuple[str, str], attention: tuple[str, str], ffw: tuple[str, str]
 ) -> dict[str, str]:
     """`GGUF_NAMES` of a family with one projection to queries, keys and values, and no gate."""
-    attention_names = dict(zip(("attn_qkv", "attn_output"), attention, strict=True))
-    ffw_names = dict(zip(("ffn_up", "ffn_down"), ffw, strict=True))
-    return dict(zip(("attn_norm", "ffn_norm"), norms, strict=True)) | attention_names | ffw_names
+    stored = ("attn_norm", "ffn_norm", "attn_qkv", "attn_output", "ffn_up", "ffn_down")
+    return dict(zip(stored, (*norms, *attention, *ffw), strict=True))
 
 
 def expert_names(

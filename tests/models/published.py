@@ -94,6 +94,18 @@ PUBLISHED = {
     ),
     "Mixtral 8x7B": Published(46_702_792_704, "mixtral", (4096, 14_336, 32, 32, 8, 32_768, 32_000)),
     "OLMoE 1B-7B": Published(6_919_161_856, "olmoe", (2048, 1024, 16, 16, 16, 4096, 50_304)),
+    "gpt-oss-20b": Published(
+        20_914_757_184,
+        "gpt_oss",
+        (2880, 2880, 24, 64, 8, 131_072, 201_088),
+        others=dict(head_dim=64, num_local_experts=32, num_experts_per_tok=4),
+    ),
+    "gpt-oss-120b": Published(
+        116_829_156_672,
+        "gpt_oss",
+        (2880, 2880, 36, 64, 8, 131_072, 201_088),
+        others=dict(head_dim=64, num_local_experts=128, num_experts_per_tok=4),
+    ),
     "Gemma 2 2B": Published(2_614_341_888, "gemma2", (2304, 9216, 26, 8, 4, 8192, 256_000), True),
     "Gemma 2 9B": Published(9_241_705_984, "gemma2", (3584, 14336, 42, 16, 8, 8192, 256_000), True),
     "Gemma 3 270M": Published(
