@@ -103,7 +103,7 @@ class _Student(Stage):
     balance_weight: NonNegativeFloat | None = Field(
         default=None,
         description="of a mixture of experts: weight of the loss that keeps the experts equally "
-        "loaded; null: router_aux_loss_coef of its config.json",
+        "loaded, over all tokens of a micro-batch; null: router_aux_loss_coef of its config.json",
     )
     adapter: str | None = Field(
         default=None,

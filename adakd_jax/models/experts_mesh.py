@@ -49,10 +49,6 @@ def on_each_device(
     experts = EXPERT_AXIS if EXPERT_AXIS in axes else None
     divides = HEAD_AXIS in axes and kernels.gate.shape[2] % size_along((HEAD_AXIS,)) == 0
     parts = HEAD_AXIS if divides else None
-    of_bias = None if kernels.gate_bias is None else P(experts, parts)
-    of_down_bias = None if kernels.down_bias is None else P(experts)
-    wide, narrow = P(experts, None, parts), P(experts, parts)
-    splits = Kernels._make((wide, of_bias, wide, of_bias, narrow, of_down_bias))
     shown = experts is not None and rows is not None and experts in rows
 
     def on_one(x: Array, weights: Array, chosen: Array, kernels: Kernels) -> Array:
@@ -72,8 +68,16 @@ def on_each_device(
 
     return jax.shard_map(
         on_one,
-        in_specs=(P(rows), P(rows), P(rows), splits),
+        in_specs=(P(rows), P(rows), P(rows), _splits(kernels, experts, parts)),
         out_specs=P(rows),
         axis_names=axes,
         check_vma=False,
     )(x, weights, chosen, kernels)
+
+
+def _splits(kernels: Kernels, experts: str | None, parts: str | None) -> Kernels:
+    """Which axes split what, in place of the arrays."""
+    of_bias = None if kernels.gate_bias is None else P(experts, parts)
+    of_down_bias = None if kernels.down_bias is None else P(experts)
+    wide, narrow = P(experts, None, parts), P(experts, parts)
+    return Kernels._make((wide, of_bias, wide, of_bias, narrow, of_down_bias))

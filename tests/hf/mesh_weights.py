@@ -32,6 +32,7 @@ from adakd_jax.sharding import entered, make_mesh, parameter_spec, rules_of, sha
 NF4 = Quantization("nf4", 16)
 SPLIT = MeshConfig(fsdp=4, tensor=2)
 OTHER = MeshConfig(fsdp=2, tensor=2, teacher_rules={"embed": None, "vocab": "fsdp"})
+APART = MeshConfig(fsdp=2, expert=2, tensor=2)
 GPT2 = dict(model_type="gpt2", vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=16)
 LLAMA = {
     "model_type": "llama",
@@ -47,6 +48,13 @@ EXPERTS = LLAMA | {
     "model_type": "qwen3_moe",
     "moe_intermediate_size": 32,
     "num_experts": 4,
+    "num_experts_per_tok": 2,
+}
+# All experts of a layer in one tensor, gate and up by turns.
+TOGETHER = LLAMA | {
+    "model_type": "gpt_oss",
+    "head_dim": 8,
+    "num_local_experts": 4,
     "num_experts_per_tok": 2,
 }
 
@@ -112,8 +120,9 @@ def main():
     teacher = check_weights(LLAMA, folder / "llama", OTHER, (Quantization("int8"), NF4))
     check_students(teacher, folder / "llama")
     check_rounded_model(teacher)
-    experts = check_weights(EXPERTS, folder / "experts", OTHER, (Quantization("int8"), NF4))
+    experts = check_weights(EXPERTS, folder / "experts", APART, (Quantization("int8"), NF4))
     check_rounded_model(experts)
+    check_weights(TOGETHER, folder / "together", APART, (Quantization("int8"),))
     print("done")
 
 

@@ -20,6 +20,7 @@ from tests.models.tiny import CONFIGS, packed_rows
 ALL = {
     "plain": PROJECTIONS,
     "learned_positions": tuple(name for name in PROJECTIONS if name != "ffw.gate"),
+    "experts": tuple(name for name in PROJECTIONS if name.startswith("attn.")),
 }
 INPUTS = [jnp.asarray(array, jnp.int32) for array in packed_rows()]
 

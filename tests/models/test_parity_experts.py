@@ -1,5 +1,7 @@
 """Live agreement with the torch models of transformers that have experts, through files."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,37 @@ def test_greedy_text_agrees_with_torch(case):
         token, cache = step(loaded.params, cache, token, jnp.full((2, 1), place))
     scores = theirs(model, np.array(row, np.int64))
     np.testing.assert_array_equal(row[:, 7:], scores[:, 6:-1].argmax(-1))
+
+
+@pytest.mark.parametrize("case", ["qwen3_moe", "mixtral", "olmoe", "gpt_oss"], indirect=True)
+def test_gradients_agree_with_torch(case):
+    """Of every weight: routers, experts, biases and sinks included; written as weights are."""
+    model, loaded, folder = case
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(0, WORDS, (2, LENGTH))
+    slopes = rng.normal(size=(2, LENGTH, WORDS)).astype(np.float32)
+    model.set_experts_implementation("eager")
+    (model(torch.from_numpy(tokens)).logits * torch.from_numpy(slopes)).sum().backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.grad)
+    model.save_pretrained(folder / "theirs")
+
+    @jax.jit
+    @jax.grad
+    def gradients(params):
+        decoder = nnx.merge(loaded.graphdef, params)
+        inputs = jnp.asarray(tokens, jnp.int32), jnp.broadcast_to(jnp.arange(LENGTH), tokens.shape)
+        hidden = decoder(*inputs, jnp.ones_like(inputs[0]))
+        return (logits(hidden, decoder.head()) * slopes).sum()
+
+    found = dataclasses.replace(loaded, params=gradients(loaded.params))
+    save_pretrained(found, folder / "ours")
+    ours, theirs = (load_file(folder / who / "model.safetensors") for who in ("ours", "theirs"))
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        error = 2e-4 * max(np.abs(expected).max(), 1e-2)
+        np.testing.assert_allclose(ours[name], expected, rtol=0, atol=error, err_msg=name)
 
 
 def test_the_balance_loss_and_its_gradient_agree_with_torch(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from adakd_jax.models import DecoderConfig, Rope, abstract_decoder, logits, random_params
-from adakd_jax.models.config import Experts
+from adakd_jax.models.config import ClampedSwiglu, Experts
 
 SIZES = dict(
     vocab_size=23,
@@ -53,9 +53,13 @@ CONFIGS = {
         **(SIZES | dict(num_kv_heads=4)),
     ),
     "experts": DecoderConfig(
-        family="qwen3_moe",
-        windows=(None,) * 3,
-        experts=Experts(8, 2, renormalised=True, balance_weight=0.001),
+        family="gpt_oss",
+        windows=(3, None, 3),
+        qkv_bias=True,
+        out_bias=True,
+        ffw_bias=True,
+        attention_sinks=True,
+        experts=Experts(8, 2, True, router_bias=True, clamped=ClampedSwiglu(1.7, 0.5)),
         **SIZES,
     ),
 }
