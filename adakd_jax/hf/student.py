@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
@@ -23,6 +22,7 @@ from adakd_jax.hf.vocabulary import tokenizer_size
 from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.layer_kinds import pick_layers
 from adakd_jax.models.quantized import quantization_of
 from adakd_jax.sharding import RULES, Rules, parameter_spec, shardings_like
 
@@ -164,7 +164,7 @@ def _from_layers(
     kept = ", ".join(map(str, source.layers))
     params = abstract_decoder(decoder_config(hf_config), dtype)[1]
     if shardings is not None:
-        params = _copy_layers(teacher.params, source.layers, dtype, shardings)
+        params = _copy_layers(teacher, source.layers, dtype, shardings)
     return _assemble(
         source,
         hf_config,
@@ -177,20 +177,22 @@ def _from_layers(
 
 
 def _copy_layers(
-    params: dict[str, Any], layers: Sequence[int], dtype: DTypeLike, shardings: Shardings
+    teacher: Pretrained, layers: Sequence[int], dtype: DTypeLike, shardings: Shardings
 ) -> dict[str, Any]:
     """Copies all parameters as `dtype`, of the stacked ones the named layers.
 
     An explicit copy: the student's buffers are donated to the train step, the teacher's are not.
     """
-    rows = np.asarray(layers, np.int32)
+
+    def chosen(params: dict[str, Any]) -> dict[str, Any]:
+        return params | {"layers": pick_layers(teacher.config, params["layers"], layers)}
 
     def copy(params: dict[str, Any]) -> dict[str, Any]:
-        chosen = params | {"layers": jax.tree.map(lambda x: x[rows], params["layers"])}
-        return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), chosen)
+        return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), chosen(params))
 
     # The same axes are split whatever the number of layers.
-    return jax.jit(copy, out_shardings=shardings(params))(params)
+    split = shardings(jax.eval_shape(chosen, teacher.params))
+    return jax.jit(copy, out_shardings=split)(teacher.params)
 
 
 def _from_random(

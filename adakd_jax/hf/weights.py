@@ -91,8 +91,8 @@ def _plain(
     row: Parameter, tensors: list[Write], dtype: DTypeLike, sharding: Sharding | None
 ) -> jax.Array:
     buffers = ShardBuffers(row.shape, dtype, sharding)
-    for layer, write in enumerate(tensors):
-        buffers.fill(layer if row.entry.stacked else None, write)
+    for number, write in enumerate(tensors):
+        buffers.fill(number if row.entry.stacked else None, write)
     return buffers.finish()
 
 

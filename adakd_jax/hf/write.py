@@ -26,11 +26,11 @@ Leaves = Mapping[str, Any]
 
 
 class _Tensor(NamedTuple):
-    """A tensor to write: its parts, in order, and which layer of them."""
+    """A tensor to write: its parts, in order, and which row of them."""
 
     info: TensorInfo
     parts: tuple[Parameter, ...]
-    layer: int | None
+    row: int | None
 
 
 def save_weights(
@@ -97,20 +97,19 @@ def _check_leaves(rows: list[Parameter], leaves: Mapping[str, Any]) -> None:
 
 def _tensors(rows: list[Parameter], leaves: Leaves) -> Iterator[_Tensor]:
     """The tensors of a checkpoint, layer by layer so that a shard holds whole layers."""
-    grouped: dict[str, list[Parameter]] = {}
+    grouped: dict[tuple[str, str], list[Parameter]] = {}
     for row in rows:
-        grouped.setdefault(row.entry.name, []).append(row)
+        grouped.setdefault((row.entry.name, row.entry.block), []).append(row)
     groups = [tuple(sorted(group, key=lambda row: row.entry.part)) for group in grouped.values()]
 
     def tensor(group: tuple[Parameter, ...], layer: int | None) -> _Tensor:
         entry, shape = group[0].entry, group[0].tensor_shape
         info = TensorInfo(entry.name.format(layer=layer), shape, leaves[entry.path].dtype)
-        return _Tensor(info, group, layer)
+        return _Tensor(info, group, None if layer is None else group[0].layers.index(layer))
 
-    layered = [group for group in groups if group[0].entry.stacked]
     yield from (tensor(group, None) for group in groups if not group[0].entry.stacked)
-    for layer in range(layered[0][0].shape[0]):
-        yield from (tensor(group, layer) for group in layered)
+    for layer in sorted({layer for row in rows for layer in row.layers}):
+        yield from (tensor(group, layer) for group in groups if layer in group[0].layers)
 
 
 def _shards(tensors: Iterable[_Tensor], limit: int) -> list[list[_Tensor]]:
@@ -166,7 +165,7 @@ def _pieces(tensors: Iterable[_Tensor], leaves: Leaves) -> Iterator[np.ndarray]:
 
 def _rows(tensor: _Tensor, leaves: Leaves) -> Iterator[np.ndarray]:
     """Parts joined, in torch's orientation."""
-    parts = [on_host(leaves[row.entry.path], tensor.layer) for row in tensor.parts]
+    parts = [on_host(leaves[row.entry.path], tensor.row) for row in tensor.parts]
     pieces = [
         (piece.file, part[..., piece.own : piece.own + piece.size])
         for row, part in zip(tensor.parts, parts, strict=True)

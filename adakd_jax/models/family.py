@@ -31,6 +31,11 @@ class Entry(NamedTuple):
         """Whether there is one tensor per layer."""
         return "{layer}" in self.name
 
+    @property
+    def block(self) -> str:
+        """The part of the model that it is in; of a layer, where it is stacked."""
+        return self.path.split(".")[1 if self.stacked else 0]
+
 
 def linear(
     path: str, name: str, *, transpose: bool = True, part: int = 0, by_head: bool = False
