@@ -19,15 +19,15 @@ from adakd_jax.hf.locate import CONFIG_FILES, locate
 from adakd_jax.hf.lora import merge_peft, named_after, with_adapters
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.vocabulary import tokenizer_size
-from adakd_jax.models.config import ComputeDtype
+from adakd_jax.models.config import ComputeDtype, DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
-from adakd_jax.models.layer_kinds import pick_layers
+from adakd_jax.models.layer_kinds import mixers_of, pick_layers
 from adakd_jax.models.quantized import quantization_of
 from adakd_jax.sharding import RULES, Rules, parameter_spec, shardings_like
 
 # Keys of a config.json that say by a rule what `layer_types` says layer by layer.
-_LAYER_RULES = ("sliding_window_pattern", "_sliding_window_pattern")
+_LAYER_RULES = ("sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 
 # Which of a student's weights are read or made: all; those under its adapters, which training
@@ -118,7 +118,8 @@ def _shardings(mesh: Mesh | None, rules: Rules, params: Any) -> Any:
 def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
     """The config.json of a model that keeps some layers of another.
 
-    Each kept layer stays of its kind (full or sliding-window attention), wherever it now stands.
+    Each kept layer stays of its kind (full, sliding-window or linear attention), wherever it now
+    stands.
 
     Args:
       hf_config: the config.json of the whole model.
@@ -134,11 +135,18 @@ def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[s
         if key in selected:
             selected[key] = len(layers)
     kinds = hf_config.get("layer_types")
-    if kinds is None and len(whole.window_choices) > 1:
-        kinds = ["full_attention" if w is None else "sliding_attention" for w in whole.windows]
+    if kinds is None and (len(whole.window_choices) > 1 or whole.mixers):
+        kinds = [_layer_type(whole, layer) for layer in range(whole.num_layers)]
     if kinds is not None:
         selected["layer_types"] = [kinds[layer] for layer in layers]
     return selected
+
+
+def _layer_type(config: DecoderConfig, layer: int) -> str:
+    """What a layer is called in `layer_types`."""
+    if mixers_of(config)[layer] == "delta":
+        return "linear_attention"
+    return "full_attention" if config.windows[layer] is None else "sliding_attention"
 
 
 def _check_layers(layers: Sequence[int], count: int) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from adakd_jax.models.config import DecoderConfig, DeltaNetSizes, Mixer
 from adakd_jax.models.delta_rule import causal_convolution, gated_delta_rule
-from adakd_jax.models.layers import Layer, Linear, Norm, stddevs
+from adakd_jax.models.layers import ACTIVATIONS, Layer, Linear, Norm, stddevs
 from adakd_jax.models.lora import adapter_of
 
 _LENGTH_EPS = 1e-6  # added to the squared length of queries and keys
@@ -42,6 +42,7 @@ class DeltaNet(nnx.Module):
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         assert config.delta_net is not None
         self.sizes = sizes = config.delta_net
+        self.activation = ACTIVATIONS[config.activation]
         stddev, out_stddev = stddevs(config)
         keys, values = sizes.key_heads * sizes.key_dim, sizes.value_heads * sizes.value_dim
 
@@ -90,8 +91,8 @@ class DeltaNet(nnx.Module):
         inputs = jnp.concatenate(projected, axis=-1)
         filters = (self.query_filter, self.key_filter, self.value_filter)
         taps = jnp.concatenate([each[...][:, 0] for each in filters], axis=-1)
-        mixed = jax.nn.silu(causal_convolution(inputs, taps, segments, before.inputs))
-        query, key, value = self._heads(mixed.astype(jnp.float32))
+        mixed = causal_convolution(inputs, taps, segments, before.inputs)
+        query, key, value = self._heads(self.activation(mixed.astype(jnp.float32)))
         write, log_decay = self._gates(x, valid, dropout_key)
         out, memory = gated_delta_rule(query, key, value, log_decay, write, segments, before.memory)
         out = out.reshape(*x.shape[:2], self.sizes.value_heads, -1).astype(x.dtype)

@@ -23,6 +23,12 @@ _COUNTS = (
     "n_head",
     "n_inner",
     "n_positions",
+    "full_attention_interval",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "linear_key_head_dim",
+    "linear_value_head_dim",
+    "linear_conv_kernel_dim",
 )
 _NUMBERS = (
     "rope_theta",
