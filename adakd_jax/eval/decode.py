@@ -77,7 +77,7 @@ class How(NamedTuple):
         stored: Any = P(None, self.axes)
         whole: Any = P()
         held = None if self.settings.repetition_penalty == 1.0 else rows
-        return _State(KVCache(stored, stored, rows, whole), rows, rows, rows, whole, held)
+        return _State(KVCache(stored, rows, whole), rows, rows, rows, whole, held)
 
     def news_of(self, state: _State) -> Told:
         """What the host is told of a state."""

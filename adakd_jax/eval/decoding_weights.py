@@ -60,7 +60,7 @@ def weights_for(config: DecoderConfig, params: Any, *, rows: int, length: int) -
     targets = [_target(config, path, leaf, axes) for path, leaf in leaves]
     moved = [index for index, target in enumerate(targets) if target is not None]
     if not moved:
-        return Weights(params, layer_views(params["layers"]), axes)
+        return Weights(params, layer_views(config, params["layers"]), axes)
     wanted = [targets[index] for index in moved]
     needed = _cache_bytes(config, rows, length) / size_along(axes)
     needed += sum(
@@ -75,7 +75,7 @@ def weights_for(config: DecoderConfig, params: Any, *, rows: int, length: int) -
     for index, copy in zip(moved, copies, strict=True):
         held[index] = copy
     params = jax.tree.unflatten(tree, held)
-    return Weights(params, layer_views(params["layers"]), axes)
+    return Weights(params, layer_views(config, params["layers"]), axes)
 
 
 def weights_are_split(axes: tuple[str, ...]) -> bool:

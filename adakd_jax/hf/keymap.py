@@ -12,6 +12,7 @@ from adakd_jax.models.config import PROJECTIONS, DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import FAMILIES
 from adakd_jax.models.family import Entry
+from adakd_jax.models.layer_kinds import layers_with
 
 
 class Piece(NamedTuple):
@@ -29,6 +30,7 @@ class Parameter(NamedTuple):
     """A row of the table that this model uses: the entry and our shape and dtype.
 
     `outputs` are those of the whole tensor, of which this parameter's are the `pieces`, in order.
+    `layers` are the numbers of those that its rows belong to; none where it is not stacked.
     """
 
     entry: Entry
@@ -36,6 +38,7 @@ class Parameter(NamedTuple):
     dtype: Any
     outputs: int
     pieces: tuple[Piece, ...]
+    layers: tuple[int, ...]
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:
@@ -73,12 +76,20 @@ def parameters(config: DecoderConfig) -> list[Parameter]:
         ".".join(key.key for key in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
     }
-    tensors: dict[str, list[Entry]] = {}
+    # Layers of several kinds may call different tensors alike.
+    tensors: dict[tuple[str, str], list[Entry]] = {}
     for entry in FAMILIES[config.family].keys:
         if entry.path in leaves:
-            tensors.setdefault(entry.name, []).append(entry)
+            tensors.setdefault((entry.name, entry.block), []).append(entry)
     rows = [
-        Parameter(entry, leaves[entry.path].shape, leaves[entry.path].dtype, outputs, pieces)
+        Parameter(
+            entry,
+            leaves[entry.path].shape,
+            leaves[entry.path].dtype,
+            outputs,
+            pieces,
+            layers_with(config, entry.block) if entry.stacked else (),
+        )
         for entries in tensors.values()
         for entry, outputs, pieces in _placed(entries, leaves, config.num_heads)
     ]
@@ -107,10 +118,10 @@ def _placed(
 
 
 def tensors_of(row: Parameter) -> dict[str, tuple[int, ...]]:
-    """Names of the row's tensors, and where in our parameter each of them is: (), (layer,) where it
-    is stacked over layers, or (layer, expert).
+    """Names of the row's tensors, and where in our parameter each of them is: (), (row,) where it
+    is stacked over layers, or (row, expert).
     """
-    return {name_at(row.entry, place): place for place in places_of(row)}
+    return {name_at(row, place): place for place in places_of(row)}
 
 
 def places_of(row: Parameter) -> Iterator[tuple[int, ...]]:
@@ -118,9 +129,15 @@ def places_of(row: Parameter) -> Iterator[tuple[int, ...]]:
     return itertools.product(*map(range, row.shape[: row.entry.stacks]))
 
 
-def name_at(entry: Entry, place: tuple[int, ...]) -> str:
-    """The name of one of an entry's tensors."""
-    return entry.name.format(**dict(zip(("layer", "expert"), place, strict=False)))
+def name_at(row: Parameter, place: tuple[int, ...]) -> str:
+    """The name of one of a row's tensors."""
+    numbers = (*layer_at(row, place), *place[1:])
+    return row.entry.name.format(**dict(zip(("layer", "expert"), numbers, strict=False)))
+
+
+def layer_at(row: Parameter, place: tuple[int, ...]) -> tuple[int, ...]:
+    """The number of the layer that one of a row's tensors is of, () for none."""
+    return (row.layers[place[0]],) if place else ()
 
 
 def tensor_names(row: Parameter) -> list[str]:
@@ -133,7 +150,7 @@ class Projection(NamedTuple):
 
     `paths` are ours, such as `attn.query`: several, in the order of its outputs, where it is fused.
     `size` is [in, out] of the whole, `pieces` which of its outputs are each path's; `transpose`:
-    the file has it as [out, in].
+    the file has it as [out, in]. `layers` are those that have it.
     """
 
     name: str
@@ -141,6 +158,7 @@ class Projection(NamedTuple):
     size: tuple[int, int]
     transpose: bool
     pieces: tuple[tuple[Piece, ...], ...]
+    layers: tuple[int, ...]
 
     @property
     def module(self) -> str:
@@ -153,20 +171,22 @@ class Projection(NamedTuple):
 
 
 def projections(config: DecoderConfig) -> list[Projection]:
-    """The matrix products of every layer of this model, in the order of the key table; not those of
+    """The matrix products of the layers of this model, in the order of the key table; not those of
     experts.
     """
-    found: dict[str, Projection] = {}
+    found: dict[tuple[str, str], Projection] = {}
     for row in parameters(dataclasses.replace(config, lora=None)):
         path, _, kind = row.entry.path.removeprefix("layers.").rpartition(".")
         if row.entry.stacked and path in PROJECTIONS and kind == "kernel":
             name = row.entry.name.removesuffix(".weight")
-            before = found.get(name, Projection(name, (), (0, 0), False, ()))
-            found[name] = Projection(
+            key = name, row.entry.block
+            before = found.get(key, Projection(name, (), (0, 0), False, (), ()))
+            found[key] = Projection(
                 name,
                 (*before.paths, path),
                 (row.shape[1], row.outputs),
                 row.entry.transpose,
                 (*before.pieces, row.pieces),
+                row.layers,
             )
     return list(found.values())

@@ -45,7 +45,8 @@ class AdapterError(ValueError):
 class LowRank(NamedTuple):
     """What is added to a kernel [L, in, out] of ours: scale·A·B; zeros where a layer has nothing.
 
-    `a` is [L, in, R], `b` [L, R, out], `scale` [L], all float32.
+    L are the layers that have the kernel. `a` is [L, in, R], `b` [L, R, out], `scale` [L], all
+    float32.
     """
 
     a: np.ndarray
@@ -89,7 +90,7 @@ def read_adapter(path_or_repo: epath.PathLike, config: DecoderConfig) -> PeftAda
     settings = read_json(folder / ADAPTER_CONFIG)
     _check_plain(settings, folder)
     tensors = read_tensors(folder / ADAPTER_WEIGHTS)
-    reader = _Reader(settings, tensors, config.num_layers)
+    reader = _Reader(settings, tensors)
     updates: dict[str, LowRank] = {}
     modules = []
     for projection in projections(config):
@@ -151,29 +152,28 @@ def _scale_problems(settings: Mapping[str, Any]) -> list[str]:
 class _Reader:
     """Takes the tensors of one projection after the other out of a file's; notes what is wrong."""
 
-    def __init__(
-        self, settings: Mapping[str, Any], tensors: dict[str, np.ndarray], layers: int
-    ) -> None:
-        self.settings, self.tensors, self.layers = settings, tensors, layers
+    def __init__(self, settings: Mapping[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        self.settings, self.tensors = settings, tensors
         self.problems: list[str] = []
 
     def take(self, projection: Projection) -> dict[str, LowRank] | None:
         """Its updates by our path; None if it has none."""
         found: dict[int, tuple[np.ndarray, np.ndarray, float]] = {}
-        for layer in range(self.layers):
+        for row, layer in enumerate(projection.layers):
             pair = self._pair(projection, projection.name.format(layer=layer))
             if pair is not None:
-                found[layer] = pair
+                found[row] = pair
         if not found:
             return None
         rank = max(len(a) for a, _, _ in found.values())
         inward, outward = projection.size
-        a = np.zeros((self.layers, inward, rank), np.float32)
-        b = np.zeros((self.layers, rank, outward), np.float32)
-        scale = np.zeros(self.layers, np.float32)
-        for layer, (down, up, factor) in found.items():
-            a[layer, :, : len(down)], b[layer, : len(down)] = down.T, up.T
-            scale[layer] = factor
+        count = len(projection.layers)
+        a = np.zeros((count, inward, rank), np.float32)
+        b = np.zeros((count, rank, outward), np.float32)
+        scale = np.zeros(count, np.float32)
+        for row, (down, up, factor) in found.items():
+            a[row, :, : len(down)], b[row, : len(down)] = down.T, up.T
+            scale[row] = factor
         return dict(zip(projection.paths, _parts(a, b, scale, projection.pieces), strict=True))
 
     def _pair(

@@ -31,9 +31,9 @@ def adapter_tensors(
             block, name = path.split(".")
             adapter = layers[block][name]["adapter"]
             pairs.append((on_host(adapter["a"]), on_host(adapter["b"])))
-        for layer in range(config.num_layers):
-            a = np.concatenate([a[layer].T for a, _ in pairs])
-            b = _joined(projection, [b[layer].T for _, b in pairs])
+        for row, layer in enumerate(projection.layers):
+            a = np.concatenate([a[row].T for a, _ in pairs])
+            b = _joined(projection, [b[row].T for _, b in pairs])
             module = PREFIX + projection.name.format(layer=layer)
             tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a, np.float32)
             tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b, np.float32)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
@@ -20,14 +19,15 @@ from adakd_jax.hf.locate import CONFIG_FILES, locate
 from adakd_jax.hf.lora import merge_peft, named_after, with_adapters
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.vocabulary import tokenizer_size
-from adakd_jax.models.config import ComputeDtype
+from adakd_jax.models.config import ComputeDtype, DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config, family_of
+from adakd_jax.models.layer_kinds import mixers_of, pick_layers
 from adakd_jax.models.quantized import quantization_of
 from adakd_jax.sharding import RULES, Rules, parameter_spec, shardings_like
 
 # Keys of a config.json that say by a rule what `layer_types` says layer by layer.
-_LAYER_RULES = ("sliding_window_pattern", "_sliding_window_pattern")
+_LAYER_RULES = ("sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 
 # Which of a student's weights are read or made: all; those under its adapters, which training
@@ -118,7 +118,8 @@ def _shardings(mesh: Mesh | None, rules: Rules, params: Any) -> Any:
 def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
     """The config.json of a model that keeps some layers of another.
 
-    Each kept layer stays of its kind (full or sliding-window attention), wherever it now stands.
+    Each kept layer stays of its kind (full, sliding-window or linear attention), wherever it now
+    stands.
 
     Args:
       hf_config: the config.json of the whole model.
@@ -136,11 +137,18 @@ def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[s
     by_layer = family_of(hf_config).by_layer(hf_config)
     selected |= {key: [values[n] for n in layers] for key, values in by_layer.items()}
     kinds = hf_config.get("layer_types")
-    if kinds is None and len(whole.window_choices) > 1:
-        kinds = ["full_attention" if w is None else "sliding_attention" for w in whole.windows]
+    if kinds is None and (len(whole.window_choices) > 1 or whole.mixers):
+        kinds = [_layer_type(whole, layer) for layer in range(whole.num_layers)]
     if kinds is not None:
         selected["layer_types"] = [kinds[layer] for layer in layers]
     return selected
+
+
+def _layer_type(config: DecoderConfig, layer: int) -> str:
+    """What a layer is called in `layer_types`."""
+    if mixers_of(config)[layer] == "delta":
+        return "linear_attention"
+    return "full_attention" if config.windows[layer] is None else "sliding_attention"
 
 
 def _check_layers(layers: Sequence[int], count: int) -> None:
@@ -166,7 +174,7 @@ def _from_layers(
     kept = ", ".join(map(str, source.layers))
     params = abstract_decoder(decoder_config(hf_config), dtype)[1]
     if shardings is not None:
-        params = _copy_layers(teacher.params, source.layers, dtype, shardings)
+        params = _copy_layers(teacher, source.layers, dtype, shardings)
     return _assemble(
         source,
         hf_config,
@@ -179,20 +187,22 @@ def _from_layers(
 
 
 def _copy_layers(
-    params: dict[str, Any], layers: Sequence[int], dtype: DTypeLike, shardings: Shardings
+    teacher: Pretrained, layers: Sequence[int], dtype: DTypeLike, shardings: Shardings
 ) -> dict[str, Any]:
     """Copies all parameters as `dtype`, of the stacked ones the named layers.
 
     An explicit copy: the student's buffers are donated to the train step, the teacher's are not.
     """
-    rows = np.asarray(layers, np.int32)
+
+    def chosen(params: dict[str, Any]) -> dict[str, Any]:
+        return params | {"layers": pick_layers(teacher.config, params["layers"], layers)}
 
     def copy(params: dict[str, Any]) -> dict[str, Any]:
-        chosen = params | {"layers": jax.tree.map(lambda x: x[rows], params["layers"])}
-        return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), chosen)
+        return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), chosen(params))
 
     # The same axes are split whatever the number of layers.
-    return jax.jit(copy, out_shardings=shardings(params))(params)
+    split = shardings(jax.eval_shape(chosen, teacher.params))
+    return jax.jit(copy, out_shardings=split)(teacher.params)
 
 
 def _from_random(

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from adakd_jax.data.progress import track
-from adakd_jax.hf.keymap import Parameter, name_at, parameters, places_of
+from adakd_jax.hf.keymap import Parameter, layer_at, name_at, parameters, places_of
 from adakd_jax.hf.safetensors_file import TensorInfo, write_safetensors
 from adakd_jax.hf.shards import on_host, row_blocks
 from adakd_jax.models.config import DecoderConfig
@@ -97,19 +97,19 @@ def _check_leaves(rows: list[Parameter], leaves: Mapping[str, Any]) -> None:
 
 def _tensors(rows: list[Parameter], leaves: Leaves) -> Iterator[_Tensor]:
     """The tensors of a checkpoint, layer by layer so that a shard holds whole layers."""
-    grouped: dict[str, list[Parameter]] = {}
+    grouped: dict[tuple[str, str], list[Parameter]] = {}
     for row in rows:
-        grouped.setdefault(row.entry.name, []).append(row)
+        grouped.setdefault((row.entry.name, row.entry.block), []).append(row)
     groups = [tuple(sorted(group, key=lambda row: row.entry.part)) for group in grouped.values()]
 
     def tensor(group: tuple[Parameter, ...], place: tuple[int, ...]) -> _Tensor:
         entry, shape = group[0].entry, group[0].tensor_shape
-        info = TensorInfo(name_at(entry, place), shape, leaves[entry.path].dtype)
+        info = TensorInfo(name_at(group[0], place), shape, leaves[entry.path].dtype)
         return _Tensor(info, group, place)
 
     placed = [(place, group) for group in groups for place in places_of(group[0])]
     # What is of no layer first, then each layer's, in the order of the table.
-    placed.sort(key=lambda each: each[0][:1])
+    placed.sort(key=lambda each: layer_at(each[1][0], each[0]))
     yield from (tensor(group, place) for place, group in placed)
 
 

@@ -1,6 +1,7 @@
-"""The key-value cache of incremental decoding."""
+"""What incremental decoding keeps of the tokens so far: keys and values, or a delta net's state."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.delta_net import delta_state
+from adakd_jax.models.layer_kinds import layers_with
 
 Stored = Array | tuple[Array, ...]
 
@@ -17,27 +20,36 @@ KEY_SLOTS, VALUE_SLOTS = -1, -2
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the slots decoded so far; every row writes the same slots, so prompts are
-    padded on the left.
+    """What all layers keep of the slots decoded so far; every row writes the same slots, so prompts
+    are padded on the left.
 
-    `keys` are [L, B, K, H, S] and `values` [L, B, K, S, H], or L arrays each after
-    `cut_into_layers`; `valid` [B, S] is False for padding and for slots not written yet, and
-    `index` (int32 scalar) is the next slot. The caller keeps `index` + the tokens of a call within
-    S: a write past the end would land on the last slots.
+    `stored` has for each mixer that the model has what its L layers keep: `attn` has keys
+    [L, B, K, H, S] and values [L, B, K, S, H], `delta` the two of `DeltaState`, [L, B, …]; or L
+    arrays each after `cut_into_layers`. `valid` [B, S] is False for padding and for slots not
+    written yet, and `index` (int32 scalar) is the next slot. The caller keeps `index` + the tokens
+    of a call within S: a write past the end would land on the last slots.
     """
 
-    keys: Stored
-    values: Stored
+    stored: dict[str, Sequence[Stored]]
     valid: Array
     index: Array
 
 
 def init_cache(config: DecoderConfig, batch: int, length: int, dtype: DTypeLike) -> KVCache:
     """An empty cache of `length` slots for `batch` rows, keys and values in `dtype`."""
-    lead = (config.num_layers, batch, config.num_kv_heads)
+    stored: dict[str, Any] = {}
+    if layers := len(layers_with(config, "attn")):
+        lead = (layers, batch, config.num_kv_heads)
+        stored["attn"] = (
+            jnp.zeros((*lead, config.head_dim, length), dtype),
+            jnp.zeros((*lead, length, config.head_dim), dtype),
+        )
+    if layers := len(layers_with(config, "delta")):
+        assert config.delta_net is not None
+        one = delta_state(config.delta_net, batch, dtype)
+        stored["delta"] = tuple(jnp.zeros((layers, *x.shape), x.dtype) for x in one)
     return KVCache(
-        keys=jnp.zeros((*lead, config.head_dim, length), dtype),
-        values=jnp.zeros((*lead, length, config.head_dim), dtype),
+        stored=stored,
         valid=jnp.zeros((batch, length), bool),
         index=jnp.zeros((), jnp.int32),
     )
@@ -45,28 +57,34 @@ def init_cache(config: DecoderConfig, batch: int, length: int, dtype: DTypeLike)
 
 def cut_into_layers(cache: KVCache) -> KVCache:
     """The same with an array for each layer, as decoding with `layer_views` wants it."""
-    return cache._replace(keys=tuple(cache.keys), values=tuple(cache.values))
+    return cache._replace(stored=jax.tree.map(tuple, cache.stored))
 
 
-def write_layer(
+def write_slots(
     stored: Stored, new: Array, layer: Array | int, slot: Array, slot_axis: int
 ) -> Stored:
     """Put [B, T, K, H] into the slots from `slot` of one layer; `slot_axis`: see `KEY_SLOTS`."""
-    block = jnp.moveaxis(new, 1, slot_axis)
+    return write_layer(stored, jnp.moveaxis(new, 1, slot_axis), layer, slot, slot_axis)
+
+
+def write_layer(
+    stored: Stored, new: Array, layer: Array | int, slot: Array | int = 0, slot_axis: int = -1
+) -> Stored:
+    """Put what is new of one layer where it belongs, along `slot_axis` from `slot` on."""
     if isinstance(stored, tuple):
         assert isinstance(layer, int)
-        written = _put(stored[layer], block, [0] * block.ndim, slot, slot_axis)
+        written = _put(stored[layer], new, [0] * new.ndim, slot, slot_axis)
         return (*stored[:layer], written, *stored[layer + 1 :])
-    return _put(stored, block[None], [layer] + [0] * block.ndim, slot, slot_axis)
+    return _put(stored, new[None], [layer] + [0] * new.ndim, slot, slot_axis)
 
 
 def _put(
-    stored: Array, block: Array, start: list[Array | int], slot: Array, slot_axis: int
+    stored: Array, block: Array, start: list[Array | int], slot: Array | int, slot_axis: int
 ) -> Array:
     start[slot_axis] = slot
     return jax.lax.dynamic_update_slice(stored, block.astype(stored.dtype), start)
 
 
-def read_layer(stored: Stored, layer: Array | int, dtype: DTypeLike, slot_axis: int) -> Array:
+def read_slots(stored: Stored, layer: Array | int, dtype: DTypeLike, slot_axis: int) -> Array:
     """Keys or values of one layer, [B, S, K, H]."""
     return jnp.moveaxis(stored[layer], slot_axis, 1).astype(dtype)

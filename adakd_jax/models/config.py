@@ -14,8 +14,15 @@ Parallel = Literal["two_norms", "one_norm"]
 Remat = Literal["none", "full", "dots"]
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 AttentionImplementation = Literal["xla", "cudnn", "triton", "splash"]
+# What mixes the tokens of a layer, by the name of its parameters: attention, or a gated delta net.
+Mixer = Literal["attn", "delta"]
 # The matrix products of a layer, by their path inside it.
-PROJECTIONS = ("attn.query", "attn.key", "attn.value", "attn.out", "ffw.gate", "ffw.up", "ffw.down")
+PROJECTIONS = (
+    *("attn.query", "attn.key", "attn.value", "attn.out", "ffw.gate", "ffw.up", "ffw.down"),
+    "attn.gate",
+    *("delta.query", "delta.key", "delta.value", "delta.gate"),
+    *("delta.write", "delta.decay", "delta.out"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,33 @@ class QueryScale:
 
     beta: float
     original_positions: int
+
+
+@dataclass(frozen=True)
+class DeltaNetSizes:
+    """Of gated delta nets (arXiv 2412.06464): heads of queries and keys, each with as many heads of
+    values; numbers of a head; tokens that the causal convolution sees, its own included.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    kernel: int
+
+    def __post_init__(self) -> None:
+        """Check the sizes.
+
+        Raises:
+            ValueError: names every one that does not fit.
+        """
+        problems = [f"{name} is {n}, must be ≥ 1" for name, n in vars(self).items() if n < 1]
+        if not problems and self.value_heads % self.key_heads:
+            problems.append(
+                f"value_heads {self.value_heads} is no multiple of key_heads {self.key_heads}"
+            )
+        if problems:
+            raise ValueError("DeltaNetSizes: " + "; ".join(problems))
 
 
 @dataclass(frozen=True)
@@ -143,8 +177,10 @@ class DecoderConfig:
     rotated, the first ones (None: all), in pairs of neighbours or of halves. `residual_scale`
     multiplies what a branch adds. With `attention_sinks`, each head has a score of its own that it
     gives to nothing (arXiv 2309.17453). `experts` are in the place of each layer's feed-forward, or
-    None. `lora` are adapters beside the weights, or None. The last three fields say how to compute,
-    not what: change them with `dataclasses.replace` at will.
+    None. `mixers[l]` mixes the tokens of layer l (empty: attention, in all of them), `delta_net`
+    has the sizes of those that are delta nets, and where `attention_gate`, a sigmoid of a layer's
+    input multiplies what attention gives. `lora` are adapters beside the weights, or None. The last
+    three fields say how to compute, not what: change them with `dataclasses.replace` at will.
     """
 
     family: str
@@ -184,6 +220,9 @@ class DecoderConfig:
     logit_scale: float = 1.0
     initializer_range: float = 0.02
     experts: Experts | None = None
+    mixers: tuple[Mixer, ...] = ()
+    delta_net: DeltaNetSizes | None = None
+    attention_gate: bool = False
     lora: Lora | None = None
     compute_dtype: ComputeDtype = "float32"
     remat: Remat = "none"
@@ -232,6 +271,10 @@ class DecoderConfig:
             problems.append(f"windows has {len(self.windows)} entries for {self.num_layers} layers")
         if any(window is not None and window < 1 for window in self.windows):
             problems.append(f"windows must be None or ≥ 1, got {self.windows}")
+        if len(self.mixers) not in (0, self.num_layers):
+            problems.append(f"mixers has {len(self.mixers)} entries for {self.num_layers} layers")
+        if "delta" in self.mixers and self.delta_net is None:
+            problems.append("mixers has delta, which needs delta_net")
         expected = self.num_layers if len(self.ropes) > 1 else 0
         if len(self.layer_ropes) != expected:
             problems.append(

@@ -18,20 +18,21 @@ from adakd_jax.models.cache import (
     KEY_SLOTS,
     VALUE_SLOTS,
     KVCache,
-    Stored,
-    read_layer,
+    read_slots,
     write_layer,
+    write_slots,
 )
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.delta_net import DeltaLayer, DeltaState
 from adakd_jax.models.experts import Routing, no_routing
 from adakd_jax.models.layers import Embedding, Layer, Norm
 from adakd_jax.models.positions import Reads, check_positions
-from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers
+from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers, stacked_layers
 
 # Residual stream, and what the routers of the layers so far did.
 ForwardCarry = tuple[Array, Routing | None]
-# Residual stream, keys and values of all layers.
-DecodeCarry = tuple[Array, Stored, Stored]
+# Residual stream, and what all layers have stored.
+DecodeCarry = tuple[Array, dict[str, Any]]
 
 
 class Forward(NamedTuple):
@@ -65,9 +66,9 @@ class Decoder(nnx.Module):
     """A decoder-only transformer: tokens → last hidden states; `logits` and the losses turn those
     into more.
 
-    Parameters are stacked over layers, [L, ...], kernels [L, in, out]. Split it once and stay with
-    pytrees: `graphdef, params = nnx.split(model)`, then `nnx.merge(graphdef, params)(tokens,
-        positions, segments)`.
+    Parameters are stacked over layers, [L, ...], kernels [L, in, out]; see `layer_kinds`. Split it
+    once and stay with pytrees: `graphdef, params = nnx.split(model)`, then
+    `nnx.merge(graphdef, params)(tokens, positions, segments)`.
     """
 
     def __init__(
@@ -79,16 +80,11 @@ class Decoder(nnx.Module):
             size = (rows, config.embed_dim)
             return Embedding(size, stddev=config.initializer_range, rngs=rngs, dtype=param_dtype)
 
-        @nnx.split_rngs(splits=config.num_layers)
-        @nnx.vmap
-        def stacked(layer_rngs: nnx.Rngs) -> Layer:
-            return Layer(config, rngs=layer_rngs, dtype=param_dtype)
-
         self.embed = table(config.vocab_size)
         self.position_embed = (
             None if config.ropes else table(config.max_positions + config.position_offset)
         )
-        self.layers = stacked(rngs)
+        self.layers = stacked_layers(config, rngs=rngs, dtype=param_dtype)
         self.final_norm = Norm(config, config.embed_dim, param_dtype)
         if not config.tied:
             # Called as `model.head()`, in place of the method below.
@@ -147,14 +143,20 @@ class Decoder(nnx.Module):
         check_positions(self.config, [Reads("a row of tokens", tokens.shape[1])], "the model")
         attend = functools.partial(self._attend, query_segments=segments, key_segments=segments)
 
+        def added(routing: Routing | None, own: Routing | None, place: LayerPlace) -> Any:
+            if routing is None:
+                return None
+            return jax.tree.map(lambda all, one: all.at[place.index].set(one), routing, own)
+
         def apply(layer: Layer, carry: ForwardCarry, place: LayerPlace) -> ForwardCarry:
             (x, routing), key = carry, place.dropout_key
+            if isinstance(layer, DeltaLayer):
+                x, _, own = layer.run(x, segments, segments > 0, dropout_key=key)
+                return keep_rows_split(x), added(routing, own, place)
             queries_keys_values = layer.queries_keys_values(x, place.rotary, key)
             attended = attend(*queries_keys_values, window=place.window, sinks=layer.sinks)
             x, own = layer.finish(x, attended, segments, key)
-            if routing is not None:
-                routing = jax.tree.map(lambda all, one: all.at[place.index].set(one), routing, own)
-            return keep_rows_split(x), routing
+            return keep_rows_split(x), added(routing, own, place)
 
         experts = self.config.experts
         routing = None
@@ -199,25 +201,35 @@ class Decoder(nnx.Module):
         )
 
         def apply(layer: Layer, carry: DecodeCarry, place: LayerPlace) -> DecodeCarry:
-            x, keys, values = carry
+            x, stored = carry
+            if isinstance(layer, DeltaLayer):
+                inputs, memory = stored["delta"]
+                before = DeltaState(inputs[place.row], memory[place.row])
+                # A row is one document.
+                x, after, _ = layer.run(x, jnp.ones_like(tokens), valid, before)
+                inputs = write_layer(inputs, after.inputs, place.row)
+                memory = write_layer(memory, after.memory, place.row)
+                return x, stored | {"delta": (inputs, memory)}
             query, key, value = layer.queries_keys_values(x, place.rotary)
-            keys = write_layer(keys, key, place.index, cache.index, KEY_SLOTS)
-            values = write_layer(values, value, place.index, cache.index, VALUE_SLOTS)
-            key = read_layer(keys, place.index, query.dtype, KEY_SLOTS)
-            value = read_layer(values, place.index, query.dtype, VALUE_SLOTS)
+            keys, values = stored["attn"]
+            keys = write_slots(keys, key, place.row, cache.index, KEY_SLOTS)
+            values = write_slots(values, value, place.row, cache.index, VALUE_SLOTS)
+            key = read_slots(keys, place.row, query.dtype, KEY_SLOTS)
+            value = read_slots(values, place.row, query.dtype, VALUE_SLOTS)
             attended = attend(query, key, value, window=place.window, sinks=layer.sinks)
-            return layer.finish(x, attended, valid.astype(jnp.int32))[0], keys, values
+            x, _ = layer.finish(x, attended, valid.astype(jnp.int32))
+            return x, stored | {"attn": (keys, values)}
 
-        carry = (self._embed(tokens, positions), cache.keys, cache.values)
-        config, layers, length = self.config, self.layers, filled.shape[1]
+        carry = (self._embed(tokens, positions), cache.stored)
+        config, length = self.config, filled.shape[1]
         if views is None:
-            (x, keys, values), _ = scan_layers(
-                config, layers, apply, carry, positions, length=length
+            (x, stored), _ = scan_layers(
+                config, self.layers, apply, carry, positions, length=length
             )
         else:
-            x, keys, values = each_layer(config, layers, apply, carry, positions, views, length)
+            x, stored = each_layer(config, apply, carry, positions, views, length)
         index = cache.index + jnp.int32(tokens.shape[1])
-        return self.final_norm(x), KVCache(keys, values, filled, index)
+        return self.final_norm(x), KVCache(stored, filled, index)
 
     def _embed(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]

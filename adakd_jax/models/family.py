@@ -37,6 +37,11 @@ class Entry(NamedTuple):
         """How many dimensions of ours are numbers in the name: layers, and experts."""
         return ("{layer}" in self.name) + ("{expert}" in self.name)
 
+    @property
+    def block(self) -> str:
+        """The part of the model that it is in; of a layer, where it is stacked."""
+        return self.path.split(".")[1 if self.stacked else 0]
+
 
 def linear(
     path: str, name: str, *, transpose: bool = True, part: int = 0, by_head: bool = False

@@ -29,6 +29,12 @@ _COUNTS = (
     "num_experts",
     "num_experts_per_tok",
     "decoder_sparse_step",
+    "full_attention_interval",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "linear_key_head_dim",
+    "linear_value_head_dim",
+    "linear_conv_kernel_dim",
 )
 _NUMBERS = (
     "rope_theta",

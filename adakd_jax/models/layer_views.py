@@ -1,13 +1,17 @@
 """The parameters of single layers, in the memory of the stacked ones."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.layer_kinds import one_layer
 
-def layer_views(stacked: Any) -> tuple[Any, ...] | None:
+
+def layer_views(config: DecoderConfig, stacked: Mapping[str, Any]) -> tuple[Any, ...] | None:
     """Each layer's parameters as arrays of their own, without a copy of what is large.
 
     A scan over stacked layers copies a layer's weights out of the stack before it multiplies with
@@ -15,11 +19,13 @@ def layer_views(stacked: Any) -> tuple[Any, ...] | None:
     weight is read once for each token. A CPU's arrays can be looked at in parts.
 
     Args:
-        stacked: a tree of arrays [L, …]; they must outlive the views unchanged: not be donated.
+        config: of the model.
+        stacked: `params["layers"]`, a tree of arrays [L, …], or fewer than L, see `layer_kinds`;
+            they must outlive the views unchanged: not be donated.
 
     Returns:
-        L trees of arrays […], or None where views would be copies: on devices other than one CPU,
-        and inside of `jit`.
+        a tree of arrays […] for each layer, or None where views would be copies: on devices other
+        than one CPU, and inside of `jit`.
     """
     leaves = jax.tree.leaves(stacked)
     if not all(_on_one_cpu(leaf) for leaf in leaves):
@@ -28,8 +34,8 @@ def layer_views(stacked: Any) -> tuple[Any, ...] | None:
     # to donate it later.
     host = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), stacked)
     return tuple(
-        jax.tree.map(lambda leaf, layer=layer: jax.device_put(leaf[layer]), host)
-        for layer in range(leaves[0].shape[0])
+        one_layer(config, host, layer, lambda leaf, row: jax.device_put(leaf[row]))
+        for layer in range(config.num_layers)
     )
 
 

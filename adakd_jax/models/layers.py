@@ -1,6 +1,7 @@
 """The parts of one transformer layer; the decoder stacks and scans them."""
 
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from adakd_jax.models.activations import ACTIVATIONS
-from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.config import DecoderConfig, Mixer
 from adakd_jax.models.experts import ExpertFeedForward, Routing
 from adakd_jax.models.lora import Adapter, adapter_of
 from adakd_jax.models.projection import project
@@ -110,6 +111,8 @@ class AttentionProjections(nnx.Module):
         self.key = linear("key", (config.embed_dim, keys), bias=config.qkv_bias)
         self.value = linear("value", (config.embed_dim, keys), bias=config.qkv_bias)
         self.out = linear("out", outward, bias=config.out_bias, stddev=out_stddev)
+        gated = config.attention_gate
+        self.gate = linear("gate", inward, bias=config.qkv_bias) if gated else None
 
         def norm(width: int) -> Norm | None:
             size = width if config.qk_norm == "width" else config.head_dim
@@ -197,17 +200,19 @@ class Layer(nnx.Module):
     Both take the layer's key for the dropout of its adapters; None: no dropout.
     """
 
+    block: ClassVar[Mixer | None] = "attn"  # the attribute that mixes tokens
+    attn: AttentionProjections
+
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
-        stddev = config.initializer_range
-        # GPT-2's initialisation: 2L residual branches add up, so each starts smaller.
-        out_stddev = stddev / (2 * config.num_layers) ** 0.5
+        stddev, out_stddev = stddevs(config)
 
         def norm(there: bool) -> Norm | None:
             return Norm(config, config.embed_dim, dtype) if there else None
 
         self.config = config
         self.attn_norm = norm(config.pre_norms)
-        self.attn = AttentionProjections(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
+        if self.block is not None:
+            setattr(self, self.block, self.make_mixer(config, rngs=rngs, dtype=dtype))
         self.ffw_norm = norm(config.pre_norms and config.parallel != "one_norm")
         if config.experts is None:
             self.ffw = FeedForward(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
@@ -218,11 +223,16 @@ class Layer(nnx.Module):
         self.post_attn_norm = norm(config.post_norms)
         self.post_ffw_norm = norm(config.post_norms)
 
+    @staticmethod
+    def make_mixer(config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.Module:
+        """What mixes the tokens of such a layer."""
+        return AttentionProjections(config, *stddevs(config), rngs=rngs, dtype=dtype)
+
     def queries_keys_values(
         self, x: Float[Array, "B T D"], rotary: Rotary | None, dropout_key: Array | None = None
     ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
         """What attention needs of every position."""
-        return self.attn.project(_through(self.attn_norm, x), rotary, dropout_key)
+        return self.attn.project(self._normed(x), rotary, dropout_key)
 
     @property
     def sinks(self) -> Float[Array, " N"] | None:
@@ -247,8 +257,21 @@ class Layer(nnx.Module):
         Returns:
             the residual stream; and what the router did, None without experts.
         """
-        parallel = self.config.parallel
+        if self.attn.gate is not None:
+            gate = self.attn.gate(self._normed(x), dropout_key)
+            attended = attended * jax.nn.sigmoid(gate).reshape(attended.shape)
         branch = self.attn.merge_heads(attended, dropout_key)
+        return self._add_branches(x, branch, segments, dropout_key)
+
+    def _normed(self, x: Array) -> Array:
+        """What the mixer sees of the residual stream."""
+        return _through(self.attn_norm, x)
+
+    def _add_branches(
+        self, x: Array, branch: Array, segments: Array, dropout_key: Array | None
+    ) -> tuple[Array, Routing | None]:
+        """Add what a mixer gives, and then the feed-forward, to the residual stream."""
+        parallel = self.config.parallel
         after = self._add(x, _through(self.post_attn_norm, branch))
         norm = self.attn_norm if parallel == "one_norm" else self.ffw_norm
         inputs, routing = _through(norm, x if parallel else after), None
@@ -261,6 +284,14 @@ class Layer(nnx.Module):
     def _add(self, x: Array, branch: Array) -> Array:
         scale = self.config.residual_scale
         return x + (branch if scale == 1.0 else branch * jnp.asarray(scale, branch.dtype))
+
+
+def stddevs(config: DecoderConfig) -> tuple[float, float]:
+    """Of the kernels of a layer when they are drawn, and of those that write to the residual
+    stream.
+    """
+    # GPT-2's initialisation: 2L residual branches add up, so each starts smaller.
+    return config.initializer_range, config.initializer_range / (2 * config.num_layers) ** 0.5
 
 
 def _through(norm: Norm | None, x: Array) -> Array:

@@ -13,7 +13,11 @@ from adakd_jax.models.dropout import dropout
 
 ADAPTER = "adapter"
 # Projections of one input.
-_SHARED = (("attn.query", "attn.key", "attn.value"), ("ffw.gate", "ffw.up"))
+_SHARED = (
+    ("attn.query", "attn.key", "attn.value", "attn.gate"),
+    ("ffw.gate", "ffw.up"),
+    ("delta.query", "delta.key", "delta.value", "delta.gate", "delta.write", "delta.decay"),
+)
 Params = dict[str, Any]
 
 

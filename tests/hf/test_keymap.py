@@ -15,8 +15,9 @@ SIZES = dict(
     num_hidden_layers=2,
     num_attention_heads=2,
     num_key_value_heads=1,
-    head_dim=4,
+    head_dim=8,
     max_position_embeddings=16,
+    full_attention_interval=2,
 )
 GPT2 = dict(model_type="gpt2", vocab_size=11, n_embd=8, n_layer=2, n_head=2, n_positions=16)
 
@@ -39,7 +40,11 @@ def test_every_parameter_has_one_row_and_every_tensor_one_owner(family, tied):
     assert len(set(claims)) == len(claims)
     names = {name for name, _ in claims}
     assert (head_name(model) in names) is not tied
-    assert sum(".1." in name for name in names) == sum(".0." in name for name in names) > 0
+    one, other = ({name for name in names if layer in name} for layer in (".0.", ".1."))
+    # The layers of Qwen3.5 here are of its two kinds.
+    alike = len(set(model.mixers)) < 2
+    assert one and other
+    assert not alike or len(one) == len(other)
 
 
 def test_shapes_are_those_of_the_file():

@@ -13,6 +13,7 @@ from adakd_jax.config.models import LoraConfig, StudentCheckpoint, StudentLayers
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.student import init_student, select_layers
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.layer_kinds import one_layer
 from tests.hf.tiny import TINY, TINY_LLAMA, make_pretrained
 
 KEY = jax.random.key(3)
@@ -23,6 +24,15 @@ GEMMA3 = TINY | {
     "sliding_window_pattern": 3,
     "rope_local_base_freq": 10000.0,
     "rope_theta": 1e6,
+}
+QWEN3_5 = TINY | {
+    "model_type": "qwen3_5_text",
+    "num_hidden_layers": 8,
+    "partial_rotary_factor": 0.5,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 4,
 }
 QWEN2 = TINY | {
     "model_type": "qwen2",
@@ -95,6 +105,8 @@ def test_weights_are_float32_whatever_the_teacher_and_the_computation(teacher):
         (QWEN2, (1, 2)),
         (QWEN2, (0, 1)),
         (TINY | {"model_type": "mistral", "sliding_window": 8}, (0, 2)),
+        (QWEN3_5, (0, 3, 4, 6)),
+        (QWEN3_5, (3, 7)),
     ],
 )
 def test_attention_kinds_follow_the_chosen_layers(hf_config, layers):
@@ -105,6 +117,24 @@ def test_attention_kinds_follow_the_chosen_layers(hf_config, layers):
         assert kept.layer_ropes == tuple(whole.layer_ropes[layer] for layer in layers)
         assert kept.ropes == whole.ropes
     assert kept.num_layers == len(layers)
+    assert kept.mixers == tuple(whole.mixers[layer] for layer in layers if whole.mixers)
+
+
+@pytest.mark.parametrize("layers", [(0, 3, 4, 6), (3, 7)])
+def test_chosen_layers_of_two_kinds_are_the_teachers(tokenizer, layers):
+    teacher = make_pretrained(QWEN3_5, tokenizer)
+    student = init_student(StudentLayers(layers=layers), teacher, KEY)
+    theirs, ours = (
+        {
+            layer: one_layer(model.config, model.params["layers"], layer, lambda leaf, n: leaf[n])
+            for layer in range(model.config.num_layers)
+        }
+        for model in (teacher, student)
+    )
+    for place, layer in enumerate(layers):
+        assert ("delta" in ours[place]) is (layer not in (3, 7))
+        jax.tree.map(np.testing.assert_array_equal, ours[place], theirs[layer])
+    assert np.isfinite(run(student)).all()
 
 
 def test_gpt2_counts_its_layers_under_its_own_name():

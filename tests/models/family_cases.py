@@ -1,6 +1,7 @@
 """Tiny models with what is peculiar to each family, by the keys of their config.json."""
 
 from tests.models.expert_cases import EXPERT_CASES
+from tests.models.mixer_cases import MIXER_CASES
 
 SIZES = dict(
     vocab_size=61,
@@ -276,6 +277,6 @@ CASES = {
         rope_parameters=dict(rope_type="dynamic", rope_theta=100.0, factor=3.0),
     ),
 }
-CASES |= EXPERT_CASES
+CASES |= EXPERT_CASES | MIXER_CASES
 # The first case of each family.
 ONE_EACH = {case["model_type"]: name for name, case in reversed(CASES.items())}

@@ -90,7 +90,7 @@ def test_decoding_is_the_full_forward(config, by_views):
 
     cache, parts, views = init_cache(config, 2, 11, jnp.float32), [], None
     if by_views:
-        cache, views = cut_into_layers(cache), layer_views(params["layers"])
+        cache, views = cut_into_layers(cache), layer_views(config, params["layers"])
     for part in (slice(0, 5), *(slice(t, t + 1) for t in range(5, 9))):
         hidden, cache = step(
             params, cache, views, tokens[:, part], positions[:, part], valid[:, part]
@@ -119,10 +119,10 @@ def test_the_cache_is_updated_in_place():
         return jax.lax.fori_loop(0, 7, step, (jnp.int32(0), cache))
 
     memory = jax.jit(loop, donate_argnums=1).lower(params, cache).compile().memory_analysis()
-    one_layer = cache.keys.size * 4 // config.num_layers
+    one_layer = cache.stored["attn"][0].size * 4 // config.num_layers
     # Keys and values of one layer at a time are looked at; all of them are three times that.
     assert memory.temp_size_in_bytes < 2.9 * one_layer
-    assert memory.alias_size_in_bytes >= 2 * cache.keys.size * 4
+    assert memory.alias_size_in_bytes >= 2 * cache.stored["attn"][0].size * 4
 
 
 def test_compute_dtype_is_not_the_parameters_dtype():

@@ -3,6 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from adakd_jax.models.layer_views import layer_views
+from tests.models.tiny import CONFIGS
+
+CONFIG = CONFIGS["plain"]
 
 
 def stacked():
@@ -14,7 +17,7 @@ def stacked():
 
 def test_views_are_the_layers_in_the_same_memory():
     params = stacked()
-    views = layer_views(params)
+    views = layer_views(CONFIG, params)
     assert len(views) == 3
     for layer, view in enumerate(views):
         for name, values in params.items():
@@ -26,7 +29,7 @@ def test_views_are_the_layers_in_the_same_memory():
 def test_parameters_can_be_donated_once_their_views_are_gone():
     params = stacked()
     before = params["kernel"].unsafe_buffer_pointer()
-    views = layer_views(params)
+    views = layer_views(CONFIG, params)
     float(views[0]["kernel"].sum())
     del views
     moved = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(params)
@@ -35,4 +38,4 @@ def test_parameters_can_be_donated_once_their_views_are_gone():
 
 
 def test_there_are_none_where_they_would_be_copies():
-    assert jax.jit(lambda tree: jnp.int32(layer_views(tree) is None))(stacked()) == 1
+    assert jax.jit(lambda tree: jnp.int32(layer_views(CONFIG, tree) is None))(stacked()) == 1

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from adakd_jax.models import DecoderConfig, Rope, abstract_decoder, logits, random_params
-from adakd_jax.models.config import ClampedSwiglu, Experts
+from adakd_jax.models.config import ClampedSwiglu, DeltaNetSizes, Experts
 
 SIZES = dict(
     vocab_size=23,
@@ -22,7 +22,8 @@ SIZES = dict(
     attention_scale=8**-0.5,
     initializer_range=0.3,
 )
-# Llama's shape; one with everything that varies from layer to layer; GPT-2's; experts.
+# Llama's shape; one with everything that varies from layer to layer; GPT-2's; experts; layers of
+# two kinds, twice `delta delta attn` and one more.
 CONFIGS = {
     "plain": DecoderConfig(family="llama", windows=(None,) * 3, **SIZES),
     "windows": DecoderConfig(
@@ -61,6 +62,19 @@ CONFIGS = {
         attention_sinks=True,
         experts=Experts(8, 2, True, router_bias=True, clamped=ClampedSwiglu(1.7, 0.5)),
         **SIZES,
+    ),
+    "delta_nets": DecoderConfig(
+        family="qwen3_5_text",
+        windows=(None,) * 7,
+        mixers=("delta", "delta", "attn") * 2 + ("delta",),
+        delta_net=DeltaNetSizes(key_heads=2, value_heads=4, key_dim=6, value_dim=5, kernel=3),
+        attention_gate=True,
+        rotary_dim=4,
+        norm="rms_one_plus",
+        # The norm of a head of five numbers that are nearly 0 would amplify rounding.
+        norm_eps=1e-2,
+        qk_norm="head",
+        **(SIZES | dict(num_layers=7)),
     ),
 }
 

@@ -36,7 +36,7 @@ from tests.training.conftest import random_batch, tiny_config
 
 STEPS = 20
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3)
-LORA = Lora(rank=2, alpha=4.0, dropout=0.3, targets=PROJECTIONS)
+LORA = Lora(rank=2, alpha=4.0, dropout=0.3, targets=PROJECTIONS[:7])
 METHODS = {
     "adakd": DistillConfig.model_validate(
         {"focus": {"kind": "latf", "ema": 0.5, "tolerance": 0.01}, "ce_weight": 0.2}
