@@ -82,7 +82,7 @@ def one_layer(
 def runs_of(kinds: Sequence[Any]) -> tuple[Run, ...]:
     """Divides layers into repeated periods, so that as few layers as possible have to be compiled.
 
-    `aaab aaab aa` is two repeats of `aaab` and two of `a`.
+    `aaabaaabaa` is two of `a` and two of `abaa`.
     """
 
     @functools.cache

@@ -12,6 +12,7 @@ from adakd_jax.config import DistillConfig
 from adakd_jax.config.distill import TopRatio
 from adakd_jax.distill.policy import needs_survey
 from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.layer_kinds import layers_with
 
 
 class HeadWork(NamedTuple):
@@ -58,20 +59,20 @@ def head_operations(work: HeadWork, student: int, teacher: int, vocabulary: int)
 
 
 def attention_operations(config: DecoderConfig, length: int, *, whole: bool = False) -> float:
-    """Operations of one forward pass of attention over a row, all layers: 4·N·H a pair of a token
-    and one that it sees. The row counts as one document.
+    """Operations of one forward pass of attention over a row, all layers that have it: 4·N·H a pair
+    of a token and one that it sees. The row counts as one document.
 
     Args:
         config: of the model.
         length: of the row.
         whole: whether pairs are computed, too, that causality and windows hide.
     """
+    windows = [config.windows[layer] for layer in layers_with(config, "attn")]
     if whole:
-        return 4.0 * config.num_heads * config.head_dim * length * length * len(config.windows)
+        return 4.0 * config.num_heads * config.head_dim * length * length * len(windows)
     seen = np.arange(1, length + 1)
     pairs = sum(
-        int(np.minimum(seen, length if window is None else window).sum())
-        for window in config.windows
+        int(np.minimum(seen, length if window is None else window).sum()) for window in windows
     )
     return 4.0 * config.num_heads * config.head_dim * pairs
 

@@ -10,7 +10,8 @@ from adakd_jax.config import GenerationConfig
 from adakd_jax.eval.generate import generate
 from adakd_jax.eval.prompts import check_prompts
 from adakd_jax.hf.vocabulary import UnknownTokensError
-from adakd_jax.models.decoder import abstract_decoder, logits
+from adakd_jax.models.config import DeltaNetSizes
+from adakd_jax.models.decoder import abstract_decoder, logits, random_params
 from adakd_jax.models.positions import TooLongError
 from tests.eval.tiny import TINY
 
@@ -51,6 +52,29 @@ def next_greedy(tiny_model):
         return int(np.argmax(row))
 
     return pick
+
+
+def test_delta_nets_answer_as_the_full_forward_pass_does(prompts):
+    config = dataclasses.replace(
+        TINY,
+        mixers=("delta", "attn"),
+        delta_net=DeltaNetSizes(key_heads=2, value_heads=4, key_dim=4, value_dim=4, kernel=3),
+    )
+    graphdef, params = abstract_decoder(config)[0], random_params(config, jax.random.key(4))
+    answers = generate(graphdef, params, prompts, SETTINGS, eos_ids=NEVER, pad_id=0)
+    texts = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    width = max(map(len, texts))
+    tokens = np.array([text + [0] * (width - len(text)) for text in texts], np.int32)
+    segments = np.array([np.arange(width) < len(text) for text in texts], np.int32)
+    positions = np.broadcast_to(np.arange(width, dtype=np.int32), tokens.shape)
+    model = nnx.merge(graphdef, params)
+    best = np.argmax(
+        logits(model(*map(jnp.asarray, (tokens, positions, segments))), model.head()), -1
+    )
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        assert len(answer) == NEW
+        start = len(prompt) - 1
+        assert best[row, start : start + NEW].tolist() == list(answer)
 
 
 def test_greedy_is_the_argmax_of_the_full_forward_pass(prompts, greedy, next_greedy):

@@ -23,7 +23,7 @@ SIZES = dict(
     initializer_range=0.3,
 )
 # Llama's shape; one with everything that varies from layer to layer; GPT-2's; experts; layers of
-# two kinds, twice `delta delta attn` and one more.
+# two kinds, twice `delta delta attn`.
 CONFIGS = {
     "plain": DecoderConfig(family="llama", windows=(None,) * 3, **SIZES),
     "windows": DecoderConfig(
@@ -65,8 +65,8 @@ CONFIGS = {
     ),
     "delta_nets": DecoderConfig(
         family="qwen3_5_text",
-        windows=(None,) * 7,
-        mixers=("delta", "delta", "attn") * 2 + ("delta",),
+        windows=(None,) * 6,
+        mixers=("delta", "delta", "attn") * 2,
         delta_net=DeltaNetSizes(key_heads=2, value_heads=4, key_dim=6, value_dim=5, kernel=3),
         attention_gate=True,
         rotary_dim=4,
@@ -74,7 +74,7 @@ CONFIGS = {
         # The norm of a head of five numbers that are nearly 0 would amplify rounding.
         norm_eps=1e-2,
         qk_norm="head",
-        **(SIZES | dict(num_layers=7)),
+        **(SIZES | dict(num_layers=6)),
     ),
 }
 

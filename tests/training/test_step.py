@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +17,11 @@ from adakd_jax.config import (
     TopRatio,
 )
 from adakd_jax.distill import Signals, denominators, distillation_loss
-from adakd_jax.models import logits
+from adakd_jax.models import abstract_decoder, decoder_config, logits, random_params
+from adakd_jax.models.config import DeltaNetSizes
 from adakd_jax.training.state import decay_of_average
 from adakd_jax.training.step import make_train_step
-from tests.training.conftest import random_batch
+from tests.training.conftest import random_batch, tiny_config
 
 PLAIN = DistillConfig(focus=AllTokens(), temperature=FixedTemperature())
 SGD_LIKE = OptimizerConfig(learning_rate=1e-3, clip_norm=None, weight_decay=0.0)
@@ -50,6 +53,21 @@ def test_loss_falls_and_the_step_compiles_once_while_the_ratio_moves(pair):
     assert ratios[0] == 1.0 and len(set(ratios)) > 3 and ratios[-1] < 0.9
     assert step._cache_size() == 1
     assert int(state.step) == 20 and int(state.skipped) == 0
+
+
+def test_a_student_with_delta_nets_learns(pair):
+    config = dataclasses.replace(
+        decoder_config(tiny_config(2)),
+        mixers=("delta", "attn"),
+        delta_net=DeltaNetSizes(key_heads=1, value_heads=2, key_dim=8, value_dim=8, kernel=3),
+        attention_gate=True,
+    )
+    own = pair._replace(
+        student=abstract_decoder(config)[0], student_params=random_params(config, jax.random.key(5))
+    )
+    optimizer = OptimizerConfig(learning_rate=1e-2, schedule="constant")
+    _, history, _ = run(own, PLAIN, [random_batch(0)] * 8, optimizer)
+    assert history[-1]["reverse_kl"] < 0.8 * history[0]["reverse_kl"]
 
 
 def test_ratio_of_a_step_is_the_controller_state_before_its_update(pair):
