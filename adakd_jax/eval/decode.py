@@ -19,7 +19,8 @@ from adakd_jax.config import GenerationConfig
 from adakd_jax.eval.decoding_weights import Weights, weights_are_split
 from adakd_jax.eval.sampling import next_tokens, penalised
 from adakd_jax.models.cache import KVCache, cut_into_layers, init_cache
-from adakd_jax.models.decoder import Decoder, logits
+from adakd_jax.models.decoder import Decoder
+from adakd_jax.models.output import logits
 
 _SEGMENT = 16  # tokens decoded between two reports of progress
 

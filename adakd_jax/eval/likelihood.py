@@ -25,7 +25,7 @@ from adakd_jax.distill import divergence
 from adakd_jax.distill.chunks import chunks_of, take
 from adakd_jax.eval.bootstrap import bootstrap_interval
 from adakd_jax.eval.calibration import BINS, Calibration, bin_sums, calibration
-from adakd_jax.models.decoder import logits
+from adakd_jax.models.output import logits
 
 _CHUNK = 128  # response tokens whose logits [C, V] exist at a time
 

@@ -1,7 +1,6 @@
 """One decoder for every family: embeddings, a scan over stacked layers, norm and output head."""
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.delta_net import DeltaLayer, DeltaState
 from adakd_jax.models.experts import Routing, no_routing
 from adakd_jax.models.layers import Embedding, Layer, Norm
+from adakd_jax.models.output import OutputEmbedding, head_of
 from adakd_jax.models.positions import Reads, check_positions
 from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers, stacked_layers
 
@@ -43,23 +43,6 @@ class Forward(NamedTuple):
     hidden: Array
     after: Array | None
     routing: Routing | None
-
-
-class OutputEmbedding(Embedding):
-    """An output embedding of its own, for models that do not share the input's."""
-
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
-        size = (config.vocab_size, config.embed_dim)
-        super().__init__(size, stddev=config.initializer_range, rngs=rngs, dtype=dtype)
-        self.config = config
-
-    def __call__(self) -> Head:
-        """The output head."""
-        return _head(self.config, self.embedding[...])
-
-
-def _head(config: DecoderConfig, weight: Array) -> Head:
-    return Head(weight, config.vocab_size, scale=config.logit_scale, soft_cap=config.logit_soft_cap)
 
 
 class Decoder(nnx.Module):
@@ -92,7 +75,7 @@ class Decoder(nnx.Module):
 
     def head(self) -> Head:
         """The output head; where it is tied, its weight is the input embedding itself."""
-        return _head(self.config, self.embed.embedding[...])
+        return head_of(self.config, self.embed.embedding[...])
 
     def __call__(
         self,
@@ -257,25 +240,6 @@ class Decoder(nnx.Module):
         )
 
 
-def logits(hidden: Float[Array, "*lead D"], head: Head) -> Float[Array, "*lead V"]:
-    """Scores of the tokens that exist: soft_cap·tanh((hidden · weightᵀ + bias)·scale / soft_cap),
-    float32 [..., size].
-
-    The product runs in hidden's dtype and is accumulated in float32.
-    """
-    scores = jnp.einsum(
-        "...D,VD->...V",
-        hidden,
-        head.weight.astype(hidden.dtype),
-        preferred_element_type=jnp.float32,
-    )[..., : head.size]
-    if head.bias is not None:
-        bias = head.bias[: head.size].astype(jnp.float32)
-        scores = scores + bias.reshape((1,) * (scores.ndim - 1) + bias.shape)
-    scores = scores * head.scale
-    return scores if head.soft_cap is None else head.soft_cap * jnp.tanh(scores / head.soft_cap)
-
-
 def abstract_decoder(
     config: DecoderConfig, dtype: DTypeLike = jnp.float32
 ) -> tuple[nnx.GraphDef, dict[str, Any]]:
@@ -304,8 +268,3 @@ def random_params(
         return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(key), param_dtype=dtype)))
 
     return make(key)
-
-
-def parameter_count(config: DecoderConfig) -> int:
-    """Number of parameters; a tied embedding counts once."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_decoder(config)[1]))

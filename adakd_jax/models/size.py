@@ -1,9 +1,17 @@
 """How large a model is, in numbers and in words."""
 
 import dataclasses
+import math
+
+import jax
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.decoder import parameter_count
+from adakd_jax.models.decoder import abstract_decoder
+
+
+def parameter_count(config: DecoderConfig) -> int:
+    """Number of parameters; a tied embedding counts once."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_decoder(config)[1]))
 
 
 def active_parameter_count(config: DecoderConfig) -> int:

@@ -16,9 +16,8 @@ from adakd_jax.hf.student import Held, init_student
 from adakd_jax.hf.tokenizer import check_same_tokens
 from adakd_jax.hf.vocabulary import check_tokenizer_fits, tokenizer_size
 from adakd_jax.models.config import ComputeDtype
-from adakd_jax.models.decoder import parameter_count
 from adakd_jax.models.quantized import Quantization, quantization_of
-from adakd_jax.models.size import parameters_in_words
+from adakd_jax.models.size import parameter_count, parameters_in_words
 from adakd_jax.sharding import Rules, parameter_spec, rules_of
 from adakd_jax.training.architecture import check_architecture
 

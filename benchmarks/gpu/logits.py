@@ -12,8 +12,9 @@ from flax import nnx
 
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.decoder import abstract_decoder, logits, random_params
+from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config
+from adakd_jax.models.output import logits
 from benchmarks.gpu.device import cpu
 from benchmarks.gpu.options import Options, Row, attempt
 from benchmarks.gpu.tiny_models import TINY

@@ -11,7 +11,8 @@ from adakd_jax.eval.generate import generate
 from adakd_jax.eval.prompts import check_prompts
 from adakd_jax.hf.vocabulary import UnknownTokensError
 from adakd_jax.models.config import DeltaNetSizes
-from adakd_jax.models.decoder import abstract_decoder, logits, random_params
+from adakd_jax.models.decoder import abstract_decoder, random_params
+from adakd_jax.models.output import logits
 from adakd_jax.models.positions import TooLongError
 from tests.eval.tiny import TINY
 

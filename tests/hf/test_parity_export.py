@@ -17,7 +17,7 @@ from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import locate
 from adakd_jax.hf.student import init_student
-from adakd_jax.models.decoder import logits
+from adakd_jax.models.output import logits
 from tests.hf.tiny import TINY, TINY_LLAMA, make_pretrained
 from tests.models.family_cases import CASES, ONE_EACH
 
