@@ -5,16 +5,17 @@ Its `save_pretrained` takes them apart again, as published files have them, unle
 """
 
 import re
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from adakd_jax.hf.keymap import name_at
-from adakd_jax.hf.safetensors_file import SafetensorsReader
 from adakd_jax.hf.shards import Index
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import FAMILIES
 
+Read = Callable[[str, Index], np.ndarray]
 _FUSED = re.compile(r"(?:model\.)?layers\.(\d+)\.mlp\.(experts\.gate_up_proj|experts\.down_proj)")
 _ROUTER = re.compile(r"(?:model\.)?layers\.(\d+)\.mlp\.gate\.weight")
 
@@ -28,28 +29,42 @@ class _Part(NamedTuple):
     shape: tuple[int, ...]
 
 
-def has_fused_experts(files: SafetensorsReader, config: DecoderConfig) -> bool:
-    """Whether a folder has tensors of all experts where its family has one for each."""
+def experts_apart(
+    config: DecoderConfig, shapes: Mapping[str, tuple[int, ...]], read: Read
+) -> tuple[Mapping[str, tuple[int, ...]], Read]:
+    """The tensors of a checkpoint as if each expert had its own, where its family has it so.
+
+    Args:
+        config: of the model.
+        shapes: of every tensor, by name.
+        read: a part of a tensor, by name.
+
+    Returns:
+        both again, under the names that the family's key table has.
+    """
     apart = any("{expert}" in entry.name for entry in FAMILIES[config.family].keys)
-    return apart and any(_FUSED.fullmatch(name) for name in files.shapes)
+    if not apart or not any(_FUSED.fullmatch(name) for name in shapes):
+        return shapes, read
+    experts = _FusedExperts(config, shapes, read)
+    return experts.shapes, experts.read
 
 
-class FusedExpertsReader:
-    """Reads a folder's tensors as if each expert had its own: gate and up are the first and the
-    second half of `gate_up_proj` [E, 2F, D], down is of `down_proj` [E, D, F].
-
-    `shapes` and `read` are those of a `SafetensorsReader`.
+class _FusedExperts:
+    """Gate and up are the first and the second half of `gate_up_proj` [E, 2F, D], down is of
+    `down_proj` [E, D, F].
     """
 
-    def __init__(self, files: SafetensorsReader, config: DecoderConfig) -> None:
-        self._files = files
+    def __init__(
+        self, config: DecoderConfig, shapes: Mapping[str, tuple[int, ...]], read: Read
+    ) -> None:
+        self._read = read
         entries = {entry.path: entry for entry in FAMILIES[config.family].keys}
         own = "layers.ffw.experts.{}.kernel"
         gate, up, down = (entries[own.format(name)] for name in ("gate", "up", "down"))
         self._parts: dict[str, _Part] = {}
         self._renamed: dict[str, str] = {}
-        for name, shape in files.shapes.items():
-            if match := _FUSED.fullmatch(name):
+        for name, shape in shapes.items():
+            if (match := _FUSED.fullmatch(name)) and len(shape) == 3:
                 halves = [gate, up] if match[2].endswith("gate_up_proj") else [down]
                 experts, outputs, inputs = shape
                 size = outputs // len(halves)
@@ -63,14 +78,14 @@ class FusedExpertsReader:
             else:
                 self._renamed[name] = name
         self.shapes = {name: part.shape for name, part in self._parts.items()}
-        self.shapes |= {name: files.shapes[there] for name, there in self._renamed.items()}
+        self.shapes |= {name: shapes[there] for name, there in self._renamed.items()}
 
     def read(self, name: str, index: Index) -> np.ndarray:
         """A part of a tensor."""
         part = self._parts.get(name)
         if part is None:
-            return self._files.read(self._renamed[name], index)
+            return self._read(self._renamed[name], index)
         rows, columns = index
         alone = slice(part.expert, part.expert + 1)
         where = slice(part.first + rows.start, part.first + rows.stop)
-        return self._files.read(part.name, (alone, where, columns))[0]
+        return self._read(part.name, (alone, where, columns))[0]

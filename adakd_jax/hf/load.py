@@ -12,18 +12,17 @@ from jax.typing import DTypeLike
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.hf.config_file import check_not_quantised, read_config
-from adakd_jax.hf.fused_experts import FusedExpertsReader, has_fused_experts
 from adakd_jax.hf.keymap import is_harmless
 from adakd_jax.hf.licence import licence_of
 from adakd_jax.hf.locate import MODEL_FILES, TOKENIZER_FILES, locate
 from adakd_jax.hf.model_files import ModelFileError, read_json_if_there
 from adakd_jax.hf.mxfp4 import Mxfp4Reader, is_mxfp4
 from adakd_jax.hf.pretrained import SPECIAL_IDS, ModelSource, Pretrained
-from adakd_jax.hf.safetensors_file import SafetensorsReader, open_safetensors
+from adakd_jax.hf.safetensors_file import open_safetensors
 from adakd_jax.hf.tokenizer import load_tokenizer
 from adakd_jax.hf.weight_files import safetensors_files
 from adakd_jax.hf.weights import Place, params_from_tensors
-from adakd_jax.models.config import DecoderConfig, Remat
+from adakd_jax.models.config import Remat
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.quantized import Quantization
@@ -108,7 +107,9 @@ def _load_folder(
     graphdef, params = abstract_decoder(config, dtype)
     if weights:
         with open_safetensors(safetensors_files(folder, hf_config)) as files:
-            reader = _reader(files, hf_config, config)
+            reader = Mxfp4Reader(files) if is_mxfp4(hf_config) else files
+            packed = reader.is_part if isinstance(reader, Mxfp4Reader) else is_harmless
+            files.check_dtypes(lambda name: is_harmless(name) or packed(name))
             params = params_from_tensors(
                 config, reader.shapes, reader.read, dtype=dtype, source=name, **placing
             )
@@ -124,18 +125,6 @@ def _load_folder(
         chat_template=_chat_template(tokenizer),
     )
     return Pretrained(config, graphdef, params, tokenizer, source)
-
-
-def _reader(
-    files: SafetensorsReader, hf_config: Mapping[str, Any], config: DecoderConfig
-) -> SafetensorsReader | Mxfp4Reader | FusedExpertsReader:
-    """The files under the names and in the shapes that the family's key table has."""
-    if is_mxfp4(hf_config):
-        packed = Mxfp4Reader(files)
-        files.check_dtypes(lambda name: is_harmless(name) or packed.is_part(name))
-        return packed
-    files.check_dtypes(is_harmless)
-    return FusedExpertsReader(files, config) if has_fused_experts(files, config) else files
 
 
 def read_tokenizer(

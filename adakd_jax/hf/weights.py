@@ -12,6 +12,7 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from adakd_jax.data.progress import track
+from adakd_jax.hf.fused_experts import Read, experts_apart
 from adakd_jax.hf.keymap import (
     OPTIONAL_PREFIXES,
     Parameter,
@@ -26,7 +27,6 @@ from adakd_jax.models.quantized import Quantization, is_kernel, quantize
 from adakd_jax.sharding import split_where_possible
 
 _HEAD = "lm_head.weight"
-Read = Callable[[str, Index], np.ndarray]
 Place = Callable[[str], Sharding]
 
 
@@ -68,6 +68,7 @@ def params_from_tensors(
         WeightsError: names all missing, extra and mis-shaped tensors together.
     """
     rows = parameters(config)
+    shapes, read = experts_apart(config, shapes, read)
     names = _resolve(config, rows, shapes)
     _check(config, rows, names, shapes, read, source)
     params: dict[str, Any] = {}
