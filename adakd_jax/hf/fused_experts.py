@@ -15,7 +15,7 @@ from adakd_jax.hf.shards import Index
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import FAMILIES
 
-Read = Callable[[str, Index], np.ndarray]
+_Read = Callable[[str, Index], np.ndarray]
 _FUSED = re.compile(r"(?:model\.)?layers\.(\d+)\.mlp\.(experts\.gate_up_proj|experts\.down_proj)")
 _ROUTER = re.compile(r"(?:model\.)?layers\.(\d+)\.mlp\.gate\.weight")
 
@@ -30,8 +30,8 @@ class _Part(NamedTuple):
 
 
 def experts_apart(
-    config: DecoderConfig, shapes: Mapping[str, tuple[int, ...]], read: Read
-) -> tuple[Mapping[str, tuple[int, ...]], Read]:
+    config: DecoderConfig, shapes: Mapping[str, tuple[int, ...]], read: _Read
+) -> tuple[Mapping[str, tuple[int, ...]], _Read]:
     """The tensors of a checkpoint as if each expert had its own, where its family has it so.
 
     Args:
@@ -55,7 +55,7 @@ class _FusedExperts:
     """
 
     def __init__(
-        self, config: DecoderConfig, shapes: Mapping[str, tuple[int, ...]], read: Read
+        self, config: DecoderConfig, shapes: Mapping[str, tuple[int, ...]], read: _Read
     ) -> None:
         self._read = read
         entries = {entry.path: entry for entry in FAMILIES[config.family].keys}

@@ -12,7 +12,7 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from adakd_jax.data.progress import track
-from adakd_jax.hf.fused_experts import Read, experts_apart
+from adakd_jax.hf.fused_experts import experts_apart
 from adakd_jax.hf.keymap import (
     OPTIONAL_PREFIXES,
     Parameter,
@@ -27,6 +27,7 @@ from adakd_jax.models.quantized import Quantization, is_kernel, quantize
 from adakd_jax.sharding import split_where_possible
 
 _HEAD = "lm_head.weight"
+Read = Callable[[str, Index], np.ndarray]
 Place = Callable[[str], Sharding]
 
 
