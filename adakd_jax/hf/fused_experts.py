@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adakd_jax.hf.keymap import name_at
 from adakd_jax.hf.shards import Index
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import FAMILIES
@@ -71,10 +70,11 @@ class _FusedExperts:
                 for expert in range(experts):
                     for half, entry in enumerate(halves):
                         part = _Part(name, expert, half * size, (size, inputs))
-                        self._parts[name_at(entry, (int(match[1]), expert))] = part
+                        own_name = entry.name.format(layer=match[1], expert=expert)
+                        self._parts[own_name] = part
             elif match := _ROUTER.fullmatch(name):
                 router = entries["layers.ffw.router.weight"]
-                self._renamed[name_at(router, (int(match[1]),))] = name
+                self._renamed[router.name.format(layer=match[1])] = name
             else:
                 self._renamed[name] = name
         self.shapes = {name: part.shape for name, part in self._parts.items()}
