@@ -12,6 +12,7 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from adakd_jax.data.progress import track
+from adakd_jax.hf.fused_experts import experts_apart
 from adakd_jax.hf.keymap import (
     OPTIONAL_PREFIXES,
     Parameter,
@@ -68,6 +69,7 @@ def params_from_tensors(
         WeightsError: names all missing, extra and mis-shaped tensors together.
     """
     rows = parameters(config)
+    shapes, read = experts_apart(config, shapes, read)
     names = _resolve(config, rows, shapes)
     _check(config, rows, names, shapes, read, source)
     params: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from adakd_jax.axes import expected_rounds
 
 # Rows of a block: an eighth of a group's on average, so that the last block of each, which is half
 # empty on average, costs a sixteenth more; but not so few that a product is slow.
-_PARTS, _FEWEST, _MOST = 8, 8, 256
+_PARTS, _FEWEST, _MOST = 8, 16, 256
 # What is summed over in rows · matrix, in rows · matrixᵀ, and in rowsᵀ · rows.
 _PLAIN, _TRANSPOSED, _OVER = (
     (((left,), (right,)), ((), ())) for left, right in ((1, 0), (1, 1), (0, 0))

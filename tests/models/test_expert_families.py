@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from adakd_jax.config.models import LoraConfig
+from adakd_jax.hf import shards
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.lora import lora_of
@@ -221,4 +222,32 @@ def test_a_missing_expert_is_named(tmp_path):
     lost = "model.layers.1.mlp.experts.3.up_proj.weight"
     save_file({k: v for k, v in tensors.items() if k != lost}, folder / "model.safetensors")
     with pytest.raises(WeightsError, match=rf"1 missing: {lost}"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize("block_bytes", [4 * 2**20, 128])
+def test_experts_in_one_tensor_are_read_too(block_bytes, monkeypatch, tmp_path):
+    """As transformers 5 has them in memory; and the router by its name there."""
+    monkeypatch.setattr(shards, "BLOCK_BYTES", block_bytes)
+    model = make_pretrained(QWEN | {"model_type": "mixtral", "intermediate_size": 24})
+    folder = save_pretrained(model, tmp_path / "model")
+    tensors = {
+        name.replace("block_sparse_moe", "mlp"): values
+        for name, values in hf_tensors(model, tmp_path / "again").items()
+    }
+    for layer in range(3):
+        own = f"model.layers.{layer}.mlp.experts."
+        gate, up, down = (
+            np.stack([tensors.pop(f"{own}{expert}.{w}.weight") for expert in range(4)])
+            for w in ("w1", "w3", "w2")
+        )
+        tensors[f"{own}gate_up_proj"] = np.concatenate([gate, up], axis=1)
+        tensors[f"{own}down_proj"] = down
+    save_file(tensors, folder / "model.safetensors")
+    read = load_pretrained(folder).params
+    for got, expected in zip(*map(jax.tree.leaves, (read, model.params)), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    del tensors["model.layers.2.mlp.experts.down_proj"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"4 missing: model\.layers\.2\.block_sparse_moe\.exp"):
         load_pretrained(folder)

@@ -66,7 +66,7 @@ def test_a_frozen_kernel_has_no_gradient_computed():
 
 def test_blocks_waste_little_and_are_large_enough():
     averages = (1 / 16, 1.0, 4.0, 64.0, 512.0, 2.0**16)
-    assert [block_rows(average) for average in averages] == [1, 1, 4, 8, 64, 256]
+    assert [block_rows(average) for average in averages] == [1, 1, 4, 16, 64, 256]
 
 
 def oracle(layer, x, there, of):
