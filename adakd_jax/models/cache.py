@@ -24,7 +24,7 @@ class KVCache(NamedTuple):
     are padded on the left.
 
     `stored` has for each mixer that the model has what its L layers keep: `attn` has keys
-    [L, B, K, H, S] and values [L, B, K, S, H], `delta` the two of `DeltaState`, [L, B, …]; or L
+    [L, B, K, H, S] and values [L, B, K, S, H], `delta` those of `DeltaState`, [L, B, …]; or L
     arrays each after `cut_into_layers`. `valid` [B, S] is False for padding and for slots not
     written yet, and `index` (int32 scalar) is the next slot. The caller keeps `index` + the tokens
     of a call within S: a write past the end would land on the last slots.

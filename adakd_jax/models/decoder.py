@@ -186,13 +186,12 @@ class Decoder(nnx.Module):
         def apply(layer: Layer, carry: DecodeCarry, place: LayerPlace) -> DecodeCarry:
             x, stored = carry
             if isinstance(layer, DeltaLayer):
-                inputs, memory = stored["delta"]
-                before = DeltaState(inputs[place.row], memory[place.row])
+                before = DeltaState(*(jnp.asarray(each[place.row]) for each in stored["delta"]))
                 # A row is one document.
                 x, after, _ = layer.run(x, jnp.ones_like(tokens), valid, before)
-                inputs = write_layer(inputs, after.inputs, place.row)
-                memory = write_layer(memory, after.memory, place.row)
-                return x, stored | {"delta": (inputs, memory)}
+                both = zip(stored["delta"], after, strict=True)
+                after = tuple(write_layer(old, new, place.row) for old, new in both)
+                return x, stored | {"delta": after}
             query, key, value = layer.queries_keys_values(x, place.rotary)
             keys, values = stored["attn"]
             keys = write_slots(keys, key, place.row, cache.index, KEY_SLOTS)

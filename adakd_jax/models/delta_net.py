@@ -19,22 +19,25 @@ _LENGTH_EPS = 1e-6  # added to the squared length of queries and keys
 
 
 class DeltaState(NamedTuple):
-    """What a delta net keeps of the tokens so far: the last inputs of its convolution, queries,
-    keys and values side by side, [B, kernel − 1, F], and its memory [B, K, G, D, E], float32.
+    """What a delta net keeps of the tokens so far: the last queries, keys and values that went into
+    its convolutions, [B, kernel − 1, F], and its memory [B, K, G, D, E], float32.
     """
 
-    inputs: Array
+    queries: Array
+    keys: Array
+    values: Array
     memory: Array
 
 
 def delta_state(sizes: DeltaNetSizes, rows: int, dtype: DTypeLike) -> DeltaState:
     """Of no tokens."""
     heads = sizes.key_heads, sizes.value_heads // sizes.key_heads
-    width = 2 * sizes.key_heads * sizes.key_dim + sizes.value_heads * sizes.value_dim
-    return DeltaState(
-        jnp.zeros((rows, sizes.kernel - 1, width), dtype),
-        jnp.zeros((rows, *heads, sizes.key_dim, sizes.value_dim), jnp.float32),
+    keys, values = sizes.key_heads * sizes.key_dim, sizes.value_heads * sizes.value_dim
+    queries, keys, values = (
+        jnp.zeros((rows, sizes.kernel - 1, width), dtype) for width in (keys, keys, values)
     )
+    memory = jnp.zeros((rows, *heads, sizes.key_dim, sizes.value_dim), jnp.float32)
+    return DeltaState(queries, keys, values, memory)
 
 
 class DeltaNet(nnx.Module):
@@ -88,26 +91,32 @@ class DeltaNet(nnx.Module):
             dropout_key: of the layer.
         """
         x = jnp.where(valid[..., None], x, 0)
-        projected = [each(x, dropout_key) for each in (self.query, self.key, self.value)]
-        inputs = jnp.concatenate(projected, axis=-1)
-        filters = (self.query_filter, self.key_filter, self.value_filter)
-        taps = jnp.concatenate([each[...][:, 0] for each in filters], axis=-1)
-        mixed = causal_convolution(inputs, taps, segments, before.inputs)
-        query, key, value = self._heads(self.activation(mixed.astype(jnp.float32)))
+        # Each by itself: side by side, heads that are split over devices would have to move.
+        mixers = (
+            (self.query, self.query_filter, before.queries),
+            (self.key, self.key_filter, before.keys),
+            (self.value, self.value_filter, before.values),
+        )
+        mixed, held = [], []
+        for linear, taps, earlier in mixers:
+            inputs = linear(x, dropout_key)
+            seen = causal_convolution(inputs, taps[...][:, 0], segments, earlier)
+            mixed.append(self.activation(seen.astype(jnp.float32)))
+            kept = jnp.concatenate([earlier, inputs.astype(earlier.dtype)], axis=1)
+            held.append(kept[:, kept.shape[1] - earlier.shape[1] :])
+        query, key, value = self._heads(*mixed)
         write, log_decay = self._gates(x, valid, dropout_key)
         out, memory = gated_delta_rule(query, key, value, log_decay, write, segments, before.memory)
         out = out.reshape(*x.shape[:2], self.sizes.value_heads, -1).astype(x.dtype)
         gate = self.gate(x, dropout_key).astype(jnp.float32).reshape(out.shape)
         out = (self.norm(out).astype(jnp.float32) * jax.nn.silu(gate)).astype(x.dtype)
-        held = jnp.concatenate([before.inputs, inputs.astype(before.inputs.dtype)], axis=1)
-        held = held[:, held.shape[1] - before.inputs.shape[1] :]
-        return self.out(out.reshape(*x.shape[:2], -1), dropout_key), DeltaState(held, memory)
+        return self.out(out.reshape(*x.shape[:2], -1), dropout_key), DeltaState(
+            held[0], held[1], held[2], memory
+        )
 
-    def _heads(self, mixed: Array) -> tuple[Array, Array, Array]:
+    def _heads(self, query: Array, key: Array, value: Array) -> tuple[Array, Array, Array]:
         sizes = self.sizes
-        keys = sizes.key_heads * sizes.key_dim
-        query, key, value = jnp.split(mixed, [keys, 2 * keys], axis=-1)
-        lead = (*mixed.shape[:2], sizes.key_heads)
+        lead = (*query.shape[:2], sizes.key_heads)
         query, key = (_unit(each.reshape(*lead, sizes.key_dim)) for each in (query, key))
         return query * sizes.key_dim**-0.5, key, value.reshape(*lead, -1, sizes.value_dim)
 
