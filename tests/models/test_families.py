@@ -104,7 +104,7 @@ def test_defaults_are_those_of_the_family():
     [
         (
             dict(model_type="bert"),
-            r"'bert' is not supported; valid: gemma2, gemma3_text, gpt2, llama, mis",
+            r"'bert' is not supported; valid: gemma2, gemma3_text, gpt2, gpt_oss, llama",
         ),
         (dict(model_type="gemma3"), r"for Gemma 3 with vision, use its text model"),
         (dict(model_type=None), r"model_type None"),
