@@ -27,7 +27,12 @@ SETTINGS = {
     "all": LoraConfig(rank=4, alpha=8.0, base_dtype="float32"),
     "some": LoraConfig(rank=3, alpha=4.5, base_dtype="float32"),
 }
-SOME = {"gpt2": ("c_attn", "mlp.c_proj"), "llama": ("q_proj", "v_proj"), "gemma3": ("down_proj",)}
+SOME = {
+    "gpt2": ("c_attn", "mlp.c_proj"),
+    "llama": ("q_proj", "v_proj"),
+    "gemma3": ("down_proj",),
+    "qwen3_5": ("q_proj", "in_proj_qkv", "in_proj_a"),
+}
 
 
 @pytest.mark.parametrize("which", SETTINGS)

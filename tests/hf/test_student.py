@@ -14,7 +14,7 @@ from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.student import init_student, select_layers
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.layer_kinds import one_layer
-from tests.hf.tiny import TINY, TINY_LLAMA, make_pretrained
+from tests.hf.tiny import TINY, TINY_LLAMA, TINY_QWEN3_5, make_pretrained
 
 KEY = jax.random.key(3)
 GEMMA3 = TINY | {
@@ -25,15 +25,7 @@ GEMMA3 = TINY | {
     "rope_local_base_freq": 10000.0,
     "rope_theta": 1e6,
 }
-QWEN3_5 = TINY | {
-    "model_type": "qwen3_5_text",
-    "num_hidden_layers": 8,
-    "partial_rotary_factor": 0.5,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-    "linear_key_head_dim": 4,
-    "linear_value_head_dim": 4,
-}
+QWEN3_5 = TINY_QWEN3_5 | {"num_hidden_layers": 8, "full_attention_interval": 4}
 QWEN2 = TINY | {
     "model_type": "qwen2",
     "num_hidden_layers": 4,

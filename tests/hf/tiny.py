@@ -40,6 +40,15 @@ TINY = {
     "initializer_range": 0.3,
 }
 TINY_LLAMA = TINY | {"model_type": "llama", "tie_word_embeddings": True}
+TINY_QWEN3_5 = TINY | {
+    "model_type": "qwen3_5_text",
+    "full_attention_interval": 3,
+    "partial_rotary_factor": 0.5,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 4,
+}
 
 
 def make_tokenizer(sentences: Sequence[str] = SENTENCES) -> Tokenizer:
