@@ -123,6 +123,7 @@ def check_model(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules, 
     }
     if config.experts is not None:
         sizes["experts"] = config.experts.count
+        sizes["ffw"] = math.gcd(config.ffw_dim, config.experts.shared_dim or 0)
     problems = []
     for axis, size in sizes.items():
         over = rules.get(axis)

@@ -91,12 +91,19 @@ def parameters(config: DecoderConfig) -> list[Parameter]:
             layers_with(config, entry.block) if entry.stacked else (),
         )
         for entries in tensors.values()
-        for entry, outputs, pieces in _placed(entries, leaves, config.num_heads)
+        for entry, outputs, pieces in _placed(entries, leaves, _heads(config, entries[0].block))
     ]
     lacking = sorted(set(leaves) - {row.entry.path for row in rows})
     if lacking:
         raise ValueError(f"the key table of {config.family} has no row for {', '.join(lacking)}")
     return rows
+
+
+def _heads(config: DecoderConfig, block: str) -> int:
+    """By how many heads the tensors of a block are put together, where they are by head."""
+    if block == "delta" and config.delta_net is not None:
+        return config.delta_net.key_heads
+    return config.num_heads
 
 
 def _placed(

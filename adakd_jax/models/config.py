@@ -21,7 +21,7 @@ PROJECTIONS = (
     *("attn.query", "attn.key", "attn.value", "attn.out", "ffw.gate", "ffw.up", "ffw.down"),
     "attn.gate",
     *("delta.query", "delta.key", "delta.value", "delta.gate"),
-    *("delta.write", "delta.decay", "delta.out"),
+    *("delta.write", "delta.decay", "delta.out", "shared.gate", "shared.up", "shared.down"),
 )
 
 
@@ -144,13 +144,15 @@ class Experts:
 
     Of `count`, each token has the `active` ones with the highest scores of the router. Their
     weights are the softmax of all scores (arXiv 2101.03961), or, `renormalised`, of theirs (arXiv
-    2401.04088). `balance_weight` is that of the load-balancing loss, where the model is trained.
+    2401.04088). `shared_dim` is the width of an expert that all tokens have besides, or None.
+    `balance_weight` is that of the load-balancing loss, where the model is trained.
     """
 
     count: int
     active: int
     renormalised: bool
     router_bias: bool = False
+    shared_dim: int | None = None
     clamped: ClampedSwiglu | None = None
     balance_weight: float = 0.0
 

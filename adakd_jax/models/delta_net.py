@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int
 from adakd_jax.models.config import DecoderConfig, DeltaNetSizes, Mixer
 from adakd_jax.models.delta_rule import causal_convolution, gated_delta_rule
 from adakd_jax.models.experts import Routing
-from adakd_jax.models.layers import ACTIVATIONS, Layer, Linear, Norm, stddevs
+from adakd_jax.models.layers import ACTIVATIONS, Layer, Norm, stddevs
+from adakd_jax.models.linear import Linear
 from adakd_jax.models.lora import adapter_of
 
 _LENGTH_EPS = 1e-6  # added to the squared length of queries and keys

@@ -18,6 +18,7 @@ _COUNTS = (
     "max_position_embeddings",
     "sliding_window",
     "shared_intermediate_size",
+    "shared_expert_intermediate_size",
     "no_rope_layer_interval",
     "ffn_dim",
     "n_embd",

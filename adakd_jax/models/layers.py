@@ -12,40 +12,10 @@ from jaxtyping import Array, Float, Int
 from adakd_jax.models.activations import ACTIVATIONS
 from adakd_jax.models.config import DecoderConfig, Mixer
 from adakd_jax.models.experts import ExpertFeedForward, Routing
-from adakd_jax.models.lora import Adapter, adapter_of
-from adakd_jax.models.projection import project
-from adakd_jax.models.quantized import restored
+from adakd_jax.models.linear import Linear
+from adakd_jax.models.lora import adapter_of
 from adakd_jax.models.rope import Rotary, apply_rope
-
-
-class Linear(nnx.Module):
-    """x · kernel + adapter(x) + bias, the parameters cast to x's dtype; kernel [in, out]."""
-
-    def __init__(
-        self,
-        size: tuple[int, int],
-        *,
-        bias: bool,
-        stddev: float,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike,
-        adapter: Adapter | None = None,
-    ) -> None:
-        self.kernel = nnx.Param(stddev * jax.random.normal(rngs.params(), size, dtype))
-        self.bias = nnx.Param(jnp.zeros(size[1:], dtype)) if bias else None
-        self.adapter = adapter
-
-    def __call__(
-        self, x: Float[Array, "*lead D"], dropout_key: Array | None = None
-    ) -> Float[Array, "*lead F"]:
-        """Multiply the last dimension; the key is the adapter's, None: no dropout."""
-        y = project(x, restored(self.kernel[...], x.dtype))
-        if self.adapter is not None:
-            y = y + self.adapter(x, dropout_key)
-        if self.bias is not None:
-            bias = self.bias[...].astype(x.dtype)
-            y = y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
-        return y
+from adakd_jax.models.shared_expert import SharedExpert
 
 
 class Norm(nnx.Module):
@@ -220,6 +190,8 @@ class Layer(nnx.Module):
             self.ffw = ExpertFeedForward(
                 config, config.experts, stddev, out_stddev, rngs=rngs, dtype=dtype
             )
+        shared = config.experts is not None and config.experts.shared_dim is not None
+        self.shared = SharedExpert(config, rngs=rngs, dtype=dtype) if shared else None
         self.post_attn_norm = norm(config.post_norms)
         self.post_ffw_norm = norm(config.post_norms)
 
@@ -279,6 +251,8 @@ class Layer(nnx.Module):
             branch, routing = self.ffw(inputs, segments)
         else:
             branch = self.ffw(inputs, dropout_key)
+        if self.shared is not None:
+            branch = branch + self.shared(inputs, dropout_key)
         return self._add(after, _through(self.post_ffw_norm, branch)), routing
 
     def _add(self, x: Array, branch: Array) -> Array:

@@ -19,6 +19,15 @@ _QWEN = dict(
     eos_token_id=None,
 )
 _MROPE = dict(mrope_section=[1, 1, 0], mrope_interleaved=True)
+_NEXT = dict(
+    _QWEN,
+    model_type="qwen3_next",
+    num_hidden_layers=5,
+    moe_intermediate_size=20,
+    shared_expert_intermediate_size=28,
+    num_experts=6,
+    num_experts_per_tok=3,
+)
 MIXER_CASES = {
     "qwen3_5_text": _QWEN,
     "qwen3_5_text_tied_biased": dict(
@@ -32,5 +41,15 @@ MIXER_CASES = {
         rope_parameters=dict(
             rope_type="default", rope_theta=500.0, partial_rotary_factor=0.5, **_MROPE
         ),
+    ),
+    "qwen3_next": _NEXT,
+    "qwen3_next_not_renormalised": dict(
+        _NEXT,
+        num_hidden_layers=3,
+        norm_topk_prob=False,
+        attention_bias=True,
+        tie_word_embeddings=True,
+        linear_num_value_heads=2,
+        layer_types=["linear_attention", "full_attention", "linear_attention"],
     ),
 }

@@ -92,6 +92,9 @@ PUBLISHED = {
         (4096, 12_288, 94, 64, 4, 40_960, 151_936),
         others=dict(head_dim=128, moe_intermediate_size=1536),
     ),
+    "Qwen3-Next-80B-A3B": Published(
+        79_674_391_296, "qwen3_next", (2048, 5120, 48, 16, 2, 262_144, 151_936)
+    ),
     "Mixtral 8x7B": Published(46_702_792_704, "mixtral", (4096, 14_336, 32, 32, 8, 32_768, 32_000)),
     "OLMoE 1B-7B": Published(6_919_161_856, "olmoe", (2048, 1024, 16, 16, 16, 4096, 50_304)),
     "gpt-oss-20b": Published(

@@ -16,7 +16,12 @@ ROPE = RopeKeys(partial=0.25)
 
 
 def _read(hf: HFConfig) -> DecoderConfig:
-    common = read_common(hf, default_kv_heads=4, default_head_dim=256, rope=ROPE)
+    return read_mixed(hf, default_kv_heads=4)
+
+
+def read_mixed(hf: HFConfig, *, default_kv_heads: int) -> DecoderConfig:
+    """A dense model of such layers."""
+    common = read_common(hf, default_kv_heads=default_kv_heads, default_head_dim=256, rope=ROPE)
     bias = hf.get("attention_bias", False)
     return dataclasses.replace(
         common,
@@ -26,7 +31,7 @@ def _read(hf: HFConfig) -> DecoderConfig:
         out_bias=bias,
         attention_gate=True,
         mixers=_read_mixers(hf, common.num_layers),
-        delta_net=read_delta_net(hf),
+        delta_net=_read_delta_net(hf),
     )
 
 
@@ -42,8 +47,7 @@ def _read_mixers(hf: HFConfig, layers: int) -> tuple[Mixer, ...]:
     return tuple(_MIXERS[kind] for kind in kinds)
 
 
-def read_delta_net(hf: HFConfig) -> DeltaNetSizes:
-    """The sizes of delta nets."""
+def _read_delta_net(hf: HFConfig) -> DeltaNetSizes:
     return DeltaNetSizes(
         key_heads=hf.get("linear_num_key_heads", 16),
         value_heads=hf.get("linear_num_value_heads", 32),
@@ -53,27 +57,31 @@ def read_delta_net(hf: HFConfig) -> DeltaNetSizes:
     )
 
 
-_DELTA = LAYER + "linear_attn."
+DELTA = LAYER + "linear_attn."
 _QKV = ("query", "key", "value")
+# Without the projections of a delta net, which Qwen3-Next fuses in another way.
+MIXER_KEYS = (
+    *fused(("layers.attn.query", "layers.attn.gate"), LAYER + "self_attn.q_proj", by_head=True),
+    *linear("layers.delta.out", DELTA + "out_proj"),
+    *(
+        Entry(f"layers.delta.{name}_filter", DELTA + "conv1d.weight", True, part)
+        for part, name in enumerate(_QKV)
+    ),
+    Entry("layers.delta.log_rate", DELTA + "A_log"),
+    Entry("layers.delta.decay_bias", DELTA + "dt_bias"),
+    *norm("layers.delta.norm", DELTA + "norm"),
+)
 FAMILY = Family(
     "qwen3_5_text",
     "Qwen3_5ForCausalLM",
     _read,
     keys=(
         *(entry for entry in LLAMA_KEYS if not entry.path.startswith("layers.attn.query.")),
-        *fused(("layers.attn.query", "layers.attn.gate"), LAYER + "self_attn.q_proj", by_head=True),
-        *fused([f"layers.delta.{name}" for name in _QKV], _DELTA + "in_proj_qkv"),
-        *linear("layers.delta.gate", _DELTA + "in_proj_z"),
-        *linear("layers.delta.write", _DELTA + "in_proj_b"),
-        *linear("layers.delta.decay", _DELTA + "in_proj_a"),
-        *linear("layers.delta.out", _DELTA + "out_proj"),
-        *(
-            Entry(f"layers.delta.{name}_filter", _DELTA + "conv1d.weight", True, part)
-            for part, name in enumerate(_QKV)
-        ),
-        Entry("layers.delta.log_rate", _DELTA + "A_log"),
-        Entry("layers.delta.decay_bias", _DELTA + "dt_bias"),
-        *norm("layers.delta.norm", _DELTA + "norm"),
+        *MIXER_KEYS,
+        *fused([f"layers.delta.{name}" for name in _QKV], DELTA + "in_proj_qkv"),
+        *linear("layers.delta.gate", DELTA + "in_proj_z"),
+        *linear("layers.delta.write", DELTA + "in_proj_b"),
+        *linear("layers.delta.decay", DELTA + "in_proj_a"),
     ),
     rope=ROPE,
 )
