@@ -18,7 +18,7 @@ from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import locate
 from adakd_jax.hf.student import init_student
 from adakd_jax.models.output import logits
-from tests.hf.tiny import TINY, TINY_LLAMA, TINY_QWEN3_5, make_pretrained
+from tests.hf.tiny import TINY, TINY_LLAMA, make_pretrained
 from tests.models.family_cases import CASES, ONE_EACH
 
 pytestmark = pytest.mark.parity
@@ -55,7 +55,6 @@ FAMILIES = {
         "max_window_layers": 1,
     },
     "qwen3": TINY | {"model_type": "qwen3"},
-    "qwen3_5": TINY_QWEN3_5,
     "gemma3": TINY
     | {
         "model_type": "gemma3_text",
