@@ -39,11 +39,11 @@ def test_residual_streams_are_in_the_order_of_the_layers():
 
     @jax.jit
     def streams(params):
-        return nnx.merge(graphdef, params).hidden_states(*inputs, (0, 3, 5))
+        return nnx.merge(graphdef, params).forward(*inputs, (0, 3, 5))[:2]
 
     @jax.jit
     def first(params):
-        return nnx.merge(abstract_decoder(some)[0], params).hidden_states(*inputs, (0, 3))
+        return nnx.merge(abstract_decoder(some)[0], params).forward(*inputs, (0, 3))[:2]
 
     last, after = streams(params)
     chosen = params | {"layers": pick_layers(config, params["layers"], range(4))}
