@@ -53,9 +53,18 @@ OPTIONAL_PREFIXES = ("model.", "transformer.", "gpt_neox.")
 _HARMLESS = (r"rotary_emb\.inv_freq$", r"\.(attn|attention)\.(bias|masked_bias)$")
 
 
+# Heads that guess the tokens after the next, beside a model that is whole without them.
+_LEFT_OUT = r"^mtp\."
+
+
 def is_harmless(name: str) -> bool:
     """Whether a tensor is a buffer that is not read."""
     return any(re.search(known, name) for known in _HARMLESS)
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a tensor is of a part that is not read, which is to be said."""
+    return re.search(_LEFT_OUT, name) is not None
 
 
 def head_name(config: DecoderConfig) -> str:

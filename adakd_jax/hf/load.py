@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from transformers import PreTrainedTokenizerFast
 
 from adakd_jax.hf.config_file import CONFIG, check_not_quantised, read_config
-from adakd_jax.hf.keymap import is_harmless
+from adakd_jax.hf.keymap import is_harmless, is_left_out
 from adakd_jax.hf.licence import licence_of
 from adakd_jax.hf.locate import MODEL_FILES, TOKENIZER_FILES, locate
 from adakd_jax.hf.model_files import ModelFileError, read_json, read_json_if_there
@@ -143,7 +143,11 @@ def _reader(
                 f"{folder}: its text model is read, and left out are {left}", stacklevel=3
             )
         return text, text.is_other
-    return files, lambda name: False
+    if any(map(is_left_out, files.shapes)):
+        warnings.warn(
+            f"{folder}: left out is mtp, which guesses the tokens after the next", stacklevel=3
+        )
+    return files, is_left_out
 
 
 def read_tokenizer(

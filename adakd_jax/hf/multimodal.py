@@ -30,6 +30,7 @@ MULTIMODAL: dict[str, dict[str, Any]] = {
     "mistral3": {"model_type": "mistral"},
     "qwen2_5_vl": {},
     "qwen3_vl": {},
+    "qwen3_5": {},
 }
 # Longest first.
 _TEXT_PREFIXES = {
@@ -37,7 +38,7 @@ _TEXT_PREFIXES = {
     "language_model.model.": "model.",
     "language_model.lm_head.": "lm_head.",
 }
-_OTHER_PARTS = ("vision_tower", "multi_modal_projector", "visual")
+_OTHER_PARTS = ("vision_tower", "multi_modal_projector", "visual", "mtp")
 
 
 def text_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from adakd_jax.hf.keymap import (
     Parameter,
     head_name,
     is_harmless,
+    is_left_out,
     parameters,
     places_of,
     tensor_names,
@@ -204,7 +205,7 @@ def _check(
 ) -> None:
     wanted = {name: row.tensor_shape for row in rows for name in tensor_names(row)}
     extra = set(shapes) - set(names.values())
-    extra = {name for name in extra if not is_harmless(name)}
+    extra = {name for name in extra if not is_harmless(name) and not is_left_out(name)}
     problems = []
     head = head_name(config)
     if config.tied and head in extra:

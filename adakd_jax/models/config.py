@@ -21,7 +21,7 @@ PROJECTIONS = (
     *("attn.query", "attn.key", "attn.value", "attn.out", "ffw.gate", "ffw.up", "ffw.down"),
     "attn.gate",
     *("delta.query", "delta.key", "delta.value", "delta.gate"),
-    *("delta.write", "delta.decay", "delta.out", "shared.gate", "shared.up", "shared.down"),
+    *("delta.write", "delta.decay", "delta.out"),
 )
 
 

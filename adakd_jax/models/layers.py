@@ -252,7 +252,7 @@ class Layer(nnx.Module):
         else:
             branch = self.ffw(inputs, dropout_key)
         if self.shared is not None:
-            branch = branch + self.shared(inputs, dropout_key)
+            branch = branch + self.shared(inputs)
         return self._add(after, _through(self.post_ffw_norm, branch)), routing
 
     def _add(self, x: Array, branch: Array) -> Array:

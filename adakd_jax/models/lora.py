@@ -16,7 +16,6 @@ ADAPTER = "adapter"
 _SHARED = (
     ("attn.query", "attn.key", "attn.value", "attn.gate"),
     ("ffw.gate", "ffw.up"),
-    ("shared.gate", "shared.up"),
     ("delta.query", "delta.key", "delta.value", "delta.gate", "delta.write", "delta.decay"),
 )
 Params = dict[str, Any]

@@ -58,7 +58,7 @@ _ADAPTERS = {
     for path, (inward, outward) in (
         (path, axes)
         for path, axes in _PER_LAYER.items()
-        if path.endswith(".kernel") and "experts" not in axes
+        if path.endswith(".kernel") and "experts" not in axes and not path.startswith("shared.")
     )
     for name, both in (("a", (inward, "rank")), ("b", ("rank", outward)))
 }

@@ -9,12 +9,11 @@ from jaxtyping import Array, Float
 from adakd_jax.models.activations import ACTIVATIONS
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.linear import Linear
-from adakd_jax.models.lora import adapter_of
 
 
 class SharedExpert(nnx.Module):
     """sigmoid(x · share) · down(activation(gate(x)) · up(x)), as in Qwen2's and Qwen3-Next's models
-    with experts.
+    with experts. It has no adapters: peft takes their names for those of the other experts.
     """
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
@@ -23,26 +22,23 @@ class SharedExpert(nnx.Module):
         width, hidden = config.embed_dim, config.experts.shared_dim
         stddev = config.initializer_range
 
-        def linear(name: str, size: tuple[int, int], stddev: float = stddev) -> Linear:
-            adapter = adapter_of(config, f"shared.{name}", size, rngs=rngs)
-            return Linear(size, bias=False, stddev=stddev, rngs=rngs, dtype=dtype, adapter=adapter)
+        def linear(size: tuple[int, int], stddev: float = stddev) -> Linear:
+            return Linear(size, bias=False, stddev=stddev, rngs=rngs, dtype=dtype)
 
-        self.gate = linear("gate", (width, hidden))
-        self.up = linear("up", (width, hidden))
+        self.gate = linear((width, hidden))
+        self.up = linear((width, hidden))
         # Smaller, as all that writes to the residual stream.
-        self.down = linear("down", (hidden, width), stddev / (2 * config.num_layers) ** 0.5)
+        self.down = linear((hidden, width), stddev / (2 * config.num_layers) ** 0.5)
         # Not called a kernel: like a router's, it is never rounded, nor cast to a narrower type.
         self.share = nnx.Param(stddev * jax.random.normal(rngs.params(), (width, 1), dtype))
 
-    def __call__(
-        self, x: Float[Array, "B T D"], dropout_key: Array | None = None
-    ) -> Float[Array, "B T D"]:
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Transform every position."""
-        hidden = self.activation(self.gate(x, dropout_key)) * self.up(x, dropout_key)
+        hidden = self.activation(self.gate(x)) * self.up(x)
         share = jnp.einsum(
             "BTD,DO->BTO",
             x.astype(jnp.float32),
             self.share[...].astype(jnp.float32),
             precision="highest",
         )
-        return self.down(hidden, dropout_key) * jax.nn.sigmoid(share).astype(x.dtype)
+        return self.down(hidden) * jax.nn.sigmoid(share).astype(x.dtype)

@@ -134,6 +134,14 @@ def test_old_rotary_buffers_are_accepted(tmp_path):
     assert_same(load_pretrained(tmp_path).params, params)
 
 
+def test_a_head_for_later_tokens_is_left_out_and_named(tmp_path):
+    params, _ = saved(tmp_path)
+    more = {"mtp.fc.weight": np.ones((4, 8), np.float32)}
+    edit(tmp_path, lambda tensors: tensors.update(more))
+    with pytest.warns(UserWarning, match=r"left out is mtp"):
+        assert_same(load_pretrained(tmp_path).params, params)
+
+
 def test_every_number_is_read_once_and_a_few_at_a_time(monkeypatch):
     monkeypatch.setattr(shards, "BLOCK_BYTES", 64)
     config = decoder_config(LLAMA)

@@ -14,6 +14,7 @@ from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.models import logits
 from tests.models.family_cases import GEMMA, SIZES
+from tests.models.mixer_cases import MIXER_CASES
 from tests.models.torch_models import randomised
 
 pytestmark = pytest.mark.parity
@@ -52,11 +53,17 @@ MODELS = {
         vision_end_token_id=58,
     ),
 }
+MODELS["qwen3_5"] = dict(
+    MODELS["qwen3_vl"],
+    text_config={key: value for key, value in MIXER_CASES["qwen3_5_text"].items()},
+    vision_config=dict(_QWEN, num_position_embeddings=16),
+)
 TEXT_FAMILIES = {
     "gemma3": "gemma3_text",
     "mistral3": "mistral",
     "qwen2_5_vl": "qwen2",
     "qwen3_vl": "qwen3",
+    "qwen3_5": "qwen3_5_text",
 }
 
 

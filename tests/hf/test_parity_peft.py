@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
 ]
 
-IDS = [5, 90, 17, 200, 41, 8, 300]
+IDS = [5, 40, 17, 20, 41, 8, 60]
 SETTINGS = {
     "all": LoraConfig(rank=4, alpha=8.0, base_dtype="float32"),
     "some": LoraConfig(rank=3, alpha=4.5, base_dtype="float32"),
@@ -31,8 +31,11 @@ SOME = {
     "gpt2": ("c_attn", "mlp.c_proj"),
     "llama": ("q_proj", "v_proj"),
     "gemma3": ("down_proj",),
-    "qwen3_5": ("q_proj", "in_proj_qkv", "in_proj_a"),
+    "qwen3_5_text": ("q_proj", "in_proj_qkv", "in_proj_a"),
+    "qwen3_next": ("in_proj_qkvz", "in_proj_ba", "q_proj"),
 }
+# The norm of a head that is nearly 0 would amplify rounding, torch's as much as ours.
+MODELS = FAMILIES | {"qwen3_next": FAMILIES["qwen3_next"] | {"rms_norm_eps": 1e-2}}
 
 
 @pytest.mark.parametrize("which", SETTINGS)
@@ -41,7 +44,7 @@ def test_peft_loads_what_is_exported(family, which, tmp_path):
     settings = SETTINGS[which]
     if which == "some":
         settings = settings.model_copy(update={"targets": SOME[family]})
-    model = make_pretrained(FAMILIES[family])
+    model = make_pretrained(MODELS[family])
     student = trained(model, settings, scale=0.1)
     base = save_pretrained(model, tmp_path / "base")
     folder = save_adapter(student, tmp_path / "adapter", base=str(base))
@@ -57,7 +60,7 @@ def test_peft_loads_what_is_exported(family, which, tmp_path):
 
 @pytest.mark.parametrize("family", SOME)
 def test_an_adapter_of_peft_s_own_is_loaded(family, tmp_path):
-    model = make_pretrained(FAMILIES[family])
+    model = make_pretrained(MODELS[family])
     plain = AutoModelForCausalLM.from_pretrained(save_pretrained(model, tmp_path / "base"))
     settings = PeftConfig(
         r=3,

@@ -176,7 +176,7 @@ def test_a_fused_projection_is_written_block_by_block(targets, tmp_path):
     assert_same(with_adapters(model, settings, KEY, folder).params, student.params, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["phi3", "gpt_neox"])
+@pytest.mark.parametrize("case", ["phi3", "gpt_neox", "qwen3_next"])
 def test_parts_of_other_sizes_and_parts_by_head_come_back(case, tmp_path):
     model = make_pretrained(CASES[case])
     student = trained(model)

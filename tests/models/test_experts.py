@@ -11,6 +11,7 @@ from flax import nnx
 from adakd_jax.models.config import ClampedSwiglu, DecoderConfig, Experts
 from adakd_jax.models.experts import ExpertFeedForward, choose
 from adakd_jax.models.grouped import block_rows, grouped_product
+from adakd_jax.models.shared_expert import SharedExpert
 from tests.models.tiny import CONFIGS, SIZES, decoder_and_params, packed_rows
 
 D, F = 6, 10
@@ -128,6 +129,23 @@ def test_a_layer_is_the_sum_of_its_chosen_experts(of):
     np.testing.assert_allclose(y, expected, rtol=2e-6, atol=1e-5)
     np.testing.assert_array_equal(y[segments == 0], 0.0)
     assert routing.chosen.sum() == of.active * (segments > 0).sum()
+
+
+def test_a_shared_expert_is_as_much_of_a_feed_forward_as_its_gate_says():
+    of = Experts(4, 2, True, shared_dim=5)
+    config = dataclasses.replace(CONFIGS["plain"], experts=of, initializer_range=1.0)
+    expert = SharedExpert(config, rngs=nnx.Rngs(3), dtype=jnp.float32)
+    assert expert.gate.kernel.shape == (config.embed_dim, 5)
+    x = np.random.default_rng(0).normal(size=(2, 3, config.embed_dim))
+    gate, up, down, share = (
+        np.asarray(each[...], np.float64)
+        for each in (expert.gate.kernel, expert.up.kernel, expert.down.kernel, expert.share)
+    )
+    silu = x @ gate / (1 + np.exp(-x @ gate))
+    expected = (silu * (x @ up)) @ down / (1 + np.exp(-x @ share))
+    got = expert(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert np.std(expected) > 1
 
 
 def test_weights_are_those_of_all_scores_or_of_the_chosen():

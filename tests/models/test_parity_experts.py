@@ -36,7 +36,7 @@ def theirs(model, tokens, **options):
         return model(torch.from_numpy(np.asarray(tokens)), **options).logits.numpy()
 
 
-@pytest.fixture(params=EXPERT_CASES)
+@pytest.fixture(params=[*EXPERT_CASES, "qwen3_next"])
 def case(request, tmp_path):
     model = torch_model(request.param)
     model.save_pretrained(tmp_path)
