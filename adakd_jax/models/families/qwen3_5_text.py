@@ -1,76 +1,21 @@
-"""Qwen3.5, dense text model: three layers with a gated delta net to one with attention, whose
-output is gated.
-"""
+"""Qwen3.5, dense text model: three layers with a gated delta net to one with attention."""
 
-import dataclasses
-
-from adakd_jax.models.config import DecoderConfig, DeltaNetSizes, Mixer
-from adakd_jax.models.family import LAYER, LLAMA_KEYS, Entry, Family, fused, linear, norm
-from adakd_jax.models.hf_config import read_common
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.families._delta import (
+    DELTA,
+    MIXER_KEYS,
+    QKV_OF_DELTA,
+    ROPE,
+    read_mixed,
+)
+from adakd_jax.models.family import LLAMA_KEYS, Family, fused, linear
 from adakd_jax.models.hf_values import HFConfig
-from adakd_jax.models.rope_keys import RopeKeys
-
-_MIXERS: dict[str, Mixer] = {"full_attention": "attn", "linear_attention": "delta"}
-# Keys of a rotation by time, height and width have no effect on text.
-ROPE = RopeKeys(partial=0.25)
 
 
 def _read(hf: HFConfig) -> DecoderConfig:
     return read_mixed(hf, default_kv_heads=4)
 
 
-def read_mixed(hf: HFConfig, *, default_kv_heads: int) -> DecoderConfig:
-    """A dense model of such layers."""
-    common = read_common(hf, default_kv_heads=default_kv_heads, default_head_dim=256, rope=ROPE)
-    bias = hf.get("attention_bias", False)
-    return dataclasses.replace(
-        common,
-        norm="rms_one_plus",
-        qk_norm="head",
-        qkv_bias=bias,
-        out_bias=bias,
-        attention_gate=True,
-        mixers=_read_mixers(hf, common.num_layers),
-        delta_net=_read_delta_net(hf),
-    )
-
-
-def _read_mixers(hf: HFConfig, layers: int) -> tuple[Mixer, ...]:
-    interval = hf.get("full_attention_interval") or 4
-    kinds = hf.get("layer_types") or [
-        "linear_attention" if (layer + 1) % interval else "full_attention"
-        for layer in range(layers)
-    ]
-    unknown = sorted(set(kinds) - set(_MIXERS))
-    if unknown:
-        raise ValueError(f"layer_types {unknown} are not supported; valid: {', '.join(_MIXERS)}")
-    return tuple(_MIXERS[kind] for kind in kinds)
-
-
-def _read_delta_net(hf: HFConfig) -> DeltaNetSizes:
-    return DeltaNetSizes(
-        key_heads=hf.get("linear_num_key_heads", 16),
-        value_heads=hf.get("linear_num_value_heads", 32),
-        key_dim=hf.get("linear_key_head_dim", 128),
-        value_dim=hf.get("linear_value_head_dim", 128),
-        kernel=hf.get("linear_conv_kernel_dim", 4),
-    )
-
-
-DELTA = LAYER + "linear_attn."
-_QKV = ("query", "key", "value")
-# Without the projections of a delta net, which Qwen3-Next fuses in another way.
-MIXER_KEYS = (
-    *fused(("layers.attn.query", "layers.attn.gate"), LAYER + "self_attn.q_proj", by_head=True),
-    *linear("layers.delta.out", DELTA + "out_proj"),
-    *(
-        Entry(f"layers.delta.{name}_filter", DELTA + "conv1d.weight", True, part)
-        for part, name in enumerate(_QKV)
-    ),
-    Entry("layers.delta.log_rate", DELTA + "A_log"),
-    Entry("layers.delta.decay_bias", DELTA + "dt_bias"),
-    *norm("layers.delta.norm", DELTA + "norm"),
-)
 FAMILY = Family(
     "qwen3_5_text",
     "Qwen3_5ForCausalLM",
@@ -78,7 +23,7 @@ FAMILY = Family(
     keys=(
         *(entry for entry in LLAMA_KEYS if not entry.path.startswith("layers.attn.query.")),
         *MIXER_KEYS,
-        *fused([f"layers.delta.{name}" for name in _QKV], DELTA + "in_proj_qkv"),
+        *fused([f"layers.delta.{name}" for name in QKV_OF_DELTA], DELTA + "in_proj_qkv"),
         *linear("layers.delta.gate", DELTA + "in_proj_z"),
         *linear("layers.delta.write", DELTA + "in_proj_b"),
         *linear("layers.delta.decay", DELTA + "in_proj_a"),

@@ -3,7 +3,7 @@
 import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.families.qwen3_5_text import DELTA, MIXER_KEYS, ROPE, read_mixed
+from adakd_jax.models.families._delta import DELTA, MIXER_KEYS, ROPE, read_mixed
 from adakd_jax.models.family import LAYER, Entry, Family, expert_keys, fused, linear
 from adakd_jax.models.hf_experts import read_experts
 from adakd_jax.models.hf_values import HFConfig
