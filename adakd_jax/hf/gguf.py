@@ -2,23 +2,20 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from gguf import ReaderTensor
-from gguf.quants import dequantize
 from jax.typing import DTypeLike
 
 from adakd_jax.hf.gguf_config import RopeFactors, gguf_family, gguf_hf_config
 from adakd_jax.hf.gguf_file import naming, open_parts
+from adakd_jax.hf.gguf_tensors import Stored, by_turns, hf_shape, stored_tensors
 from adakd_jax.hf.gguf_tokenizer import gguf_tokenizer
-from adakd_jax.hf.model_files import ModelFileError
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.weights import params_from_tensors
 from adakd_jax.models.config import Remat
@@ -68,7 +65,12 @@ def load_gguf(
             params = params_from_tensors(
                 config,
                 file.shapes,
-                lambda name, index: whole(name)[index],
+                lambda name, index: (
+                    # Of all experts, those that are asked for are dequantised.
+                    file.read(name, index[0])[(slice(None), *index[1:])]
+                    if len(index) == 3
+                    else whole(name)[index]
+                ),
                 dtype=dtype,
                 source=str(path),
                 **placing,
@@ -110,35 +112,21 @@ class GgufFile:
     hf_config: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
     _gguf: Gguf
-    _tensors: Mapping[str, "_Stored"]
+    _tensors: Mapping[str, tuple[Stored, ...]]
 
-    def read(self, name: str) -> np.ndarray:
-        """One tensor, dequantised to float32 and in Hugging Face's layout."""
-        stored = self._tensors[name]
-        data = stored.tensor.data if stored.expert is None else stored.tensor.data[stored.expert]
-        try:
-            dequantised = dequantize(data, stored.tensor.tensor_type)
-        except NotImplementedError as error:
-            raise ModelFileError(
-                f"{name} is of type {stored.tensor.tensor_type.name}, which the gguf library "
-                "cannot read; valid: a file of another quantisation, such as Q8_0 or F16"
-            ) from error
-        values = np.array(dequantised, dtype=np.float32).reshape(stored.shape)
-        values = self._gguf.restore(name, values, self.hf_config)
-        return values.T if stored.transposed else values
+    def read(self, name: str, experts: slice | None = None) -> np.ndarray:
+        """One tensor, dequantised to float32 and in Hugging Face's layout.
 
-
-class _Stored(NamedTuple):
-    """Where a tensor is: a whole one of the file, or that of one expert in it."""
-
-    tensor: ReaderTensor
-    shape: tuple[int, ...]
-    expert: int | None = None
-    transposed: bool = False
-
-    @property
-    def hf_shape(self) -> tuple[int, ...]:
-        return self.shape[::-1] if self.transposed else self.shape
+        Args:
+          name: its Hugging Face name.
+          experts: which of the experts, for a tensor of all of them; None: all.
+        """
+        parts = []
+        for stored in self._tensors[name]:
+            values = stored.dequantised(name, experts)
+            values = self._gguf.restore(name, values, self.hf_config)
+            parts.append(values.swapaxes(-1, -2) if stored.transposed else values)
+        return parts[0] if len(parts) == 1 else by_turns(parts)
 
 
 @contextmanager
@@ -160,37 +148,10 @@ def open_gguf(path: str | Path) -> Iterator[GgufFile]:
         hf_config = gguf_hf_config(metadata, shapes, factors)
         decoder_config(hf_config)
         gguf = gguf_family(metadata)[1]
-    stored = dict(
-        pair
-        for name, tensor in tensors.items()
-        for pair in _named(name, tensor, shapes[name], gguf)
-    )
-    hf_shapes = {name: each.hf_shape for name, each in stored.items()}
+    stored = stored_tensors(tensors, shapes, gguf)
+    hf_shapes = {name: hf_shape(parts) for name, parts in stored.items()}
     try:
         yield GgufFile(metadata, hf_config, hf_shapes, gguf, stored)
     finally:
         # The map closes with its last view, and the caller may still hold the GgufFile.
         stored.clear()
-
-
-def _named(
-    name: str, tensor: ReaderTensor, shape: tuple[int, ...], gguf: Gguf
-) -> Iterator[tuple[str, _Stored]]:
-    """A tensor under its Hugging Face name, or those of its experts under theirs; one that has none
-    keeps its own, and is reported as extra.
-    """
-    stem, _, kind = name.rpartition(".")
-    if stem in gguf.outside:
-        yield f"{gguf.outside[stem]}.{kind}", _Stored(tensor, shape)
-        return
-    match = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
-    if match is None or match[2] not in gguf.names:
-        yield name, _Stored(tensor, shape)
-        return
-    hf_name = f"{gguf.layer.format(layer=match[1])}{gguf.names[match[2]]}.{kind}"
-    if "{expert}" not in hf_name:
-        transposed = gguf.transposes and len(shape) == 2
-        yield hf_name, _Stored(tensor, shape, transposed=transposed)
-        return
-    for expert in range(shape[0]):
-        yield hf_name.format(expert=expert), _Stored(tensor, shape[1:], expert)

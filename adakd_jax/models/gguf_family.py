@@ -76,7 +76,11 @@ class Gguf:
         layer: what the names of a layer's tensors begin with on Hugging Face.
         names: of tensors in a layer → Hugging Face's; one with `{expert}` holds those of all
             experts.
-        transposes: whether the matrices of layers are the other way around on Hugging Face.
+        full_name: from a tensor's name on Hugging Face and its kind, `weight` or `bias`, to its
+            full name there.
+        by_turns: the tensors, in order, whose outputs are those of one on Hugging Face by turns.
+        transposes: whether the matrices of layers are the other way around on Hugging Face; those
+            of all experts always are.
         restore: from a tensor's Hugging Face name, its values and config.json to the values that
             Hugging Face has.
     """
@@ -91,6 +95,8 @@ class Gguf:
     outside: Mapping[str, str] = dataclasses.field(default_factory=lambda: GGUF_OUTSIDE)
     layer: str = "model.layers.{layer}."
     names: Mapping[str, str] = dataclasses.field(default_factory=lambda: GGUF_NAMES)
+    full_name: Callable[[str, str], str] = "{}.{}".format
+    by_turns: tuple[str, ...] = ()
     transposes: bool = False
     restore: Callable[[str, np.ndarray, HFConfig], np.ndarray] = _as_it_is
 

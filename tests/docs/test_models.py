@@ -7,7 +7,7 @@ from adakd_jax.hf.multimodal import MULTIMODAL
 from adakd_jax.models import FAMILIES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
-ROW = re.compile(r"^\| `(\w+)` \|.*\| (?:`(\w+)`.*|–) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `(\w+)` \|.*\| (?:`([\w-]+)`.*|–) \|$", re.MULTILINE)
 # Files of these are read as another family.
 SHARED = {"granitemoehybrid": "granite"}
 

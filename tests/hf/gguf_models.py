@@ -6,6 +6,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from tests.hf.gpt_oss_experts import in_two
 from tests.hf.tiny import TINY, TINY_LLAMA, hf_tensors, tokenizer_metadata
 
 F32 = gguf.GGMLQuantizationType.F32
@@ -139,11 +140,28 @@ ARCHITECTURES = {
         | EXPERTS
         | {"model_type": "qwen3_moe", "moe_intermediate_size": 16, "norm_topk_prob": True},
     ),
+    "gpt_oss": (
+        gguf.MODEL_ARCH.GPT_OSS,
+        TINY
+        | {
+            "model_type": "gpt_oss",
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": 8,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 150000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+                "truncate": False,
+            },
+        },
+    ),
     "olmoe": (gguf.MODEL_ARCH.OLMOE, TINY | EXPERTS | {"model_type": "olmoe"}),
 }
 # llama.cpp stores the queries and keys of these in another order.
 PERMUTED = ("llama", "smollm3", "arcee", "granite", "mistral", "ministral3", "mixtral")
-THETAS = {"olmo3": 5e5}
+THETAS = {"olmo3": 5e5, "gpt_oss": 1.5e5}
 WINDOWS = {"sliding_window": 8, "sliding_window_pattern": [True, False, True]}
 YARN = {
     "rope.scaling.type": "yarn",
@@ -185,6 +203,7 @@ EXTRA = {
     | {"rope.scaling.yarn_log_multiplier": 1.0, "attention.temperature_scale": 0.1},
     "mixtral": {"expert_count": 4, "expert_used_count": 2},
     "qwen3_moe": {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 16},
+    "gpt_oss": YARN | {"expert_count": 4, "expert_used_count": 2, "attention.sliding_window": 8},
     "olmoe": {"expert_count": 4, "expert_used_count": 2},
     "gemma3": {"attention.sliding_window": 8},
     "exaone4": {f"attention.{key}": value for key, value in WINDOWS.items()},
@@ -221,7 +240,7 @@ def gguf_tensors(model, folder: Path, arch) -> dict[str, np.ndarray]:
     """The model's tensors as llama.cpp's converter would write them, names by the gguf library."""
     names = gguf.get_tensor_name_map(arch, model.config.num_layers)
     family, tensors, experts = model.config.family, {}, {}
-    for name, tensor in hf_tensors(model, folder).items():
+    for name, tensor in in_two(hf_tensors(model, folder)).items():
         of_all, number = re.sub(r"\.experts\.(\d+)\.", ".experts.", name), None
         if of_all != name:
             number = int(re.findall(r"\.experts\.(\d+)\.", name)[0])

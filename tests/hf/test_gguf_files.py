@@ -167,7 +167,7 @@ def test_a_type_that_the_library_cannot_read_is_named(written, monkeypatch):
     def refuse(data, kind):
         raise NotImplementedError(kind)
 
-    monkeypatch.setattr("adakd_jax.hf.gguf.dequantize", refuse)
+    monkeypatch.setattr("adakd_jax.hf.gguf_tensors.dequantize", refuse)
     with pytest.raises(ModelFileError, match=r"is of type F32, which the gguf library cannot"):
         load_gguf(written[2])
     assert isinstance(jax.tree.leaves(written[0].params)[0], jax.Array | np.ndarray)

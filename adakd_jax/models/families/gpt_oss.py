@@ -3,12 +3,15 @@ windows in every other layer, YaRN.
 """
 
 import dataclasses
+from typing import Any
 
 from adakd_jax.models.config import ClampedSwiglu, DecoderConfig
-from adakd_jax.models.family import LAYER, LLAMA_KEYS, Entry, Family
+from adakd_jax.models.families._gpt_oss import GATE_UP, NAMES, full_name, keys
+from adakd_jax.models.family import Family
+from adakd_jax.models.gguf_family import GGUF_SIZES, Gguf, Metadata
 from adakd_jax.models.hf_config import every, read_common, read_windows
 from adakd_jax.models.hf_experts import read_experts
-from adakd_jax.models.hf_values import HFConfig
+from adakd_jax.models.hf_values import HFConfig, shortest_decimal
 from adakd_jax.models.rope_keys import RopeKeys, Theta
 
 _ROPE = RopeKeys(Theta(default=150_000.0))
@@ -39,22 +42,34 @@ def _read(hf: HFConfig) -> DecoderConfig:
     )
 
 
-def _keys() -> tuple[Entry, ...]:
-    ours, theirs = "layers.ffw.experts.", LAYER + "mlp.experts."
-    both = [
-        Entry(f"{ours}{name}.{kind}", f"{theirs}gate_up_proj{end}", part=part, by_turns=True)
-        for part, name in enumerate(("gate", "up"))
-        for kind, end in (("kernel", ""), ("bias", "_bias"))
-    ]
-    return (
-        *(entry for entry in LLAMA_KEYS if not entry.path.startswith("layers.ffw.")),
-        Entry("layers.attn.sinks", LAYER + "self_attn.sinks"),
-        Entry("layers.ffw.router.weight", LAYER + "mlp.router.weight", transpose=True),
-        Entry("layers.ffw.router.bias", LAYER + "mlp.router.bias"),
-        *both,
-        Entry(f"{ours}down.kernel", f"{theirs}down_proj"),
-        Entry(f"{ours}down.bias", f"{theirs}down_proj_bias"),
-    )
+def _read_gguf(metadata: Metadata, config: HFConfig) -> dict[str, Any]:
+    scaling = "gpt-oss.rope.scaling."
+    return {
+        "sliding_window": metadata["gpt-oss.attention.sliding_window"],
+        # Of YaRN llama.cpp keeps these two.
+        "rope_parameters": _YARN
+        | {
+            "rope_theta": config["rope_theta"],
+            "factor": shortest_decimal(metadata[f"{scaling}factor"]),
+            "original_max_position_embeddings": metadata[f"{scaling}original_context_length"],
+        },
+    }
 
 
-FAMILY = Family("gpt_oss", "GptOssForCausalLM", _read, keys=_keys(), rope=_ROPE)
+FAMILY = Family(
+    "gpt_oss",
+    "GptOssForCausalLM",
+    _read,
+    keys=keys(),
+    gguf=Gguf(
+        "gpt-oss",
+        {"hidden_act": "silu", "attention_bias": True},
+        read=_read_gguf,
+        sizes=GGUF_SIZES
+        | {"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
+        names=NAMES,
+        full_name=full_name,
+        by_turns=GATE_UP,
+    ),
+    rope=_ROPE,
+)

@@ -1,0 +1,98 @@
+"""The tensors of a GGUF file under their Hugging Face names, dequantised one at a time."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from gguf import ReaderTensor
+from gguf.quants import dequantize
+
+from adakd_jax.hf.model_files import ModelFileError
+from adakd_jax.models.gguf_family import Gguf
+
+
+class Stored(NamedTuple):
+    """Where a tensor is: a whole one of the file, or that of one expert in it.
+
+    `transposed`: its last two dimensions are the other way around on Hugging Face. Of several that
+    are one there, by turns, `turn` says which comes first.
+    """
+
+    tensor: ReaderTensor
+    shape: tuple[int, ...]
+    expert: int | None = None
+    transposed: bool = False
+    turn: int = 0
+
+    def dequantised(self, name: str, experts: slice | None) -> np.ndarray:
+        """The values, float32; of some experts, where the tensor is of all of them.
+
+        Raises:
+          ModelFileError: of a type that the library cannot read; `name` is for the message.
+        """
+        data, shape = self.tensor.data, self.shape
+        if self.expert is not None:
+            data = data[self.expert]
+        elif experts is not None:
+            data = data[experts]
+            shape = (len(data), *shape[1:])
+        try:
+            dequantised = dequantize(data, self.tensor.tensor_type)
+        except NotImplementedError as error:
+            raise ModelFileError(
+                f"{name} is of type {self.tensor.tensor_type.name}, which the gguf library cannot "
+                "read; valid: a file of another quantisation, such as Q8_0 or F16"
+            ) from error
+        return np.array(dequantised, dtype=np.float32).reshape(shape)
+
+
+def by_turns(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """One number of each along the last dimension, and so on."""
+    joined = np.stack(parts, axis=-1)
+    return joined.reshape(*joined.shape[:-2], -1)
+
+
+def hf_shape(parts: Sequence[Stored]) -> tuple[int, ...]:
+    """Of the tensor on Hugging Face."""
+    shape = list(parts[0].shape)
+    if parts[0].transposed:
+        shape[-2:] = shape[:-3:-1]
+    shape[-1] *= len(parts)
+    return tuple(shape)
+
+
+def stored_tensors(
+    tensors: Mapping[str, ReaderTensor], shapes: Mapping[str, tuple[int, ...]], gguf: Gguf
+) -> dict[str, tuple[Stored, ...]]:
+    """All tensors, by their Hugging Face names."""
+    found: dict[str, list[Stored]] = {}
+    for name, tensor in tensors.items():
+        for hf_name, stored in _named(name, tensor, shapes[name], gguf):
+            found.setdefault(hf_name, []).append(stored)
+    return {name: tuple(sorted(parts, key=lambda part: part.turn)) for name, parts in found.items()}
+
+
+def _named(
+    name: str, tensor: ReaderTensor, shape: tuple[int, ...], gguf: Gguf
+) -> Iterator[tuple[str, Stored]]:
+    """A tensor under its Hugging Face name, or those of its experts under theirs; one that has none
+    keeps its own, and is reported as extra.
+    """
+    stem, _, kind = name.rpartition(".")
+    if stem in gguf.outside:
+        yield f"{gguf.outside[stem]}.{kind}", Stored(tensor, shape)
+        return
+    match = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    if match is None or match[2] not in gguf.names:
+        yield name, Stored(tensor, shape)
+        return
+    own = match[2]
+    hf_name = gguf.full_name(f"{gguf.layer.format(layer=match[1])}{gguf.names[own]}", kind)
+    if "{expert}" in hf_name:
+        for expert in range(shape[0]):
+            yield hf_name.format(expert=expert), Stored(tensor, shape[1:], expert)
+        return
+    transposed = len(shape) == 3 or (gguf.transposes and len(shape) == 2)
+    turn = gguf.by_turns.index(own) if own in gguf.by_turns else 0
+    yield hf_name, Stored(tensor, shape, transposed=transposed, turn=turn)
