@@ -30,6 +30,9 @@ class RopeFactors(NamedTuple):
     long: np.ndarray | None = None
 
 
+_NO_FACTORS = RopeFactors()
+
+
 def gguf_family(metadata: Mapping[str, Any]) -> tuple[Family, Gguf]:
     """The family that a file is of.
 
@@ -48,7 +51,7 @@ def gguf_family(metadata: Mapping[str, Any]) -> tuple[Family, Gguf]:
 def gguf_hf_config(
     metadata: Mapping[str, Any],
     shapes: Mapping[str, tuple[int, ...]],
-    rope_factors: RopeFactors = RopeFactors(),  # noqa: B008 - immutable
+    rope_factors: RopeFactors = _NO_FACTORS,
 ) -> dict[str, Any]:
     """The content of the config.json that a GGUF file stands for.
 
