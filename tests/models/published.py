@@ -1,7 +1,8 @@
 """What the config.json of published models says of their sizes, and how many parameters they have.
 
-The number is the one that the model's page or paper gives: a tied embedding counts once, and of a
-multimodal model it is the text model's.
+A tied embedding counts once, and of a multimodal model the number is the text model's. Sizes and
+numbers were written down from memory of the models' pages and papers, where no hub could be
+reached; the number of Qwen3-Next is what transformers counts for its config.json.
 """
 
 from collections.abc import Mapping
