@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from adakd_jax.hf.model_files import ModelFileError, listing, read_json
-from adakd_jax.hf.multimodal import text_config
+from adakd_jax.hf.multimodal import MULTIMODAL, text_config
 from adakd_jax.hf.mxfp4 import is_mxfp4
 from adakd_jax.hf.peft import ADAPTER_CONFIG
-from adakd_jax.models.families import decoder_config, family_of
+from adakd_jax.models.families import FAMILIES, decoder_config, family_of
 from adakd_jax.models.rope_keys import rope_remark
 
 CONFIG = "config.json"
@@ -34,7 +34,9 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         decoder_config(hf_config)
     except ValueError as error:
-        raise ModelFileError(f"{file}: {error}") from error
+        unknown = hf_config.get("model_type") not in list(FAMILIES)
+        inside = f", and the text models inside {', '.join(MULTIMODAL)}" if unknown else ""
+        raise ModelFileError(f"{file}: {error}{inside}") from error
     remark = rope_remark(hf_config, family_of(hf_config).rope)
     if remark is not None:
         warnings.warn(f"{file}: {remark}", stacklevel=2)
