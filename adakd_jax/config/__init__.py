@@ -66,6 +66,7 @@ from adakd_jax.config.models import (
     Student,
     StudentCheckpoint,
     StudentLayers,
+    StudentPruned,
     StudentRandom,
     TeacherConfig,
 )
@@ -152,6 +153,7 @@ __all__ = [
     "StudentConfidenceScore",
     "StudentEntropyScore",
     "StudentLayers",
+    "StudentPruned",
     "StudentRandom",
     "SymmetricKl",
     "TeacherConfig",

@@ -1,9 +1,11 @@
 """The teacher, and where the student's weights start."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -132,6 +134,59 @@ class StudentLayers(_Student):
     )
 
 
+def _parameter_number(value: Any) -> Any:
+    """From 80M or 1.5B to a whole number."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMB])", value.strip().upper())
+    if found is None:
+        return value
+    return round(float(found[1]) * _UNITS[found[2]])
+
+
+_UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
+# A whole number is a number; a fraction below 1 is a share of the teacher's.
+Size = PositiveInt | Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class StudentPruned(_Student):
+    """A student that starts as what matters most in the teacher, measured on training rows.
+
+    A size is a number, or a share of the teacher's below 1; null: the teacher's. Widths given as
+    shares are rounded to what hardware likes.
+    """
+
+    kind: Literal["pruned"] = "pruned"
+    parameters: Annotated[PositiveInt, BeforeValidator(_parameter_number)] | None = Field(
+        default=None,
+        description="how many parameters it has, about, such as 80M or 1.5B; sizes that are not "
+        "given are then chosen for it",
+    )
+    layers: Size | None = Field(default=None, description="layers to keep: a number, or a share")
+    ffw: Size | None = Field(
+        default=None, description="neurons of each feed-forward, or of each expert"
+    )
+    heads: Size | None = Field(
+        default=None,
+        description="query heads of each attention, in whole groups that share a key-value head",
+    )
+    width: Size | None = Field(
+        default=None, description="numbers of the residual stream: the width of the embeddings"
+    )
+    experts: Size | None = Field(default=None, description="experts of each layer")
+    layers_by: Literal["influence", "kl"] = Field(
+        default="influence",
+        description="which layers matter: those that change their input most (influence: one pass "
+        "over the rows), or those without which the model is farthest from the teacher (kl: left "
+        "out one by one, a pass for each layer that is left, each time)",
+    )
+    calibration_rows: PositiveInt = Field(
+        default=32,
+        description="packed rows of data.max_length tokens that this is measured on, from all over "
+        "the training rows",
+    )
+
+
 class StudentCheckpoint(_Student):
     """A student that starts from a checkpoint of its own."""
 
@@ -154,4 +209,6 @@ class StudentRandom(_Student):
     )
 
 
-Student = Annotated[StudentLayers | StudentCheckpoint | StudentRandom, Field(discriminator="kind")]
+Student = Annotated[
+    StudentLayers | StudentPruned | StudentCheckpoint | StudentRandom, Field(discriminator="kind")
+]

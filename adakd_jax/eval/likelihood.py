@@ -151,7 +151,7 @@ def document_sums(
         size = min(size, nnx.merge(teacher_graphdef, teacher_params).config.vocab_size)
     for batch in batches:
         _check_ids(batch, size)
-        batch = _divided(batch)
+        batch = divided(batch)
         found, bins = _batch_sums(
             student_graphdef, teacher_graphdef, chunk_size, student_params, teacher_params, batch
         )
@@ -237,8 +237,10 @@ def _sums_of_rows(
     return sums, jax.lax.psum(bins, axes) if axes else bins
 
 
-def _divided(batch: TokenBatch) -> TokenBatch:
-    """A batch with empty rows at its end, so that the devices of a mesh divide its rows."""
+def divided(batch: TokenBatch) -> TokenBatch:
+    """A batch with empty rows at its end, so that the devices of the context's mesh divide its
+    rows.
+    """
     empty = -len(batch.tokens) % size_along(row_axes())
 
     def filled(array: Any, value: int) -> Any:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -12,23 +12,27 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 from transformers import PreTrainedTokenizerFast
 
-from adakd_jax.config.models import Student, StudentCheckpoint, StudentLayers, StudentRandom
+from adakd_jax.config.models import (
+    Student,
+    StudentCheckpoint,
+    StudentLayers,
+    StudentPruned,
+    StudentRandom,
+)
 from adakd_jax.hf.config_file import read_config
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import CONFIG_FILES, locate
 from adakd_jax.hf.lora import merge_peft, named_after, with_adapters
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
+from adakd_jax.hf.student_config import chosen_config
 from adakd_jax.hf.vocabulary import tokenizer_size
-from adakd_jax.models.config import ComputeDtype, DecoderConfig
+from adakd_jax.models.config import ComputeDtype
 from adakd_jax.models.decoder import abstract_decoder, random_params
-from adakd_jax.models.families import decoder_config, family_of
-from adakd_jax.models.layer_kinds import mixers_of, pick_layers
+from adakd_jax.models.families import decoder_config
 from adakd_jax.models.quantized import quantization_of
+from adakd_jax.pruning.choice import Choice, in_words
+from adakd_jax.pruning.cut import cut
 from adakd_jax.sharding import RULES, Rules, parameter_spec, shardings_like
-
-# Keys of a config.json that say by a rule what `layer_types` says layer by layer.
-_LAYER_RULES = ("sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval")
-_LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 
 # Which of a student's weights are read or made: all; those under its adapters, which training
 # leaves as they are, so that no checkpoint holds them; or none. The others are shapes.
@@ -43,6 +47,7 @@ def init_student(
     mesh: Mesh | None = None,
     rules: Rules = RULES,
     held: Held = "all",
+    choice: Choice | None = None,
 ) -> Pretrained:
     """Makes the student that training starts from, in buffers of its own: float32 parameters; under
     `lora` those of the base, in its precision, with float32 adapters beside them.
@@ -55,6 +60,7 @@ def init_student(
       mesh: over which every parameter is made or read in its shards; None: on the default device.
       rules: what is split over the mesh.
       held: the weights that are needed; a run that goes on from a checkpoint has the others there.
+      choice: what of the teacher is kept, for a student that is pruned.
 
     Raises:
       ValueError: a layer that the teacher has not, layers of a quantised teacher, a vocabulary too
@@ -64,7 +70,9 @@ def init_student(
     """
     frozen = source.lora is not None
     weights = held == "all" or (held == "frozen" and frozen)
-    student = _base(source, teacher, key, mesh, rules, weights)
+    if isinstance(source, StudentLayers):
+        choice = Choice(source.layers)
+    student = _base(source, teacher, key, mesh, rules, weights, choice)
     if source.lora is None:
         if source.adapter is None:
             return student
@@ -85,6 +93,7 @@ def _base(
     mesh: Mesh | None,
     rules: Rules,
     weights: bool,
+    choice: Choice | None,
 ) -> Pretrained:
     """The student without adapters; without `weights`, its parameters as shapes."""
     dtype = jnp.dtype("float32" if source.lora is None else source.lora.base_dtype)
@@ -102,9 +111,9 @@ def _base(
     shardings = functools.partial(_shardings, mesh, rules)
     if isinstance(source, StudentRandom):
         return _from_random(source, teacher, key if weights else None, dtype, shardings)
-    if teacher is None:
-        raise ValueError("student.kind is 'layers', which needs a teacher to take them from")
-    return _from_layers(source, teacher, dtype, shardings if weights else None)
+    if teacher is None or choice is None:
+        raise ValueError(f"student.kind is {source.kind!r}, which needs a teacher to take it from")
+    return _from_teacher(source, teacher, choice, dtype, shardings if weights else None)
 
 
 # From the shapes of parameters to their shardings, None without a mesh.
@@ -115,54 +124,12 @@ def _shardings(mesh: Mesh | None, rules: Rules, params: Any) -> Any:
     return None if mesh is None else shardings_like(params, mesh, rules)
 
 
-def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
-    """The config.json of a model that keeps some layers of another.
-
-    Each kept layer stays of its kind (full, sliding-window or linear attention), wherever it now
-    stands.
-
-    Args:
-      hf_config: the config.json of the whole model.
-      layers: layers to keep, from 0, increasing.
-
-    Raises:
-      ValueError: no layers, layers out of range, or not in increasing order.
-    """
-    whole = decoder_config(hf_config)
-    _check_layers(layers, whole.num_layers)
-    selected = {k: v for k, v in hf_config.items() if k not in _LAYER_RULES}
-    for key in _LAYER_COUNTS:
-        if key in selected:
-            selected[key] = len(layers)
-    by_layer = family_of(hf_config).by_layer(hf_config)
-    selected |= {key: [values[n] for n in layers] for key, values in by_layer.items()}
-    kinds = hf_config.get("layer_types")
-    if kinds is None and (len(whole.window_choices) > 1 or whole.mixers):
-        kinds = [_layer_type(whole, layer) for layer in range(whole.num_layers)]
-    if kinds is not None:
-        selected["layer_types"] = [kinds[layer] for layer in layers]
-    return selected
-
-
-def _layer_type(config: DecoderConfig, layer: int) -> str:
-    """What a layer is called in `layer_types`."""
-    if mixers_of(config)[layer] == "delta":
-        return "linear_attention"
-    return "full_attention" if config.windows[layer] is None else "sliding_attention"
-
-
-def _check_layers(layers: Sequence[int], count: int) -> None:
-    if not layers:
-        raise ValueError("student.layers is empty; name at least one of the teacher's layers")
-    absent = [layer for layer in layers if not 0 <= layer < count]
-    if absent:
-        raise ValueError(f"student.layers names {absent}; the teacher has layers 0 to {count - 1}")
-    if list(layers) != sorted(set(layers)):
-        raise ValueError(f"student.layers must increase, each layer once; got {list(layers)}")
-
-
-def _from_layers(
-    source: StudentLayers, teacher: Pretrained, dtype: DTypeLike, shardings: Shardings | None
+def _from_teacher(
+    source: StudentLayers | StudentPruned,
+    teacher: Pretrained,
+    choice: Choice,
+    dtype: DTypeLike,
+    shardings: Shardings | None,
 ) -> Pretrained:
     """Without `shardings`, as shapes."""
     if quantization_of(teacher.params) is not None:
@@ -170,37 +137,36 @@ def _from_layers(
             f"the kernels of {teacher.source.name} are rounded, which is no weights to start a "
             "student from; valid: teacher.quantization null, or student.kind checkpoint"
         )
-    hf_config = select_layers(teacher.source.hf_config, source.layers)
-    kept = ", ".join(map(str, source.layers))
+    hf_config = chosen_config(teacher.source.hf_config, choice)
     params = abstract_decoder(decoder_config(hf_config), dtype)[1]
     if shardings is not None:
-        params = _copy_layers(teacher, source.layers, dtype, shardings)
+        params = _copied(teacher, choice, dtype, shardings)
     return _assemble(
         source,
         hf_config,
         params,
         teacher.tokenizer,
         dataclasses.replace(
-            teacher.source, name=f"layers {kept} of {teacher.source.name}", hf_config=hf_config
+            teacher.source, name=f"{in_words(choice)} of {teacher.source.name}", hf_config=hf_config
         ),
     )
 
 
-def _copy_layers(
-    teacher: Pretrained, layers: Sequence[int], dtype: DTypeLike, shardings: Shardings
+def _copied(
+    teacher: Pretrained, choice: Choice, dtype: DTypeLike, shardings: Shardings
 ) -> dict[str, Any]:
-    """Copies all parameters as `dtype`, of the stacked ones the named layers.
+    """Copies all parameters as `dtype`, of each of them what is kept.
 
     An explicit copy: the student's buffers are donated to the train step, the teacher's are not.
     """
 
     def chosen(params: dict[str, Any]) -> dict[str, Any]:
-        return params | {"layers": pick_layers(teacher.config, params["layers"], layers)}
+        return cut(teacher.config, params, choice)
 
     def copy(params: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), chosen(params))
 
-    # The same axes are split whatever the number of layers.
+    # The same axes are split whatever the sizes.
     split = shardings(jax.eval_shape(chosen, teacher.params))
     return jax.jit(copy, out_shardings=split)(teacher.params)
 
@@ -239,7 +205,7 @@ def _read_config(config: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _assemble(
-    source: StudentLayers | StudentRandom,
+    source: StudentLayers | StudentPruned | StudentRandom,
     hf_config: Mapping[str, Any],
     params: dict[str, Any],
     tokenizer: PreTrainedTokenizerFast | None,

@@ -1,7 +1,7 @@
 """One decoder for every family: embeddings, a scan over stacked layers, norm and output head."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,20 +29,24 @@ from adakd_jax.models.output import OutputEmbedding, head_of
 from adakd_jax.models.positions import Reads, check_positions
 from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers, stacked_layers
 
-# Residual stream, and what the routers of the layers so far did.
-ForwardCarry = tuple[Array, Routing | None]
+# Residual stream, what the routers of the layers so far did, and what is kept around them.
+ForwardCarry = tuple[Array, Routing | None, Any]
 # Residual stream, and what all layers have stored.
 DecodeCarry = tuple[Array, dict[str, Any]]
+# `around(apply, layer, carry, place)` in place of `apply(layer, carry, place)`, which it calls.
+Around = Callable[..., ForwardCarry]
 
 
 class Forward(NamedTuple):
     """What a forward pass returns: hidden states [B, T, D] after the final norm; the residual
-    stream after each of M layers, [B, T, M, D], or None; what the routers did, [L, …], or None.
+    stream after each of M layers, [B, T, M, D], or None; what the routers did, [L, …], or None;
+    and what was kept around the layers.
     """
 
     hidden: Array
     after: Array | None
     routing: Routing | None
+    kept: Any = None
 
 
 class Decoder(nnx.Module):
@@ -111,6 +115,8 @@ class Decoder(nnx.Module):
         *,
         dropout_key: Array | None = None,
         with_routing: bool = False,
+        around: Around | None = None,
+        kept: Any = None,
     ) -> Forward:
         """What `__call__` returns, and what else a loss may be of.
 
@@ -122,6 +128,8 @@ class Decoder(nnx.Module):
                 after every layer is then in memory at once.
             dropout_key: see `__call__`.
             with_routing: whether to return what the routers did, of a model with experts.
+            around: what is done around each layer, such as to observe it or to leave it out.
+            kept: what that keeps, before the first layer.
         """
         check_positions(self.config, [Reads("a row of tokens", tokens.shape[1])], "the model")
         attend = functools.partial(self._attend, query_segments=segments, key_segments=segments)
@@ -132,26 +140,26 @@ class Decoder(nnx.Module):
             return jax.tree.map(lambda all, one: all.at[place.index].set(one), routing, own)
 
         def apply(layer: Layer, carry: ForwardCarry, place: LayerPlace) -> ForwardCarry:
-            (x, routing), key = carry, place.dropout_key
+            (x, routing, kept), key = carry, place.dropout_key
             if isinstance(layer, DeltaLayer):
                 x, _, own = layer.run(x, segments, segments > 0, dropout_key=key)
-                return keep_rows_split(x), added(routing, own, place)
+                return keep_rows_split(x), added(routing, own, place), kept
             queries_keys_values = layer.queries_keys_values(x, place.rotary, key)
             attended = attend(*queries_keys_values, window=place.window, sinks=layer.sinks)
             x, own = layer.finish(x, attended, segments, key)
-            return keep_rows_split(x), added(routing, own, place)
+            return keep_rows_split(x), added(routing, own, place), kept
 
         experts = self.config.experts
         routing = None
         if experts is not None and with_routing:
             routing = no_routing(self.config.num_layers, experts.count)
-        carry = keep_rows_split(self._embed(tokens, positions)), routing
-        collect = layers is not None
-        (x, routing), carries = scan_layers(
-            self.config, self.layers, apply, carry, positions, dropout_key, collect
+        carry = keep_rows_split(self._embed(tokens, positions)), routing, kept
+        each = apply if around is None else functools.partial(around, apply)
+        (x, routing, kept), carries = scan_layers(
+            self.config, self.layers, each, carry, positions, dropout_key, layers is not None
         )
         after = None if layers is None else jnp.moveaxis(carries[0][np.array(layers)], 0, -2)
-        return Forward(self.final_norm(x), after, routing)
+        return Forward(self.final_norm(x), after, routing, kept)
 
     def decode(
         self,

@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from adakd_jax.axes import HEAD_AXIS
 from adakd_jax.models.activations import ACTIVATIONS
 from adakd_jax.models.config import DecoderConfig, Experts
 from adakd_jax.models.experts_mesh import Kernels, on_each_device
@@ -143,33 +144,68 @@ class ExpertFeedForward(nnx.Module):
         y = on_each_device(self._of_own_experts, x, weights.astype(x.dtype), chosen, kernels)
         return y, routing(scores, chosen, segments)
 
+    def hidden_squares(
+        self, x: Float[Array, "B T D"], segments: Int[Array, "B T"]
+    ) -> Float[Array, "B E F"]:
+        """Sums of squares, over the tokens of each row that an expert has, of what goes into its
+        last product: how much each of its neurons does. `segments` is 0 for padding.
+        """
+        weights, chosen = choose(self.router(x), self.of)
+        chosen = jnp.where(segments[:, :, None] > 0, chosen, self.of.count)
+        kernels = self.experts(x.dtype)
+        found = on_each_device(self._squares, x, weights.astype(x.dtype), chosen, kernels)
+        return found.reshape(len(x), self.of.count, -1)
+
+    def _squares(
+        self, x: Array, weights: Array, chosen: Array, kernels: Kernels, first: Array | int
+    ) -> Array:
+        """The part [B, E · F] of all of them that the experts from `first` on make, and of their
+        neurons those that are here; 0 elsewhere.
+        """
+        rows, length, count = *x.shape[:2], len(kernels.gate)
+        order = by_expert(chosen.reshape(-1, chosen.shape[-1]), first, count)
+        hidden, _ = self._hidden(x, weights, order, kernels)
+        row = order.sorted // (length * chosen.shape[-1])
+        place = jnp.where(order.expert < count, row * count + order.expert, rows * count)
+        squares = jax.ops.segment_sum(hidden.astype(jnp.float32) ** 2, place, rows * count)
+        squares = squares.reshape(rows, count, -1)
+        everything = jnp.zeros((rows, self.of.count, self.config.ffw_dim), jnp.float32)
+        neuron = 0
+        if squares.shape[-1] < self.config.ffw_dim:  # devices along `tensor` share the neurons
+            neuron = jax.lax.axis_index(HEAD_AXIS) * squares.shape[-1]
+        everything = jax.lax.dynamic_update_slice(everything, squares, (0, first, neuron))
+        return everything.reshape(rows, -1)
+
     def _of_own_experts(
         self, x: Array, weights: Array, chosen: Array, kernels: Kernels, first: Array | int
     ) -> Array:
         """The part of the sum [B, T, D] that the experts from `first` on make, whose kernels
         these are.
         """
-        rows = x.reshape(-1, x.shape[-1])
-        count = len(kernels.gate)
-        order = by_expert(chosen.reshape(len(rows), -1), first, count)
-        expected = len(order.expert) * count // self.of.count
+        order = by_expert(chosen.reshape(-1, chosen.shape[-1]), first, len(kernels.gate))
+        hidden, share = self._hidden(x, weights, order, kernels)
+        y = self._product(hidden, kernels.down, None, order)
+        if kernels.down_bias is not None:
+            y = y + share * _of_expert(kernels.down_bias, order)
+        return gathered(y, order, x.shape[0] * x.shape[1]).reshape(x.shape)
 
-        def product(rows: Array, kernel: Array, bias: Array | None) -> Array:
-            y = grouped_product(rows, kernel, order.sizes, expected=expected)
-            y = checkpoint_name(y, GROUPED)
-            return y if bias is None else y + _of_expert(bias, order)
-
-        sorted_rows = spread(rows, order)
-        gate = product(sorted_rows, kernels.gate, kernels.gate_bias)
-        up = product(sorted_rows, kernels.up, kernels.up_bias)
+    def _hidden(
+        self, x: Array, weights: Array, order: TokenOrder, kernels: Kernels
+    ) -> tuple[Array, Array]:
+        """What goes into the last product, and the weights that it was multiplied by."""
+        sorted_rows = spread(x.reshape(-1, x.shape[-1]), order)
+        gate = self._product(sorted_rows, kernels.gate, kernels.gate_bias, order)
+        up = self._product(sorted_rows, kernels.up, kernels.up_bias, order)
         # Before the last product: there are fewer numbers to multiply, and its result, the largest
         # of all arrays here, is not needed for the gradient of the weights.
         share = spread(weights.reshape(-1, 1), order)
-        hidden = self._activated(gate, up) * share
-        y = product(hidden, kernels.down, None)
-        if kernels.down_bias is not None:
-            y = y + share * _of_expert(kernels.down_bias, order)
-        return gathered(y, order, len(rows)).reshape(x.shape)
+        return self._activated(gate, up) * share, share
+
+    def _product(self, rows: Array, kernel: Array, bias: Array | None, order: TokenOrder) -> Array:
+        expected = len(order.expert) * len(kernel) // self.of.count
+        y = grouped_product(rows, kernel, order.sizes, expected=expected)
+        y = checkpoint_name(y, GROUPED)
+        return y if bias is None else y + _of_expert(bias, order)
 
     def _activated(self, gate: Array, up: Array) -> Array:
         clamped = self.of.clamped

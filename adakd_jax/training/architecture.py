@@ -9,7 +9,7 @@ from adakd_jax.config import RunConfig, StudentCheckpoint, StudentLayers, Teache
 from adakd_jax.hf.config_file import check_not_quantised, read_config
 from adakd_jax.hf.locate import CONFIG_FILES, ModelNotFoundError, locate
 from adakd_jax.hf.pretrained import Pretrained
-from adakd_jax.hf.student import select_layers
+from adakd_jax.hf.student_config import select_layers
 
 
 def check_architecture(expected: Mapping[str, Any] | None, model: Pretrained, field: str) -> None:

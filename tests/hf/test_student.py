@@ -11,7 +11,8 @@ from flax import nnx
 
 from adakd_jax.config.models import LoraConfig, StudentCheckpoint, StudentLayers, StudentRandom
 from adakd_jax.hf.export import save_pretrained
-from adakd_jax.hf.student import init_student, select_layers
+from adakd_jax.hf.student import init_student
+from adakd_jax.hf.student_config import select_layers
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.layer_kinds import one_layer
 from tests.hf.tiny import TINY, TINY_LLAMA, TINY_QWEN3_5, make_pretrained

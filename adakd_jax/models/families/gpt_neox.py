@@ -21,6 +21,8 @@ _ROPE = RopeKeys(Theta("rotary_emb_base"), partial=0.25, partial_key="rotary_pct
 
 def _read(hf: HFConfig) -> DecoderConfig:
     bias = hf.get("attention_bias", True)
+    # transformers takes no head_dim from it.
+    hf = {key: value for key, value in hf.items() if key != "head_dim"}
     common = read_common(hf, default_activation="gelu", rope=_ROPE)
     return dataclasses.replace(
         common,
