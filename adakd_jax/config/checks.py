@@ -12,6 +12,7 @@ from adakd_jax.config.stage import Check, Conflict, stages_in
 from adakd_jax.user_path import is_remote, user_path
 
 _RANKED = ("top_ratio", "latf")
+_FROM_TEACHER = ("layers", "pruned")
 _OF_LOGITS = ("dtkd", "logit_standardization")
 
 
@@ -92,16 +93,16 @@ def _teacher_for_distillation(teacher: object, distill: DistillConfig) -> Confli
 
 
 def _teacher_for_layers(teacher: object, student: str) -> Conflict | None:
-    if teacher is not None or student != "layers":
+    if teacher is not None or student not in _FROM_TEACHER:
         return None
     return Conflict(
-        "there is no teacher whose layers the student could take",
+        "there is no teacher that the student could be taken from",
         "teacher.path, or student.kind checkpoint",
     )
 
 
 def _layers_in_full_precision(quantization: str | None, student: str) -> Conflict | None:
-    if quantization is None or student != "layers":
+    if quantization is None or student not in _FROM_TEACHER:
         return None
     return Conflict(
         "the student would start from the teacher's rounded weights",

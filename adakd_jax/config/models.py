@@ -149,6 +149,11 @@ _UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
 Size = PositiveInt | Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
+def _sole(value: Any) -> Any:
+    """The flag --student.layers is that of kind layers, too, where it is a list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 class StudentPruned(_Student):
     """A student that starts as what matters most in the teacher, measured on training rows.
 
@@ -162,7 +167,9 @@ class StudentPruned(_Student):
         description="how many parameters it has, about, such as 80M or 1.5B; sizes that are not "
         "given are then chosen for it",
     )
-    layers: Size | None = Field(default=None, description="layers to keep: a number, or a share")
+    layers: Annotated[Size | None, BeforeValidator(_sole)] = Field(
+        default=None, description="layers to keep: a number, or a share"
+    )
     ffw: Size | None = Field(
         default=None, description="neurons of each feed-forward, or of each expert"
     )

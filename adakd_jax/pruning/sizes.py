@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from adakd_jax.models.families import decoder_config
 # What a matrix unit takes at once: widths are multiples of it, or of less where they are small.
 _TILE = 128
 # A size is rounded by a sixteenth of what it was, at most.
-_FEWEST_TILES = 8
+_FEWEST_UNITS = 8
 
 
 class Sizes(NamedTuple):
@@ -47,12 +48,13 @@ def asked_sizes(source: StudentPruned, config: DecoderConfig) -> Sizes:
     """
     whole, problems = sizes_of(config), []
     per_group = config.num_heads // config.num_kv_heads
+    heads = _number(source.heads, config.num_heads, per_group)
     asked = {
         "layers": _number(source.layers, whole.layers, 1),
-        "ffw": _number(source.ffw, whole.ffw, tile_of(whole.ffw)),
-        "heads": _number(source.heads, config.num_heads, per_group),
-        "width": _number(source.width, whole.width, tile_of(whole.width)),
-        "experts": _number(source.experts, whole.experts, 1),
+        "ffw": _number(source.ffw, whole.ffw, unit_of(whole.ffw)),
+        "heads": heads,
+        "width": _number(source.width, whole.width, unit_of(whole.width, heads)),
+        "experts": _number(source.experts, whole.experts, unit_of(whole.experts)),
     }
     least = 0 if config.experts is None else config.experts.active
     if source.experts is not None and config.experts is None:
@@ -79,12 +81,14 @@ def asked_sizes(source: StudentPruned, config: DecoderConfig) -> Sizes:
     return Sizes(groups=groups, **asked)
 
 
-def tile_of(size: int) -> int:
-    """Of what a smaller size is a multiple: a power of two, up to 128."""
+def unit_of(size: int, heads: int = 1) -> int:
+    """Of what a smaller size is a multiple: of a power of two, up to 128, and of the number of
+    heads, as transformers wants widths of Llama's.
+    """
     tile = 1
-    while tile < _TILE and size % (2 * tile) == 0 and 2 * tile * _FEWEST_TILES <= size:
+    while tile < _TILE and math.lcm(2 * tile, heads) * _FEWEST_UNITS <= size:
         tile *= 2
-    return tile
+    return math.lcm(tile, heads)
 
 
 def _number(asked: int | float | None, whole: int, unit: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from adakd_jax.config.models import StudentCheckpoint, StudentLayers
+from adakd_jax.config.models import StudentCheckpoint, StudentLayers, StudentPruned
 from adakd_jax.config.provenance import read_starts
 from adakd_jax.config.run import RunConfig
 from adakd_jax.config.schema import written
@@ -82,6 +82,11 @@ def _settings(config: RunConfig) -> str:
     start = "random weights"
     if isinstance(student, StudentLayers):
         start = f"its layers {written(student.layers)}"
+    elif isinstance(student, StudentPruned):
+        sizes = ("parameters", "layers", "ffw", "heads", "width", "experts")
+        given = {name: getattr(student, name) for name in sizes}
+        listed = ", ".join(f"{name} {n:,}" for name, n in given.items() if n is not None)
+        start = f"what matters most in it ({listed})"
     elif isinstance(student, StudentCheckpoint):
         start = student.path.rsplit("/", 1)[-1]
     length = f"{training.steps} steps" if training.steps else f"{training.epochs} epochs"

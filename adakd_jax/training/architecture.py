@@ -5,11 +5,18 @@ meant.
 from collections.abc import Mapping
 from typing import Any
 
-from adakd_jax.config import RunConfig, StudentCheckpoint, StudentLayers, TeacherConfig
+from adakd_jax.config import (
+    RunConfig,
+    StudentCheckpoint,
+    StudentLayers,
+    StudentPruned,
+    TeacherConfig,
+)
 from adakd_jax.hf.config_file import check_not_quantised, read_config
 from adakd_jax.hf.locate import CONFIG_FILES, ModelNotFoundError, locate
 from adakd_jax.hf.pretrained import Pretrained
-from adakd_jax.hf.student_config import select_layers
+from adakd_jax.hf.student_config import chosen_config, select_layers
+from adakd_jax.pruning.shape import planned_choice
 
 
 def check_architecture(expected: Mapping[str, Any] | None, model: Pretrained, field: str) -> None:
@@ -46,6 +53,9 @@ def model_configs(config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, A
     if isinstance(student, StudentLayers):
         assert teacher is not None  # a check of the settings
         return teacher, select_layers(teacher, student.layers)
+    if isinstance(student, StudentPruned):
+        assert teacher is not None
+        return teacher, chosen_config(teacher, planned_choice(student, teacher))
     if isinstance(student, StudentCheckpoint):
         return teacher, _reachable(student.path, student.revision, student.architecture)
     if isinstance(student.config, str):

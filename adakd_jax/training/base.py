@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from adakd_jax.config import RunConfig, StudentLayers
+from adakd_jax.config import RunConfig, StudentLayers, StudentPruned
 from adakd_jax.eval.model import run_config
 from adakd_jax.hf.locate import ModelNotFoundError
 from adakd_jax.hf.student import init_student
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.training.models import load_teacher
+from adakd_jax.training.pruned import stored_choice
 
 
 class BaseNotFoundError(ModelNotFoundError):
@@ -85,9 +86,13 @@ def frozen_base(run_dir: str, checksum: int | None) -> dict[str, Any]:
 
 
 def _made_again(config: RunConfig) -> dict[str, Any]:
-    teacher = None
-    if isinstance(config.student, StudentLayers) and config.teacher is not None:
+    teacher = choice = None
+    if isinstance(config.student, StudentLayers | StudentPruned) and config.teacher is not None:
         teacher = load_teacher(config.teacher)
+    if isinstance(config.student, StudentPruned):
+        choice = stored_choice(config)
     # Those of the checkpoint take the place of adapters that it starts from.
-    student = init_student(config.student, teacher, jax.random.key(config.seed), held="frozen")
+    student = init_student(
+        config.student, teacher, jax.random.key(config.seed), held="frozen", choice=choice
+    )
     return split_adapters(student.params)[0]

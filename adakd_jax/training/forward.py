@@ -90,7 +90,7 @@ def _hidden(
     with_routing: bool = False,
 ) -> tuple[Array, Array | None, Routing | None]:
     """The last hidden states, those that are compared, and what the routers did."""
-    last, earlier, routing = model.forward(
+    last, earlier, routing, _ = model.forward(
         batch.tokens,
         batch.positions,
         batch.segments,

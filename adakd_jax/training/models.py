@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from adakd_jax.config import RunConfig, StudentCheckpoint, TeacherConfig
+from adakd_jax.config import RunConfig, StudentCheckpoint, StudentPruned, TeacherConfig
+from adakd_jax.console import Console
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.locate import ModelNotFoundError
 from adakd_jax.hf.lora import merge_peft, named_after
@@ -53,11 +54,27 @@ def load_teacher(
 
 
 def load_student(
-    config: RunConfig, teacher: Pretrained | None, mesh: Mesh | None = None, held: Held = "all"
+    config: RunConfig,
+    teacher: Pretrained | None,
+    mesh: Mesh | None = None,
+    held: Held = "all",
+    console: Console | None = None,
 ) -> Pretrained:
     """Make the student as training starts from it, on the mesh, and check that it fits the
     teacher; of its weights, those that are asked for.
+
+    What a pruned student keeps is measured, once a run, if any weights are.
     """
+    choice = None
+    if isinstance(config.student, StudentPruned) and teacher is not None:
+        # Only who needs it waits for its imports.
+        from adakd_jax.pruning.shape import planned_choice
+        from adakd_jax.training.pruned import choice_of
+
+        if held == "none":
+            choice = planned_choice(config.student, teacher.source.hf_config)
+        else:
+            choice = choice_of(config, teacher, mesh, console or Console(quiet=True))
     student = init_student(
         config.student,
         teacher,
@@ -65,6 +82,7 @@ def load_student(
         mesh=mesh,
         rules=rules_of(config.mesh, "student"),
         held=held,
+        choice=choice,
     )
     check_tokenizer_fits(student, "the student")
     if isinstance(config.student, StudentCheckpoint):

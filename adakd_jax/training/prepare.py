@@ -145,7 +145,7 @@ def prepare(
     # A cached teacher is there for what the student takes of it: if that is saved, no weights.
     needed = cache is None or not resumed or config.student.lora is not None
     teacher = _loaded_teacher(config, mesh, console, weights=needed)
-    student = load_student(config, teacher, mesh, "frozen" if resumed else "all")
+    student = load_student(config, teacher, mesh, "frozen" if resumed else "all", console)
     own = teacher_tokenizer(config, teacher)
     student = with_chat_template(config.data, student, own, console)
     config = with_date(config, student, None if cache is None else date_of(cache.path))

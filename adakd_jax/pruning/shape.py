@@ -1,0 +1,126 @@
+"""The sizes of a student that is to have some number of parameters, known before any weight is."""
+
+import bisect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from adakd_jax.config.models import StudentPruned
+from adakd_jax.hf.student_config import chosen_config
+from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.families import decoder_config
+from adakd_jax.models.layer_kinds import layers_with
+from adakd_jax.models.size import parameter_count
+from adakd_jax.pruning.choice import Choice
+from adakd_jax.pruning.sizes import Sizes, asked_sizes, sizes_of, unit_of
+
+# Layers, and neurons or experts, are not taken below this share; then the width is.
+_LEAST_SHARE = 0.5
+
+
+def pruned_sizes(source: StudentPruned, hf_config: Mapping[str, Any]) -> Sizes:
+    """The sizes that settings ask for.
+
+    Under `parameters`, what is not given is chosen so: layers, and neurons of the feed-forwards (of
+    a mixture, experts) are reduced by the same share, to a half at most; then the width is. At
+    last, neurons or experts make up what rounding has left.
+
+    Args:
+        source: the settings of the student.
+        hf_config: config.json of the teacher.
+
+    Raises:
+        ValueError: sizes that the teacher has not, or a number of parameters that no sizes give.
+    """
+    config = decoder_config(hf_config)
+    asked = asked_sizes(source, config)
+    if source.parameters is None:
+        return asked
+
+    def count(sizes: Sizes) -> int:
+        return parameter_count(decoder_config(chosen_config(hf_config, evenly(config, sizes))))
+
+    return _of_parameters(source, source.parameters, asked, config, count)
+
+
+def planned_choice(source: StudentPruned, hf_config: Mapping[str, Any]) -> Choice:
+    """What a student keeps as far as is known before anything is measured: as much as it will."""
+    return evenly(decoder_config(hf_config), pruned_sizes(source, hf_config))
+
+
+def evenly(config: DecoderConfig, sizes: Sizes) -> Choice:
+    """What a student of some sizes keeps, as long as nothing is measured: layers from everywhere,
+    and the first of everything else.
+    """
+    whole = sizes_of(config)
+    layers = np.linspace(0, whole.layers - 1, sizes.layers).round().astype(int).tolist()
+    if sizes.layers == 1:
+        layers = [0]
+    attn = sum(layer in layers_with(config, "attn") for layer in layers)
+
+    def first(name: str, *rows: int) -> Any:
+        count = getattr(sizes, name)
+        if count == getattr(whole, name):
+            return None
+        return np.broadcast_to(np.arange(count, dtype=np.int32), (*rows, count))
+
+    of_each = (len(layers), sizes.experts) if sizes.experts else (len(layers),)
+    return Choice(
+        tuple(layers),
+        neurons=first("ffw", *of_each),
+        groups=first("groups", attn),
+        channels=first("width"),
+        experts=first("experts", len(layers)),
+    )
+
+
+def _of_parameters(
+    source: StudentPruned,
+    wanted: int,
+    asked: Sizes,
+    config: DecoderConfig,
+    count: Callable[[Sizes], int],
+) -> Sizes:
+    whole = sizes_of(config)
+    inner = "ffw" if config.experts is None else "experts"
+    unit = unit_of(getattr(whole, inner))
+    least = 1 if config.experts is None else config.experts.active
+    free = {name for name in ("layers", inner, "width") if getattr(source, name) is None}
+    shares = [n / whole.layers for n in range(1, whole.layers + 1)]
+    shares = [share for share in shares if share >= _LEAST_SHARE]
+
+    def shared(share: float) -> Sizes:
+        sizes = {"layers": round(share * whole.layers), inner: _units(share, whole, inner, unit)}
+        sizes[inner] = max(least, sizes[inner])
+        return asked._replace(**{name: n for name, n in sizes.items() if name in free})
+
+    place = bisect.bisect_right(shares, wanted, key=lambda share: count(shared(share)))
+    sizes = shared(shares[max(place - 1, 0)])
+    if place == 0 and "width" in free:
+        step = unit_of(whole.width, config.num_heads)
+        widths = range(step, whole.width + 1, step)
+        fits = bisect.bisect_right(widths, wanted, key=lambda n: count(sizes._replace(width=n)))
+        sizes = sizes._replace(width=widths[max(fits - 1, 0)])
+    if inner in free:
+        numbers = range(max(unit, least), getattr(whole, inner) + 1, unit)
+        sizes = min(
+            (sizes._replace(**{inner: n}) for n in _near(numbers, getattr(sizes, inner))),
+            key=lambda sizes: abs(count(sizes) - wanted),
+        )
+    found = count(sizes)
+    if abs(found - wanted) > 0.1 * wanted:
+        raise ValueError(
+            f"student.parameters is {wanted:,}, but sizes like the teacher's give {found:,} at "
+            f"nearest; valid: about that, or other sizes given ({', '.join(sorted(free))} are free)"
+        )
+    return sizes
+
+
+def _units(share: float, whole: Sizes, name: str, unit: int) -> int:
+    return max(unit, round(share * getattr(whole, name) / unit) * unit)
+
+
+def _near(numbers: range, number: int) -> list[int]:
+    """Those next to a number: a step of layers is at most a few of them."""
+    return sorted(numbers, key=lambda n: abs(n - number))[:7]
