@@ -187,6 +187,11 @@ class StudentPruned(_Student):
         "over the rows), or those without which the model is farthest from the teacher (kl: left "
         "out one by one, a pass for each layer that is left, each time)",
     )
+    fit: bool = Field(
+        default=True,
+        description="whether the products behind neurons and heads that were left out are fitted, "
+        "so that what is kept writes what all of it wrote (least squares on the same rows)",
+    )
     calibration_rows: PositiveInt = Field(
         default=32,
         description="packed rows of data.max_length tokens that this is measured on, from all over "

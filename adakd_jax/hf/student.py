@@ -48,6 +48,7 @@ def init_student(
     rules: Rules = RULES,
     held: Held = "all",
     choice: Choice | None = None,
+    fitted: Mapping[str, Any] | None = None,
 ) -> Pretrained:
     """Makes the student that training starts from, in buffers of its own: float32 parameters; under
     `lora` those of the base, in its precision, with float32 adapters beside them.
@@ -61,6 +62,7 @@ def init_student(
       rules: what is split over the mesh.
       held: the weights that are needed; a run that goes on from a checkpoint has the others there.
       choice: what of the teacher is kept, for a student that is pruned.
+      fitted: parameters of it that take the place of what is kept of the teacher's, by their paths.
 
     Raises:
       ValueError: a layer that the teacher has not, layers of a quantised teacher, a vocabulary too
@@ -72,7 +74,7 @@ def init_student(
     weights = held == "all" or (held == "frozen" and frozen)
     if isinstance(source, StudentLayers):
         choice = Choice(source.layers)
-    student = _base(source, teacher, key, mesh, rules, weights, choice)
+    student = _base(source, teacher, key, mesh, rules, weights, choice, fitted or {})
     if source.lora is None:
         if source.adapter is None:
             return student
@@ -94,6 +96,7 @@ def _base(
     rules: Rules,
     weights: bool,
     choice: Choice | None,
+    fitted: Mapping[str, Any],
 ) -> Pretrained:
     """The student without adapters; without `weights`, its parameters as shapes."""
     dtype = jnp.dtype("float32" if source.lora is None else source.lora.base_dtype)
@@ -113,7 +116,7 @@ def _base(
         return _from_random(source, teacher, key if weights else None, dtype, shardings)
     if teacher is None or choice is None:
         raise ValueError(f"student.kind is {source.kind!r}, which needs a teacher to take it from")
-    return _from_teacher(source, teacher, choice, dtype, shardings if weights else None)
+    return _from_teacher(source, teacher, choice, fitted, dtype, shardings if weights else None)
 
 
 # From the shapes of parameters to their shardings, None without a mesh.
@@ -128,6 +131,7 @@ def _from_teacher(
     source: StudentLayers | StudentPruned,
     teacher: Pretrained,
     choice: Choice,
+    fitted: Mapping[str, Any],
     dtype: DTypeLike,
     shardings: Shardings | None,
 ) -> Pretrained:
@@ -140,7 +144,7 @@ def _from_teacher(
     hf_config = chosen_config(teacher.source.hf_config, choice)
     params = abstract_decoder(decoder_config(hf_config), dtype)[1]
     if shardings is not None:
-        params = _copied(teacher, choice, dtype, shardings)
+        params = _copied(teacher, choice, fitted, dtype, shardings)
     return _assemble(
         source,
         hf_config,
@@ -153,9 +157,13 @@ def _from_teacher(
 
 
 def _copied(
-    teacher: Pretrained, choice: Choice, dtype: DTypeLike, shardings: Shardings
+    teacher: Pretrained,
+    choice: Choice,
+    fitted: Mapping[str, Any],
+    dtype: DTypeLike,
+    shardings: Shardings,
 ) -> dict[str, Any]:
-    """Copies all parameters as `dtype`, of each of them what is kept.
+    """Copies all parameters as `dtype`, of each of them what is kept, but those that are fitted.
 
     An explicit copy: the student's buffers are donated to the train step, the teacher's are not.
     """
@@ -163,12 +171,16 @@ def _copied(
     def chosen(params: dict[str, Any]) -> dict[str, Any]:
         return cut(teacher.config, params, choice)
 
-    def copy(params: dict[str, Any]) -> dict[str, Any]:
-        return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), chosen(params))
+    def copy(params: dict[str, Any], fitted: Mapping[str, Any]) -> dict[str, Any]:
+        def of(path: Any, leaf: Any) -> Any:
+            name = ".".join(key.key for key in path)
+            return jnp.array(fitted.get(name, leaf), dtype, copy=True)
+
+        return jax.tree_util.tree_map_with_path(of, chosen(params))
 
     # The same axes are split whatever the sizes.
     split = shardings(jax.eval_shape(chosen, teacher.params))
-    return jax.jit(copy, out_shardings=split)(teacher.params)
+    return jax.jit(copy, out_shardings=split)(teacher.params, fitted)
 
 
 def _from_random(

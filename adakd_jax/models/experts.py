@@ -153,13 +153,12 @@ class ExpertFeedForward(nnx.Module):
         weights, chosen = choose(self.router(x), self.of)
         chosen = jnp.where(segments[:, :, None] > 0, chosen, self.of.count)
         kernels = self.experts(x.dtype)
-        found = on_each_device(self._squares, x, weights.astype(x.dtype), chosen, kernels)
-        return found.reshape(len(x), self.of.count, -1)
+        return on_each_device(self._squares, x, weights.astype(x.dtype), chosen, kernels)
 
     def _squares(
         self, x: Array, weights: Array, chosen: Array, kernels: Kernels, first: Array | int
     ) -> Array:
-        """The part [B, E · F] of all of them that the experts from `first` on make, and of their
+        """The part [B, E, F] of all of them that the experts from `first` on make, and of their
         neurons those that are here; 0 elsewhere.
         """
         rows, length, count = *x.shape[:2], len(kernels.gate)
@@ -173,8 +172,7 @@ class ExpertFeedForward(nnx.Module):
         neuron = 0
         if squares.shape[-1] < self.config.ffw_dim:  # devices along `tensor` share the neurons
             neuron = jax.lax.axis_index(HEAD_AXIS) * squares.shape[-1]
-        everything = jax.lax.dynamic_update_slice(everything, squares, (0, first, neuron))
-        return everything.reshape(rows, -1)
+        return jax.lax.dynamic_update_slice(everything, squares, (0, first, neuron))
 
     def _of_own_experts(
         self, x: Array, weights: Array, chosen: Array, kernels: Kernels, first: Array | int

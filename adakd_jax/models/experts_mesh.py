@@ -21,7 +21,8 @@ class Kernels(NamedTuple):
     down_bias: Array | None
 
 
-# (tokens, weights, chosen experts, kernels, number of the first of them) → their part of the sum
+# (tokens, weights, chosen experts, kernels, number of the first of them) → their part of the sum,
+# [B, …]
 Run = Callable[[Array, Array, Array, Kernels, Array | int], Array]
 
 
@@ -31,8 +32,8 @@ def on_each_device(
     weights: Float[Array, "B T X"],
     chosen: Int[Array, "B T X"],
     kernels: Kernels,
-) -> Float[Array, "B T D"]:
-    """Sum over all experts; without a mesh, `run` itself.
+) -> Float[Array, "B ..."]:
+    """Sum over all experts of what `run` gives for each row; without a mesh, `run` itself.
 
     Tokens stay on the device that has their row, so that sorting them by expert moves none. Devices
     along `expert` have different rows as well as different experts: they show one another all of

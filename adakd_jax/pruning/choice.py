@@ -102,9 +102,11 @@ def in_words(choice: Choice) -> str:
 
 
 def written(choice: Choice) -> dict[str, Any]:
-    """As JSON values."""
+    """As JSON values; arrays with their shape, as one may have no row."""
     return {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
+        name: {"shape": value.shape, "numbers": value.ravel().tolist()}
+        if isinstance(value, np.ndarray)
+        else value
         for name, value in choice._asdict().items()
     }
 
@@ -112,8 +114,10 @@ def written(choice: Choice) -> dict[str, Any]:
 def read(values: Mapping[str, Any]) -> Choice:
     """The opposite of `written`."""
     arrays = {
-        name: None if values[name] is None else np.array(values[name], np.int32)
-        for name in Choice._fields
+        name: None
+        if value is None
+        else np.array(value["numbers"], np.int32).reshape(value["shape"])
+        for name, value in values.items()
         if name != "layers"
     }
     return Choice(layers=tuple(values["layers"]), **arrays)

@@ -47,11 +47,11 @@ def _kept(config: DecoderConfig, choice: Choice, name: str, axis: str) -> np.nda
         return None
     per_group = config.num_heads // config.num_kv_heads
     if name == "layers.attn.sinks":
-        return _expanded(choice.groups, per_group)
+        return expanded(choice.groups, per_group)
     if axis == "heads" or (_is_wide_norm(config, axis) and name == "layers.attn.query_norm.scale"):
-        return _expanded(choice.groups, per_group * config.head_dim)
+        return expanded(choice.groups, per_group * config.head_dim)
     if axis == "kv_heads" or _is_wide_norm(config, axis):
-        return _expanded(choice.groups, config.head_dim)
+        return expanded(choice.groups, config.head_dim)
     return None
 
 
@@ -59,7 +59,7 @@ def _is_wide_norm(config: DecoderConfig, axis: str) -> bool:
     return axis == "head_dim" and config.qk_norm == "width"
 
 
-def _expanded(groups: np.ndarray, size: int) -> np.ndarray:
+def expanded(groups: np.ndarray, size: int) -> np.ndarray:
     """From numbers of groups to those of what is in them, `size` each, group after group."""
     inside = groups[..., None] * size + np.arange(size)
     return inside.reshape(*groups.shape[:-1], -1)

@@ -11,14 +11,25 @@ from flax import nnx
 from jaxtyping import Array
 
 from adakd_jax.axes import IGNORE, TokenBatch, replicated, row_axes
-from adakd_jax.config.distill import DistillConfig, ForwardKl
+from adakd_jax.config.distill import (
+    AllTokens,
+    DistillConfig,
+    FixedTemperature,
+    ForwardKl,
+    UniformScore,
+)
 from adakd_jax.data.progress import track
 from adakd_jax.distill import Signals, vocab_distillation_loss
 from adakd_jax.eval.likelihood import divided
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.models.stack import LayerPlace
 
-_FORWARD_KL = DistillConfig(divergence=ForwardKl())
+_FORWARD_KL = DistillConfig(
+    score=UniformScore(),
+    focus=AllTokens(),
+    temperature=FixedTemperature(),
+    divergence=ForwardKl(),
+)
 
 
 class Removal(NamedTuple):

@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import json
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import AutoConfig
@@ -103,6 +106,8 @@ def _number(asked: int | float | None, whole: int, unit: int) -> int:
 # Keys of a config.json that say a width, where it has them.
 _WIDTHS = ("hidden_size", "word_embed_proj_dim", "n_embd")
 _HEADS = ("num_attention_heads", "n_head")
+# Of one model, a file may have both.
+_EXPERTS = ("num_experts", "num_local_experts")
 # Fields of `DecoderConfig` that a key may have to be given for, and these: the first that does it.
 _SAID_BY = {
     "head_dim": ("head_dim",),
@@ -111,7 +116,7 @@ _SAID_BY = {
         *("moe_intermediate_size", "shared_intermediate_size", "intermediate_size"),
         *("n_inner", "ffn_dim"),
     ),
-    "experts": ("num_experts", "num_local_experts"),
+    "experts": _EXPERTS,
 }
 # What follows from the width alone.
 _FOLLOWS = ("embed_scale",)
@@ -130,6 +135,8 @@ def with_sizes(hf_config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
     changed |= {key: wanted.num_heads for key in _HEADS if key in changed}
     if "num_key_value_heads" in changed:
         changed["num_key_value_heads"] = wanted.num_kv_heads
+    if wanted.experts is not None:
+        changed |= {key: wanted.experts.count for key in _EXPERTS if key in changed}
     for field, keys in _SAID_BY.items():
         changed = _said(changed, field, keys, wanted)
     problem = _difference(changed, wanted)
@@ -189,9 +196,10 @@ def _difference(hf_config: Mapping[str, Any], wanted: DecoderConfig) -> str | No
 
 def _check_accepted(hf_config: Mapping[str, Any]) -> None:
     """Have transformers read the config.json: a student that it refuses could not be used."""
-    keys = {key: value for key, value in hf_config.items() if key != "model_type"}
     try:
-        AutoConfig.for_model(hf_config["model_type"], **keys)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_text(json.dumps(hf_config))
+            AutoConfig.from_pretrained(folder)
     except Exception as error:  # of transformers and of huggingface_hub, of several kinds
         reason = " ".join(str(error).split())
         raise ValueError(

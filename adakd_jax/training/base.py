@@ -12,7 +12,7 @@ from adakd_jax.hf.locate import ModelNotFoundError
 from adakd_jax.hf.student import init_student
 from adakd_jax.models.lora import split_adapters
 from adakd_jax.training.models import load_teacher
-from adakd_jax.training.pruned import stored_choice
+from adakd_jax.training.pruned import Kept, stored
 
 
 class BaseNotFoundError(ModelNotFoundError):
@@ -86,13 +86,13 @@ def frozen_base(run_dir: str, checksum: int | None) -> dict[str, Any]:
 
 
 def _made_again(config: RunConfig) -> dict[str, Any]:
-    teacher = choice = None
+    teacher, kept = None, Kept()
     if isinstance(config.student, StudentLayers | StudentPruned) and config.teacher is not None:
         teacher = load_teacher(config.teacher)
     if isinstance(config.student, StudentPruned):
-        choice = stored_choice(config)
+        kept = stored(config)
     # Those of the checkpoint take the place of adapters that it starts from.
     student = init_student(
-        config.student, teacher, jax.random.key(config.seed), held="frozen", choice=choice
+        config.student, teacher, jax.random.key(config.seed), held="frozen", **kept._asdict()
     )
     return split_adapters(student.params)[0]

@@ -65,16 +65,17 @@ def load_student(
 
     What a pruned student keeps is measured, once a run, if any weights are.
     """
-    choice = None
+    choice, fitted = None, None
     if isinstance(config.student, StudentPruned) and teacher is not None:
         # Only who needs it waits for its imports.
         from adakd_jax.pruning.shape import planned_choice
-        from adakd_jax.training.pruned import choice_of
+        from adakd_jax.training.pruned import kept_of_teacher
 
         if held == "none":
             choice = planned_choice(config.student, teacher.source.hf_config)
         else:
-            choice = choice_of(config, teacher, mesh, console or Console(quiet=True))
+            kept = kept_of_teacher(config, teacher, mesh, console or Console(quiet=True))
+            choice, fitted = kept.choice, kept.fitted
     student = init_student(
         config.student,
         teacher,
@@ -83,6 +84,7 @@ def load_student(
         rules=rules_of(config.mesh, "student"),
         held=held,
         choice=choice,
+        fitted=fitted,
     )
     check_tokenizer_fits(student, "the student")
     if isinstance(config.student, StudentCheckpoint):

@@ -1,9 +1,13 @@
 """What of the teacher a pruned student keeps: measured once a run, and written down."""
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+from etils import epath
 from jax.sharding import Mesh
+from safetensors.numpy import load, save
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config import RunConfig, StudentPruned
@@ -12,8 +16,9 @@ from adakd_jax.hf.model_files import read_json
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.processes import first_says, is_first
 from adakd_jax.pruning.calibration import calibration_batches
-from adakd_jax.pruning.choice import Choice, choose, read, written
-from adakd_jax.pruning.importance import measure_importance
+from adakd_jax.pruning.choice import Choice, choose, in_words, read, written
+from adakd_jax.pruning.fit import fitted_kernels
+from adakd_jax.pruning.importance import Importance, measure_importance
 from adakd_jax.pruning.removal import Removal, greedy_removal
 from adakd_jax.pruning.shape import pruned_sizes
 from adakd_jax.sharding import entered
@@ -22,76 +27,111 @@ from adakd_jax.training.data import read_data
 from adakd_jax.user_path import user_path
 from adakd_jax.whole_file import write_whole
 
-FILE = "pruning.json"
+FILE, FITTED = "pruning.json", "pruning.safetensors"
 # Of the student's settings, those that say what is kept.
 _SETTINGS = set(StudentPruned.model_fields) - set(StudentPruned.__bases__[0].model_fields)
-_NO_TEACHER = "student.kind is 'pruned', which needs a teacher to take it from"
 
 
-def choice_of(
-    config: RunConfig, teacher: Pretrained | None, mesh: Mesh | None, console: Console
-) -> Choice:
+class Kept(NamedTuple):
+    """What is kept, and the kernels that were fitted to it, by the paths of their parameters."""
+
+    choice: Choice | None = None
+    fitted: Mapping[str, np.ndarray] | None = None
+
+
+class Measured(NamedTuple):
+    """How a choice was made: what was measured, and the layers left out one by one, if any."""
+
+    importance: Importance
+    removed: Sequence[Removal]
+    kept: Kept
+
+
+def kept_of_teacher(
+    config: RunConfig, teacher: Pretrained, mesh: Mesh | None, console: Console
+) -> Kept:
     """What the student of a run keeps: what an earlier start has found, or measured now.
 
     Scope: all processes of a run call this, and get the same.
 
     Raises:
-        ValueError: there is no teacher, sizes that it has not, or a file of other settings.
+        ValueError: sizes that the teacher has not, or a file of other settings.
     """
-    file = user_path(config.run_dir) / FILE
-    if first_says(file.exists()):
-        return stored_choice(config)
-    if teacher is None:
-        raise ValueError(_NO_TEACHER)
+    if first_says((user_path(config.run_dir) / FILE).exists()):
+        return stored(config)
     source = config.student
     assert isinstance(source, StudentPruned)
-    sizes = pruned_sizes(source, teacher.source.hf_config)
     batches = calibration_of(config, teacher, source.calibration_rows)
     with entered(mesh):
-        importance = measure_importance(teacher, batches)
-        removed = []
-        if source.layers_by == "kl":
-            removed = greedy_removal(teacher, batches, teacher.config.num_layers - sizes.layers)
-    choice = choose(teacher.config, importance, sizes, left_after(teacher, removed))
-    console.print(f"pruning  {importance.tokens:,} tokens of training rows were looked at")
+        found = measure(source, teacher, batches)
+    assert found.kept.choice is not None
+    console.print(
+        f"pruning  {found.importance.tokens:,} tokens of training rows were looked at; kept are "
+        f"{in_words(found.kept.choice)}",
+        soft_wrap=True,
+    )
     if is_first():
-        found = {
-            "settings": source.model_dump(mode="json", include=_SETTINGS),
-            "tokens": importance.tokens,
-            "influence": importance.influence.tolist(),
-            "removed": [each._asdict() for each in removed],
-            "choice": written(choice),
-        }
-        write_whole(file, json.dumps(found) + "\n")
-    return choice
+        _write(user_path(config.run_dir), source, found)
+    return found.kept
 
 
-def left_after(teacher: Pretrained, removed: list[Removal]) -> list[int] | None:
-    """The layers that are left; None where none were left out one by one."""
-    gone = {each.layer for each in removed}
-    return [n for n in range(teacher.config.num_layers) if n not in gone] if gone else None
+def measure(source: StudentPruned, teacher: Pretrained, batches: Sequence[TokenBatch]) -> Measured:
+    """What is kept of a teacher, by what it does on some rows.
+
+    Raises:
+        ValueError: sizes that it has not, or rows without a token.
+    """
+    sizes = pruned_sizes(source, teacher.source.hf_config)
+    importance, removed, layers = measure_importance(teacher, batches), [], None
+    whole = teacher.config.num_layers
+    if source.layers_by == "kl":
+        removed = greedy_removal(teacher, batches, whole - sizes.layers)
+        layers = sorted(set(range(whole)) - {each.layer for each in removed})
+    choice = choose(teacher.config, importance, sizes, layers)
+    fitted = fitted_kernels(teacher, batches, choice) if source.fit else {}
+    return Measured(importance, removed, Kept(choice, fitted))
 
 
-def stored_choice(config: RunConfig) -> Choice:
+def stored(config: RunConfig) -> Kept:
     """What an earlier start of a run has found.
 
     Raises:
         ValueError: it is of other settings, or cannot be read.
     """
-    file = user_path(config.run_dir) / FILE
-    found: Any = read_json(file, "remove it, and the same command measures again")
+    folder = user_path(config.run_dir)
+    again = "remove it, and the same command measures again"
+    found: Any = read_json(folder / FILE, again)
     asked = config.student.model_dump(mode="json", include=_SETTINGS)
-    if found["settings"] != asked:
-        differing = [
-            f"{key} is {found['settings'].get(key)!r} there and {value!r} here"
-            for key, value in asked.items()
-            if found["settings"].get(key) != value
-        ]
+    differing = [
+        f"student.{key} is {found['settings'].get(key)!r} there and {value!r} here"
+        for key, value in asked.items()
+        if found["settings"].get(key) != value
+    ]
+    if differing:
         raise ValueError(
-            f"{file} is of other settings: student.{'; student.'.join(differing)}; valid: the same "
+            f"{folder / FILE} is of other settings: {'; '.join(differing)}; valid: the same "
             "settings, or another --run_dir"
         )
-    return read(found["choice"])
+    kernels = folder / FITTED
+    return Kept(read(found["choice"]), load(kernels.read_bytes()) if found["fitted"] else {})
+
+
+def _write(folder: epath.Path, source: StudentPruned, found: Measured) -> None:
+    """The choice last: where it is, all is."""
+    kept = found.kept
+    assert kept.choice is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    if kept.fitted:
+        (folder / FITTED).write_bytes(save(dict(kept.fitted)))
+    values = {
+        "settings": source.model_dump(mode="json", include=_SETTINGS),
+        "tokens": found.importance.tokens,
+        "influence": found.importance.influence.tolist(),
+        "removed": [each._asdict() for each in found.removed],
+        "choice": written(kept.choice),
+        "fitted": sorted(kept.fitted or {}),
+    }
+    write_whole(folder / FILE, json.dumps(values) + "\n")
 
 
 def calibration_of(config: RunConfig, teacher: Pretrained, rows: int) -> list[TokenBatch]:
