@@ -1,7 +1,8 @@
 """The sizes of a student that is to have some number of parameters, known before any weight is."""
 
 import bisect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,17 @@ from adakd_jax.models.size import parameter_count
 from adakd_jax.pruning.choice import Choice
 from adakd_jax.pruning.sizes import Sizes, asked_sizes, sizes_of, unit_of
 
-# Layers, and neurons or experts, are not taken below this share; then the width is.
-_LEAST_SHARE = 0.5
+# Neurons or experts are not taken below the first of these shares by themselves, nor layers below
+# the second.
+_LEAST_INNER, _LEAST_LAYERS = 1 / 3, 1 / 2
 
 
 def pruned_sizes(source: StudentPruned, hf_config: Mapping[str, Any]) -> Sizes:
     """The sizes that settings ask for.
 
-    Under `parameters`, what is not given is chosen so: layers, and neurons of the feed-forwards (of
-    a mixture, experts) are reduced by the same share, to a half at most; then the width is. At
-    last, neurons or experts make up what rounding has left.
+    Under `parameters`, what is not given is chosen so: neurons of the feed-forwards (of a mixture,
+    experts) go first, down to a third; then layers, to a half; then the width. At last, neurons or
+    experts make up what rounding has left. docs/pruning.md says what that order was measured on.
 
     Args:
         source: the settings of the student.
@@ -87,23 +89,18 @@ def _of_parameters(
     unit = unit_of(getattr(whole, inner))
     least = 1 if config.experts is None else config.experts.active
     free = {name for name in ("layers", inner, "width") if getattr(source, name) is None}
-    shares = [n / whole.layers for n in range(1, whole.layers + 1)]
-    shares = [share for share in shares if share >= _LEAST_SHARE]
-
-    def shared(share: float) -> Sizes:
-        sizes = {"layers": round(share * whole.layers), inner: _units(share, whole, inner, unit)}
-        sizes[inner] = max(least, sizes[inner])
-        return asked._replace(**{name: n for name, n in sizes.items() if name in free})
-
-    place = bisect.bisect_right(shares, wanted, key=lambda share: count(shared(share)))
-    sizes = shared(shares[max(place - 1, 0)])
-    if place == 0 and "width" in free:
-        step = unit_of(whole.width, config.num_heads)
-        widths = range(step, whole.width + 1, step)
-        fits = bisect.bisect_right(widths, wanted, key=lambda n: count(sizes._replace(width=n)))
-        sizes = sizes._replace(width=widths[max(fits - 1, 0)])
+    numbers = range(max(unit, least), getattr(whole, inner) + 1, unit)
+    step = unit_of(whole.width, config.num_heads)
+    ways = {
+        inner: [n for n in numbers if n >= _LEAST_INNER * getattr(whole, inner)],
+        "layers": range(math.ceil(_LEAST_LAYERS * whole.layers), whole.layers + 1),
+        "width": range(step, whole.width + 1, step),
+    }
+    sizes = asked
+    for name, steps in ways.items():
+        if name in free and count(sizes) > wanted:
+            sizes = _largest(sizes, name, steps, wanted, count)
     if inner in free:
-        numbers = range(max(unit, least), getattr(whole, inner) + 1, unit)
         sizes = min(
             (sizes._replace(**{inner: n}) for n in _near(numbers, getattr(sizes, inner))),
             key=lambda sizes: abs(count(sizes) - wanted),
@@ -117,10 +114,14 @@ def _of_parameters(
     return sizes
 
 
-def _units(share: float, whole: Sizes, name: str, unit: int) -> int:
-    return max(unit, round(share * getattr(whole, name) / unit) * unit)
+def _largest(
+    sizes: Sizes, name: str, steps: Sequence[int], wanted: int, count: Callable[[Sizes], int]
+) -> Sizes:
+    """With the largest of the steps that fits; with the smallest, if none does."""
+    fits = bisect.bisect_right(steps, wanted, key=lambda n: count(sizes._replace(**{name: n})))
+    return sizes._replace(**{name: steps[max(fits - 1, 0)]})
 
 
 def _near(numbers: range, number: int) -> list[int]:
-    """Those next to a number: a step of layers is at most a few of them."""
+    """Those next to a number."""
     return sorted(numbers, key=lambda n: abs(n - number))[:7]

@@ -40,13 +40,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Some lines with a title; `within` are bounds of the y axis that are always shown."""
+    """Some lines with a title; `within` are bounds of the y axis that are always shown, `across`
+    says what the x axis counts.
+    """
 
     title: str
     unit: str
     lines: Sequence[Line]
     note: str = ""
     within: tuple[float, ...] = ()
+    across: str = "step"
 
     @property
     def legend(self) -> list[Line]:
@@ -60,7 +63,8 @@ class Chart:
         for line in self.legend:
             (first, start), (last, end) = line.points[0], line.points[-1]
             parts.append(
-                f"{line.label}: {number(start)} at step {first:g}, {number(end)} at step {last:g}"
+                f"{line.label}: {number(start)} at {self.across} {first:g}, {number(end)} at "
+                f"{self.across} {last:g}"
             )
         return f"{self.title} ({self.unit}). {'; '.join(parts)}."
 
@@ -182,4 +186,5 @@ def _readout(chart: Chart, frame: _Frame) -> str:
         for line in chart.legend
     ]
     box = [frame.first, frame.last, LEFT, WIDTH - RIGHT, WIDTH]
-    return json.dumps({"box": box, "lines": lines}, separators=(",", ":"), ensure_ascii=False)
+    told = {"box": box, "across": chart.across, "lines": lines}
+    return json.dumps(told, separators=(",", ":"), ensure_ascii=False)

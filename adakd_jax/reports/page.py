@@ -31,37 +31,56 @@ def render(runs: Sequence[RunRecord]) -> str:
     markup get through in spite of that, the page's policy lets nothing run but its own script and
     lets nothing be fetched.
     """
-    environment = jinja2.Environment(
+    script, digest = script_and_digest(_SCRIPTS)
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            title=_title(runs),
+            runs=[
+                {
+                    "name": run.name,
+                    "facts": facts(run),
+                    "headline": headline(run),
+                    "settings": run.settings_text,
+                    "commands": [start.get("command", "") for start in run.starts],
+                }
+                for run in runs
+            ],
+            charts=[(chart, svg(chart)) for chart in charts_of(runs)],
+            table=evaluation_table(runs),
+            exchanges=exchanges(runs),
+            shown_exchanges=_SHOWN_EXCHANGES,
+            differences=differences(runs),
+            passages=passages(runs),
+            token_data=token_data(runs),
+            style=styles(),
+            script=script,
+            script_digest=digest,
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Where the templates of pages are; what stands in them is escaped."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("adakd_jax.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = ("\n".join(map(_asset, names)) for names in (_STYLES, _SCRIPTS))
-    return environment.get_template("page.html").render(
-        title=_title(runs),
-        runs=[
-            {
-                "name": run.name,
-                "facts": facts(run),
-                "headline": headline(run),
-                "settings": run.settings_text,
-                "commands": [start.get("command", "") for start in run.starts],
-            }
-            for run in runs
-        ],
-        charts=[(chart, svg(chart)) for chart in charts_of(runs)],
-        table=evaluation_table(runs),
-        exchanges=exchanges(runs),
-        shown_exchanges=_SHOWN_EXCHANGES,
-        differences=differences(runs),
-        passages=passages(runs),
-        token_data=token_data(runs),
-        style=Markup(style),
-        script=Markup(script),
-        script_digest=_digest(script),
-    )
+
+
+def styles() -> Markup:
+    """The style sheet of pages."""
+    return Markup("\n".join(map(_asset, _STYLES)))
+
+
+def script_and_digest(names: Sequence[str]) -> tuple[Markup, str]:
+    """Some scripts as one, and what a page's policy has to allow for it."""
+    script = "\n".join(map(_asset, names))
+    return Markup(script), _digest(script)
 
 
 def write(page: str, output: str) -> epath.Path:

@@ -1,7 +1,7 @@
 // Reads values under the pointer, or under a cursor that the arrow keys move.
 "use strict";
 for (const plot of document.querySelectorAll(".plot")) {
-  const { box: [first, last, left, right, width], lines } = JSON.parse(plot.dataset.chart);
+  const { box: [first, last, left, right, width], across, lines } = JSON.parse(plot.dataset.chart);
   const steps = [...new Set(lines.flatMap((line) => line.points.map((point) => point[0])))].sort((a, b) => a - b);
   const figure = plot.closest("figure");
   const outputs = figure.querySelectorAll(".legend output");
@@ -21,7 +21,7 @@ for (const plot of document.querySelectorAll(".plot")) {
     cursor.setAttribute("x1", x);
     cursor.setAttribute("x2", x);
     cursor.setAttribute("visibility", visible ? "visible" : "hidden");
-    at.textContent = `step ${step.toLocaleString("en")}`;
+    at.textContent = `${across} ${step.toLocaleString("en")}`;
     lines.forEach((line, number) => { outputs[number].textContent = valueAt(line, step); });
   };
 
