@@ -91,7 +91,8 @@ def _fitted(
             kept=product.kept[start : start + at_once],
         )
         size = len(part.layers)
-        sums = _Sums(jnp.zeros((size, count, count)), jnp.zeros((size, count, width)))
+        sizes = (size, count, count), (size, count, width)
+        sums: Any = _Sums(*(np.zeros(each, np.float32) for each in sizes))
         what = f"fitting {product.owner}.{product.name} of layers {start + 1} to {start + size}"
         slots = np.full(model.config.num_layers, -1, np.int32)
         slots[list(part.layers)] = np.arange(size)
@@ -166,11 +167,17 @@ def _solved(model: Pretrained, part: _Product, sums: _Sums) -> list[np.ndarray]:
     """The kernel of each row, solved in float64."""
     stacked = model.params["layers"][part.owner][part.name]["kernel"]
     rows = layers_with(model.config, part.owner)
+    places = np.array([rows.index(layer) for layer in part.layers], np.int32)
     found = []
-    for slot, layer in enumerate(part.layers):
-        before = np.asarray(stacked[rows.index(layer)], np.float64)[part.kept[slot]]
-        inputs, outputs = (np.asarray(each[slot], np.float64) for each in sums)
+    for row in zip(_kept_rows(stacked, places, part.kept), *sums, strict=True):
+        before, inputs, outputs = (np.asarray(each, np.float64) for each in row)
         ridge = RIDGE * np.trace(inputs) / len(inputs) + np.finfo(np.float32).tiny
         held = inputs + ridge * np.eye(len(inputs))
         found.append(np.linalg.solve(held, outputs + ridge * before).astype(np.float32))
     return found
+
+
+@jax.jit
+def _kept_rows(stacked: Array, places: Array, kept: Array) -> Array:
+    """What is kept of the kernels of some layers, on every device."""
+    return replicated(jax.vmap(lambda kernel, rows: kernel[rows])(stacked[places], kept))

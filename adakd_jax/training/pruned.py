@@ -29,7 +29,8 @@ from adakd_jax.whole_file import write_whole
 
 FILE, FITTED = "pruning.json", "pruning.safetensors"
 # Of the student's settings, those that say what is kept.
-_SETTINGS = set(StudentPruned.model_fields) - set(StudentPruned.__bases__[0].model_fields)
+_OF_ALL = set(StudentPruned.__bases__[0].model_fields)
+_SETTINGS = set(StudentPruned.model_fields) - _OF_ALL - {"kind"}
 
 
 class Kept(NamedTuple):

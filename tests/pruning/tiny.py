@@ -1,5 +1,7 @@
 """Tiny models to be pruned, and rows to look at."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -10,9 +12,9 @@ from adakd_jax.models.families import decoder_config
 from tests.models.family_cases import CASES
 
 
-def whole(case: str) -> Pretrained:
+def whole(case: str, **changes: Any) -> Pretrained:
     """A model of `CASES` with random weights, large enough that each part of it matters."""
-    hf_config = CASES[case] | {"initializer_range": 0.3}
+    hf_config = CASES[case] | {"initializer_range": 0.3} | changes
     config = decoder_config(hf_config)
     params = random_params(config, jax.random.key(0))
     return Pretrained(

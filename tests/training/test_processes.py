@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 TIMEOUT = 240.0
 TOLD = ("loss", "keep_ratio", "grad_norm", "reverse_kl")
 CHANGES = {
+    "student": {"kind": "pruned", "layers": 2, "ffw": 0.5, "heads": 0.5, "layers_by": "kl"},
     "training": {"steps": 8, "batch_rows": 4},
     "checkpoint": {"every_steps": 2},
     "mesh": {"fsdp": 2},
@@ -95,6 +96,11 @@ def told(config):
     }
 
 
+def kept(config):
+    """What is kept of the teacher: the same, however many processes have looked for it."""
+    return json.loads((Path(config.run_dir) / "pruning.json").read_text())["choice"]
+
+
 def assert_same(config, other):
     mine, others = told(config), told(other)
     assert mine.keys() == others.keys()
@@ -142,6 +148,7 @@ def test_two_processes_of_two_devices_are_one_of_four(alone, two):
     config, (first, second) = two
     assert_same(alone, config)
     assert "exported" in first and "mesh     data 2, fsdp 2, tensor 1" in first
+    assert kept(alone) == kept(config)
     assert_same_tokens(alone, config)
     noise = re.compile(r"W\d{4} |.*(\[Gloo\]|connected peer ranks)")  # of libraries, in C++
     assert [line for line in second.splitlines() if line and not noise.match(line)] == []
