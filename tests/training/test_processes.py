@@ -22,7 +22,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 TIMEOUT = 240.0
 TOLD = ("loss", "keep_ratio", "grad_norm", "reverse_kl")
 CHANGES = {
-    "student": {"kind": "pruned", "layers": 2, "ffw": 0.5, "heads": 0.5, "layers_by": "kl"},
+    # Not fitted: the last bits of what is fitted would differ, and training makes more of that.
+    "student": {
+        **{"kind": "pruned", "layers": 2, "ffw": 0.5, "heads": 0.5},
+        **{"layers_by": "kl", "fit": False},
+    },
     "training": {"steps": 8, "batch_rows": 4},
     "checkpoint": {"every_steps": 2},
     "mesh": {"fsdp": 2},
