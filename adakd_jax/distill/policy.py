@@ -23,6 +23,8 @@ from adakd_jax.distill.scores import SCORES, ScoreRule
 from adakd_jax.distill.signals import Difficulty, Signals
 from adakd_jax.distill.temperature import TEMPERATURES
 
+# In place of −∞: a token that cannot be drawn at any τ.
+_LEAST_LOGIT = -1e30
 Labels = Int[Array, "*tokens"]
 LogProbs = Float[Array, "*tokens V"]
 
@@ -95,8 +97,9 @@ def needs_survey(config: DistillConfig) -> bool:
 
 def temperature_has_gradient(config: DistillConfig) -> bool:
     """Whether the gradient of the loss flows through the temperatures into the scores."""
-    asked = getattr(config.temperature, "differentiable", False)
-    return asked and config.has_kd and score_rule(config).sees_vocabulary
+    rule = choose(TEMPERATURES, "temperature", config.temperature.kind)
+    moves = rule.sees_scores and rule.has_gradient(config.temperature)
+    return moves and config.has_kd and score_rule(config).sees_vocabulary
 
 
 def _constant(config: DistillConfig, values: Array) -> Array:
@@ -227,6 +230,9 @@ def compare(
     if rule.is_one(config.temperature):
         student, teacher = log_probabilities(student_logits), log_probabilities(teacher_logits)
         return _divergence(config, student, teacher), temperature
+    if rule.has_gradient(config.temperature):  # dz/τ is −z/τ², and −∞ would be NaN
+        student_logits = jnp.maximum(student_logits, _LEAST_LOGIT)
+        teacher_logits = jnp.maximum(teacher_logits, _LEAST_LOGIT)
     taus = rule.see(config.temperature, temperature, student_logits, teacher_logits, signals)
     losses = _divergence(
         config,

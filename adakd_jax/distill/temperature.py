@@ -41,6 +41,10 @@ def _never(config: Any) -> bool:
     return False
 
 
+def _always(config: Any) -> bool:
+    return True
+
+
 class TemperatureRule(NamedTuple):
     """A temperature for each token, decided in two halves.
 
@@ -53,6 +57,7 @@ class TemperatureRule(NamedTuple):
             say τ². No gradient.
         is_one: (its config) → whether τ is 1 everywhere, so that nothing needs dividing.
         sees_scores: whether `assign` looks at the scores.
+        has_gradient: (its config) → whether a gradient flows through τ.
     """
 
     assign: Callable[[Any, Difficulty, Array, Signals], Array]
@@ -60,6 +65,7 @@ class TemperatureRule(NamedTuple):
     factor: Callable[[Any, Array, Array], Array] = _product
     is_one: Callable[[Any], bool] = _never
     sees_scores: bool = True
+    has_gradient: Callable[[Any], bool] = _never
 
 
 def _fixed(
@@ -171,12 +177,12 @@ def _deviation(logits: Logits) -> PerToken:
 
 TEMPERATURES: Mapping[str, TemperatureRule] = {
     "fixed": TemperatureRule(_fixed, is_one=_fixed_is_one, sees_scores=False),
-    "idts": TemperatureRule(_idts),
+    "idts": TemperatureRule(_idts, has_gradient=lambda config: config.differentiable),
     "entropy": TemperatureRule(_by_entropy, sees_scores=False),
-    "ctkd": TemperatureRule(_one, see=_learned, sees_scores=False),
+    "ctkd": TemperatureRule(_one, see=_learned, sees_scores=False, has_gradient=_always),
     "dtkd": TemperatureRule(_one, see=_by_height, sees_scores=False),
     "logit_standardization": TemperatureRule(
-        _fixed, see=_standardized, factor=_base_squared, sees_scores=False
+        _fixed, see=_standardized, factor=_base_squared, sees_scores=False, has_gradient=_always
     ),
 }
 

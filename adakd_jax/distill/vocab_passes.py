@@ -68,7 +68,9 @@ def two_passes(
     visited = (assigned.weights > 0) | (mask if config.has_ce or seen is None else False)
     inputs = _PassTwo(tokens, assigned, signals, totals, with_survey=seen is None)
     if gradient and seen is not None and temperature_has_gradient(config):
-        inputs = inputs._replace(to_statistics=_through_temperatures(inputs, seen, mask))
+        pulled = _through_temperatures(inputs, seen, mask)
+        inputs = inputs._replace(to_statistics=pulled)
+        visited = visited | jnp.any(pulled != 0.0, axis=-1)  # a token not kept may set the scale
     sums, per_token = _pass_two(inputs, visited, gradient)
 
     if seen is None:
