@@ -33,6 +33,17 @@ def _compares_methods(against: Mapping[str, str], methods: Mapping[str, Any]) ->
     return Conflict(f"no method is called {unknown[0]!r}", f"names out of {', '.join(methods)}")
 
 
+def _probes_are_methods(
+    probes: tuple[str, ...], methods: Mapping[str, Any], baseline: str
+) -> Conflict | None:
+    unknown = [name for name in probes if name not in methods]
+    if unknown:
+        return Conflict(f"no method is called {unknown[0]!r}", f"names out of {', '.join(methods)}")
+    if baseline in probes:
+        return Conflict("the baseline has all seeds, to compare others with", "other methods")
+    return None
+
+
 def _only_of_quality(measure: str, first: Any, suites: tuple[str, ...]) -> Conflict | None:
     if measure == "quality" or (first is None and not suites):
         return None
@@ -54,6 +65,7 @@ class StudyConfig(Stage):
     checks: ClassVar[tuple[Check, ...]] = (
         Check(("baseline", "methods"), _baseline_is_a_method),
         Check(("against", "methods"), _compares_methods),
+        Check(("probes", "methods", "baseline"), _probes_are_methods),
         Check(("measure", "first", "suites"), _only_of_quality),
     )
     settings_of: ClassVar[Mapping[str, type[Stage]]] = {"run": RunConfig, "first": RunConfig}
@@ -98,6 +110,10 @@ class StudyConfig(Stage):
         min_length=1,
         description="name → settings that make the method, over those of all runs; names are of "
         "letters, digits, spaces and + - = . , ( ) % _",
+    )
+    probes: tuple[MethodName, ...] = Field(
+        default=(),
+        description="methods that only the first seed is run of, after all others with all seeds",
     )
     baseline: str = Field(description="the method that the others are compared with")
     against: dict[str, str] = Field(

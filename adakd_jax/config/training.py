@@ -150,6 +150,11 @@ class LoggingConfig(Stage):
 
     every_steps: PositiveInt = Field(default=1, description="optimizer steps between records")
     tensorboard: bool = Field(default=True, description="write TensorBoard event files")
+    token_gradients: bool = Field(
+        default=False,
+        description="record the norm of the gradient of a token's logits too, as means over the "
+        "hardest and the easiest quarter of the kept tokens",
+    )
     wandb_project: str | None = Field(
         default=None, description="Weights & Biases project; needs `wandb`"
     )

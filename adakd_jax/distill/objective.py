@@ -13,7 +13,16 @@ from adakd_jax.distill.buckets import Compared, compared_with
 from adakd_jax.distill.features import feature_loss, hard_count
 from adakd_jax.distill.focus import weight_total
 from adakd_jax.distill.log_probability import log_probabilities
-from adakd_jax.distill.policy import Assignment, Survey, assign, compare, cross_entropy, survey
+from adakd_jax.distill.policy import (
+    Assignment,
+    Survey,
+    assign,
+    compare,
+    cross_entropy,
+    statistics_of,
+    survey,
+    temperature_has_gradient,
+)
 from adakd_jax.distill.schedule import moving
 from adakd_jax.distill.signals import Denominators, Features, LossReport, Signals
 
@@ -114,8 +123,8 @@ def distillation_loss(
 
     Scope: the global micro-batch: ranks, medians and sums run over all tokens given.
     Gradient flows to the student's logits, through D and −log q, to the student's features, and to
-    `signals.learned`; not through scores, weights or (CTKD's own, logit standardisation aside)
-    temperatures.
+    `signals.learned`; not through scores, weights or (CTKD's own, logit standardisation and
+    `Idts.differentiable` aside) temperatures.
 
     References:
         AdaKD (arXiv 2510.11615) eqs. 3-10; each rule's docstring names its deviations.
@@ -134,7 +143,10 @@ def distillation_loss(
     if cached is not None:
         compared = compared_with(config.cached_tail, student_logits, cached, known)
     seen = survey(config, *compared)
-    assigned = assign(config, seen.statistics, seen.teacher_entropy, mask, signals)
+    statistics = seen.statistics
+    if temperature_has_gradient(config):
+        statistics = statistics_of(config, *compared)
+    assigned = assign(config, statistics, seen.teacher_entropy, mask, signals)
     terms = loss_terms(
         config,
         *compared[:3],

@@ -23,6 +23,8 @@ from adakd_jax.distill.scores import SCORES, ScoreRule
 from adakd_jax.distill.signals import Difficulty, Signals
 from adakd_jax.distill.temperature import TEMPERATURES
 
+# In place of −∞: a token that cannot be drawn at any τ.
+_LEAST_LOGIT = -1e30
 Labels = Int[Array, "*tokens"]
 LogProbs = Float[Array, "*tokens V"]
 
@@ -48,7 +50,8 @@ class Survey(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """What the policy decided for each token of a global micro-batch. No gradient.
+    """What the policy decided for each token of a global micro-batch. No gradient, but through
+    temperatures that are to have one.
 
     Attributes:
         scores: [...], difficulty of response tokens, else 0.
@@ -92,6 +95,18 @@ def needs_survey(config: DistillConfig) -> bool:
     return config.ranks_entropy or (scores_decide(config) and seen)
 
 
+def temperature_has_gradient(config: DistillConfig) -> bool:
+    """Whether the gradient of the loss flows through the temperatures into the scores."""
+    rule = choose(TEMPERATURES, "temperature", config.temperature.kind)
+    moves = rule.sees_scores and rule.has_gradient(config.temperature)
+    return moves and config.has_kd and score_rule(config).sees_vocabulary
+
+
+def _constant(config: DistillConfig, values: Array) -> Array:
+    """The values without gradient, unless it flows through the temperatures."""
+    return values if temperature_has_gradient(config) else jax.lax.stop_gradient(values)
+
+
 def survey(
     config: DistillConfig,
     student_logits: Logits,
@@ -110,17 +125,37 @@ def survey(
         zeros = jnp.zeros_like(of_label)
         return Survey(jnp.zeros((*labels.shape, 0), student.dtype), None, -of_label, zeros, zeros)
     teacher = log_probabilities(jax.lax.stop_gradient(teacher_logits))
-    rule, seen = score_rule(config), (student, teacher, labels)
-    if whole is not None and rule.sees_whole:
-        logits = jax.lax.stop_gradient((whole.student, whole.teacher))
-        seen = (*map(log_probabilities, logits), whole.labels)
-    statistics = rule.statistics(*seen, **options_of(config.score))
+    whole = jax.lax.stop_gradient(whole)
+    statistics = _statistics(config, (student, teacher, labels), whole)
     watched = None
     if watches_all_tokens(config):
         watched = _watched(config, (student_logits, teacher_logits), (student, teacher))
     forward_kl, reverse_kl = _both_kl(student, teacher)
     ranked = entropy(teacher) if config.ranks_entropy else None
     return Survey(statistics, watched, -of_label, forward_kl, reverse_kl, ranked)
+
+
+def statistics_of(
+    config: DistillConfig,
+    student_logits: Logits,
+    teacher_logits: Logits,
+    labels: Labels,
+    whole: Compared | None = None,
+) -> Array:
+    """What the score of each token is made of, [..., S], as `survey` has it. The gradient to the
+    student's logits is wanted here.
+    """
+    seen = log_probabilities(student_logits), log_probabilities(teacher_logits), labels
+    return _statistics(config, seen, whole)
+
+
+def _statistics(
+    config: DistillConfig, seen: tuple[LogProbs, LogProbs, Labels], whole: Compared | None
+) -> Array:
+    rule = score_rule(config)
+    if whole is not None and rule.sees_whole:
+        seen = log_probabilities(whole.student), log_probabilities(whole.teacher), whole.labels
+    return rule.statistics(*seen, **options_of(config.score))
 
 
 def _watched(
@@ -159,20 +194,20 @@ def assign(
     weights = token_weights(config, difficulty, mask, signals)
     rule = choose(TEMPERATURES, "temperature", config.temperature.kind)
     tau = rule.assign(config.temperature, difficulty, weights > 0, signals)
-    return Assignment(scores, weights, jax.lax.stop_gradient(tau), hard)
+    return Assignment(scores, weights, _constant(config, tau), hard)
 
 
 def scores_of(
     config: DistillConfig, statistics: Array, mask: TokenMask, signals: Signals
 ) -> PerToken:
     """Difficulty of each token of a global micro-batch from its statistics [..., S]; 0 where masked
-    and without a distillation loss. No gradient.
+    and without a distillation loss. No gradient, unless it flows through the temperatures.
     """
     if not config.has_kd:
         return jnp.zeros(mask.shape, statistics.dtype)
     flat = statistics.reshape(mask.size, statistics.shape[-1])
     scores = score_rule(config).finish(flat, mask.reshape(-1), signals.rng).reshape(mask.shape)
-    return jax.lax.stop_gradient(jnp.where(mask, scores, 0.0))
+    return _constant(config, jnp.where(mask, scores, 0.0))
 
 
 def compare(
@@ -195,6 +230,9 @@ def compare(
     if rule.is_one(config.temperature):
         student, teacher = log_probabilities(student_logits), log_probabilities(teacher_logits)
         return _divergence(config, student, teacher), temperature
+    if rule.has_gradient(config.temperature):  # dz/τ is −z/τ², and −∞ would be NaN
+        student_logits = jnp.maximum(student_logits, _LEAST_LOGIT)
+        teacher_logits = jnp.maximum(teacher_logits, _LEAST_LOGIT)
     taus = rule.see(config.temperature, temperature, student_logits, teacher_logits, signals)
     losses = _divergence(
         config,
@@ -202,7 +240,7 @@ def compare(
         log_probabilities(teacher_logits, taus[1]),
     )
     if config.scale_by_squared_temperature:
-        losses = losses * jax.lax.stop_gradient(rule.factor(config.temperature, *taus))
+        losses = losses * _constant(config, rule.factor(config.temperature, *taus))
     return losses, taus[0]
 
 

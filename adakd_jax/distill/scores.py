@@ -2,7 +2,8 @@
 
 A rule has two halves, so that the vocabulary can be visited in slices of tokens: `statistics`
 reduces [C, V] log-probabilities (temperature 1) to S numbers a token, and `finish` turns the
-numbers of all tokens of the global micro-batch, [n, S], into scores. Scores carry no gradient.
+numbers of all tokens of the global micro-batch, [n, S], into scores. Scores carry no gradient,
+unless the temperatures that are made of them shall (`Idts.differentiable`).
 """
 
 from collections.abc import Callable, Mapping
@@ -125,7 +126,19 @@ def _as_it_is(statistics: Statistics, mask: TokenMask, rng: Array | None) -> Per
 
 
 def _square_root(statistics: Statistics, mask: TokenMask, rng: Array | None) -> PerToken:
-    return jnp.sqrt(statistics[..., 0])
+    return _root(statistics[..., 0])
+
+
+@jax.custom_jvp
+def _root(values: PerToken) -> PerToken:
+    return jnp.sqrt(values)
+
+
+@_root.defjvp
+def _root_jvp(primals: tuple[PerToken], tangents: tuple[PerToken]) -> tuple[PerToken, PerToken]:
+    """0 at 0, where the slope is infinite: what is made of the score there does not move."""
+    root, (change,) = _root(*primals), tangents
+    return root, jnp.where(root > 0.0, 0.5 / jnp.where(root > 0.0, root, 1.0), 0.0) * change
 
 
 def _number(

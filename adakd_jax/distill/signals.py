@@ -63,6 +63,9 @@ class LossReport(NamedTuple):
         selected: bool [...], tokens kept by the focus.
         temperature: [...], student temperature τ of each kept token, else τ_base.
         hard: bool [...], tokens whose hidden states are compared.
+        gradient_norms: [...], norm of the loss's gradient with respect to each token's logits
+            (before the head's scale and soft cap), times Σ w, so that it is that of w·τ²·D where
+            nothing else is in the loss; NaN where no gradient was taken. None unless asked for.
     """
 
     kd: Array
@@ -79,9 +82,10 @@ class LossReport(NamedTuple):
     selected: Array
     temperature: Array
     hard: Array
+    gradient_norms: Array | None = None
 
 
-PER_TOKEN = ("scores", "response", "selected", "temperature", "hard")
+PER_TOKEN = ("scores", "response", "selected", "temperature", "hard", "gradient_norms")
 
 
 class Difficulty(NamedTuple):

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from adakd_jax.axes import Logits, PerToken, TokenMask
 from adakd_jax.config.distill import (
@@ -19,9 +18,9 @@ from adakd_jax.config.distill import (
     LogitStandardization,
 )
 from adakd_jax.distill.focus import entropy_ranks
+from adakd_jax.distill.idts import idts_temperature
 from adakd_jax.distill.log_probability import IMPOSSIBLE, entropy, log_probabilities
-from adakd_jax.distill.order_statistics import kth_smallest
-from adakd_jax.distill.registry import choose
+from adakd_jax.distill.registry import choose, options_of
 from adakd_jax.distill.signals import Difficulty, Signals
 
 Selected = Bool[Array, "*tokens"]
@@ -42,6 +41,10 @@ def _never(config: Any) -> bool:
     return False
 
 
+def _always(config: Any) -> bool:
+    return True
+
+
 class TemperatureRule(NamedTuple):
     """A temperature for each token, decided in two halves.
 
@@ -54,6 +57,7 @@ class TemperatureRule(NamedTuple):
             say τ². No gradient.
         is_one: (its config) → whether τ is 1 everywhere, so that nothing needs dividing.
         sees_scores: whether `assign` looks at the scores.
+        has_gradient: (its config) → whether a gradient flows through τ.
     """
 
     assign: Callable[[Any, Difficulty, Array, Signals], Array]
@@ -61,58 +65,7 @@ class TemperatureRule(NamedTuple):
     factor: Callable[[Any, Array, Array], Array] = _product
     is_one: Callable[[Any], bool] = _never
     sees_scores: bool = True
-
-
-def lower_median(values: PerToken, selected: Bool[Array, "*tokens"]) -> Float[Array, ""]:
-    """Value at ascending index (k−1)//2 of the k selected ones; +inf for k = 0."""
-    count = selected.sum(dtype=jnp.int32)
-    competing = jnp.where(selected, values, jnp.inf).reshape(-1)
-    return kth_smallest(competing, jnp.maximum(count - 1, 0) // 2)
-
-
-def idts_temperature(
-    scores: PerToken,
-    selected: Bool[Array, "*tokens"],
-    base: ArrayLike = 1.0,
-    strength: ArrayLike = 0.5,
-    inverse: bool = True,
-) -> PerToken:
-    """Inverse difficulty temperature scaling: a low temperature for hard tokens, a high one for
-    easy tokens.
-
-    τ = τ_base·exp(−c·ŝ) with ŝ = tanh(log(s/m)) = (s² − m²)/(s² + m²), m the lower median of the
-    selected scores.
-
-    Args:
-        scores: s ≥ 0, [...].
-        selected: bool [...], tokens that are kept.
-        base: τ_base > 0.
-        strength: c ≥ 0; τ lies in [τ_base·e^−c, τ_base·e^c].
-        inverse: False gives hard tokens the high temperature.
-
-    Returns:
-        τ [...]; τ_base where a token is not selected, and everywhere if all selected scores are
-        equal. No gradient.
-
-    Scope: the median is over all tokens given, which must be the global micro-batch.
-
-    References:
-        AdaKD (arXiv 2510.11615) eqs. 9-10.
-
-    Deviations from the released code: no gradient through τ; τ_base is applied once; no ε, since
-    0/0 (student = teacher on the median token and on this one) is ŝ = 0.
-    """
-    scores = jnp.maximum(jax.lax.stop_gradient(scores), 0.0)
-    median = lower_median(scores, selected)
-    scores = jnp.where(selected, scores, median)
-    # |ŝ| = (1 − x²)/(1 + x²) with x = min/max ≤ 1 neither overflows nor underflows, whatever the
-    # scale of the scores.
-    larger = jnp.maximum(scores, median)
-    quotient = jnp.minimum(scores, median) / jnp.where(larger > 0.0, larger, 1.0)
-    square = jnp.square(jnp.where(scores == median, 1.0, quotient))
-    hardness = jnp.where(scores < median, -1.0, 1.0) * (1.0 - square) / (1.0 + square)
-    exponent = -hardness if inverse else hardness
-    return jnp.asarray(base, scores.dtype) * jnp.exp(strength * exponent)
+    has_gradient: Callable[[Any], bool] = _never
 
 
 def _fixed(
@@ -129,8 +82,7 @@ def _fixed_is_one(config: FixedTemperature) -> bool:
 
 
 def _idts(config: Idts, difficulty: Difficulty, selected: Selected, signals: Signals) -> PerToken:
-    scores = difficulty.scores
-    return idts_temperature(scores, selected, config.base, config.strength, config.inverse)
+    return idts_temperature(difficulty.scores, selected, **options_of(config))
 
 
 def _by_entropy(
@@ -225,12 +177,12 @@ def _deviation(logits: Logits) -> PerToken:
 
 TEMPERATURES: Mapping[str, TemperatureRule] = {
     "fixed": TemperatureRule(_fixed, is_one=_fixed_is_one, sees_scores=False),
-    "idts": TemperatureRule(_idts),
+    "idts": TemperatureRule(_idts, has_gradient=lambda config: config.differentiable),
     "entropy": TemperatureRule(_by_entropy, sees_scores=False),
-    "ctkd": TemperatureRule(_one, see=_learned, sees_scores=False),
+    "ctkd": TemperatureRule(_one, see=_learned, sees_scores=False, has_gradient=_always),
     "dtkd": TemperatureRule(_one, see=_by_height, sees_scores=False),
     "logit_standardization": TemperatureRule(
-        _fixed, see=_standardized, factor=_base_squared, sees_scores=False
+        _fixed, see=_standardized, factor=_base_squared, sees_scores=False, has_gradient=_always
     ),
 }
 

@@ -25,6 +25,8 @@ class Layout(NamedTuple):
         own_axes: those of them that are this loss's to sum gradients over; over the others, which
             are manual where it is called, its caller does.
         scatter: of `own_axes` the one that the head's gradient is left split over, along V.
+        row_length: tokens of a row, if it matters which row a token is in.
+        gradient_norms: whether each token's gradient is measured.
     """
 
     config: DistillConfig
@@ -35,6 +37,8 @@ class Layout(NamedTuple):
     batch_axes: tuple[str, ...]
     own_axes: tuple[str, ...] = ()
     scatter: str | None = None
+    row_length: int | None = None
+    gradient_norms: bool = False
 
 
 class Student(NamedTuple):

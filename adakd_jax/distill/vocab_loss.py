@@ -37,11 +37,13 @@ def vocab_distillation_loss(
     denominators: Denominators | None = None,
     chunk_size: int | None = None,
     batch_axes: tuple[str, ...] = (),
+    gradient_norms: bool = False,
 ) -> tuple[Float[Array, ""], LossReport]:
     """Distillation loss of one micro-batch, equal to `distillation_loss` of the two heads' logits.
 
     Head products, counted in FLOPs: (2·Ds + 2·Dt)·V per response token if tokens must be ranked
     first (pass 1), and (6·Ds + 2·Dt)·V per kept token (pass 2). Prompt and padding cost nothing.
+    A gradient through the temperatures adds a pass between them, (2·Ds + 2·Dt)·V per kept token.
     Of a head that nobody wants the gradient of, the compiler makes none: 2·Ds·V and V·Ds less.
     With `config.keep_logits`, pass 2 costs 4·Ds·V, and 2·tokens·V numbers of memory; in float32
     with the same result, in bfloat16 with that of the rounded logits.
@@ -66,6 +68,7 @@ def vocab_distillation_loss(
             mesh is the context's. Each device compacts its own tokens; scores are gathered once.
             Inside a `shard_map` over some of them, loss and report are still those of all tokens,
             but gradients are sums over the others: the caller adds them up.
+        gradient_norms: measure each token's gradient too, where gradients are taken.
 
     Returns:
         The loss [] and a `LossReport`. A term without tokens is 0, with zero gradient.
@@ -85,6 +88,7 @@ def vocab_distillation_loss(
     if denominators is None:
         denominators = step_denominators(config, labels.reshape(-1), signals)
     layout = _layout(config, student_head, teacher_head, labels, chunk_size, batch_axes)
+    layout = layout._replace(gradient_norms=gradient_norms)
     learned = signals.learned
     if learned is not None:  # the projection is no part of the passes
         learned = {name: value for name, value in learned.items() if name == "temperature"}
@@ -130,6 +134,7 @@ def _layout(
         batch_axes=tuple(batch_axes),
         own_axes=own_axes,
         scatter=_scatter(own_axes, student.weight.shape[0]),
+        row_length=labels.shape[-1] if getattr(config.temperature, "median", "") == "row" else None,
     )
 
 

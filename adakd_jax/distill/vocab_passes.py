@@ -1,4 +1,9 @@
-"""The two passes of the chunked loss, on one device's tokens."""
+"""The two passes of the chunked loss, on one device's tokens.
+
+Where the gradient flows through the temperatures, there is one between them: a score moves the
+temperatures of other tokens too, through the median, so that the slopes of all of them must be
+known before any gradient.
+"""
 
 import functools
 from collections.abc import Callable
@@ -14,14 +19,14 @@ from adakd_jax.distill.objective import Terms, loss_report, loss_terms, weighted
 from adakd_jax.distill.policy import (
     Assignment,
     Survey,
-    assign,
     needs_survey,
-    scores_decide,
-    scores_of,
+    statistics_of,
     survey,
+    temperature_has_gradient,
 )
 from adakd_jax.distill.signals import PER_TOKEN, Denominators, LossReport, Signals
 from adakd_jax.distill.vocab_logits import Kept, Layout, Student, Teacher, Tokens, flat
+from adakd_jax.distill.vocab_policy import assign_globally, pulled_to_statistics, scores_globally
 
 
 class _Sums(NamedTuple):
@@ -59,18 +64,24 @@ def two_passes(
     if needs_survey(config):
         seen, kept = _pass_one(tokens, mask)
         tokens = tokens._replace(kept=kept)
-    assigned = _assign(layout, seen, mask, signals)
+    assigned = assign_globally(layout, seen, mask, signals)
     visited = (assigned.weights > 0) | (mask if config.has_ce or seen is None else False)
     inputs = _PassTwo(tokens, assigned, signals, totals, with_survey=seen is None)
+    if gradient and seen is not None and temperature_has_gradient(config):
+        pulled = _through_temperatures(inputs, seen, mask)
+        inputs = inputs._replace(to_statistics=pulled)
+        visited = visited | jnp.any(pulled != 0.0, axis=-1)  # a token not kept may set the scale
     sums, per_token = _pass_two(inputs, visited, gradient)
 
     if seen is None:
         seen = per_token.seen
         assert seen is not None  # one of the passes surveys
-        assigned = assigned._replace(scores=_scores(layout, seen.statistics, mask, signals))
+        assigned = assigned._replace(scores=scores_globally(layout, seen.statistics, mask, signals))
     tau = jnp.where(assigned.weights > 0, per_token.temperature, assigned.temperature)
     assigned = assigned._replace(temperature=tau)
     report = loss_report(config, seen, assigned, mask, sums.kd, totals)
+    if layout.gradient_norms:
+        report = report._replace(gradient_norms=_norms(per_token, mask, totals))
     report = _add_up(layout, report, shape)
     loss = weighted_loss(config, Terms(sums.kd, sums.ce, tau), totals, signals)
     loss = _psum(layout, loss)
@@ -120,53 +131,46 @@ def _pass_one(tokens: Tokens, mask: Array) -> tuple[Survey, Kept | None]:
     return jax.lax.fori_loop(0, chunks.count, visit, buffers_like(rows, mask.size))
 
 
-def _assign(layout: Layout, seen: Survey | None, mask: Array, signals: Signals) -> Assignment:
-    """Rank the tokens of all devices, if anything depends on a rank; return this device's."""
-    config = layout.config
-    if seen is None and not scores_decide(config):
-        return assign(config, None, None, mask, signals)
-    statistics, entropy = jnp.zeros((mask.size, 0), jnp.float32), None
-    if seen is not None:
-        statistics, entropy = seen.statistics, seen.teacher_entropy
-    decide = functools.partial(assign, config, signals=signals)
-    return _globally(layout, decide, statistics, entropy, mask)
-
-
-def _scores(layout: Layout, statistics: Array, mask: Array, signals: Signals) -> Array:
-    """What the tokens of this device score beside those of all."""
-    if not layout.config.has_kd:  # 0
-        return scores_of(layout.config, statistics, mask, signals)
-    decide = functools.partial(scores_of, layout.config, signals=signals)
-    return _globally(layout, decide, statistics, mask)
-
-
-def _globally(layout: Layout, decide: Callable[..., Any], *by_token: Array | None) -> Any:
-    """What `decide` says, given the tokens of all devices, of this device's."""
-    axes = layout.batch_axes
-    if not axes:
-        return decide(*by_token)
-    decided = decide(*jax.lax.all_gather(by_token, axes, tiled=True))
-    count = jax.tree.leaves(by_token)[0].shape[0]
-    first = jax.lax.axis_index(axes) * count
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, count), decided)
-
-
 class _PerToken(NamedTuple):
-    """What pass 2 leaves at each token: gradient of the hidden state, temperature, survey."""
+    """What pass 2 leaves at each token: gradient of the hidden state, temperature, survey, norm of
+    the gradient of the logits if it is asked for.
+    """
 
     hidden: Any
     temperature: Array
     seen: Survey | None
+    norm: Array | None = None
 
 
 class _PassTwo(NamedTuple):
-    """What pass 2 computes from; `with_survey` where no pass 1 has looked at the tokens."""
+    """What pass 2 computes from; `with_survey` where no pass 1 has looked at the tokens;
+    `to_statistics` is the gradient of the statistics through the temperatures.
+    """
 
     tokens: Tokens
     assigned: Assignment
     signals: Signals
     totals: Denominators
     with_survey: bool
+    to_statistics: Array | None = None
+
+
+def _through_temperatures(inputs: _PassTwo, seen: Survey, mask: Array) -> Array:
+    """Gradient of the loss with respect to the statistics [n, S] that scores are made of."""
+    tokens, layout = inputs.tokens, inputs.tokens.layout
+    chunks = chunks_of(inputs.assigned.weights > 0, layout.chunk_size, layout.batch_axes)
+
+    def visit(index: Array, slopes: Array) -> Array:
+        places = chunks.places(index, layout.chunk_size)
+        products = tokens.products(places)
+        value = _objective_of_product(inputs, places, tokens.teacher_logits(products.teacher))
+        student = products.student, tokens.student.bias, tokens.student.learned
+        tau = take(inputs.assigned.temperature, places)
+        return put(slopes, places, jax.grad(lambda tau: value(*student, tau)[0])(tau))
+
+    slopes = jax.lax.fori_loop(0, chunks.count, visit, jnp.zeros_like(inputs.assigned.temperature))
+
+    return pulled_to_statistics(layout, seen, mask, slopes, inputs.signals)
 
 
 def _pass_two(inputs: _PassTwo, visited: Array, gradient: bool) -> tuple[_Sums, _PerToken]:
@@ -208,24 +212,39 @@ def _visit_chunk(inputs: _PassTwo, places: Array, gradient: bool) -> tuple[_Sums
     to_weight = product("CV,CD->VD", narrow, hidden)
     to_hidden = product("CV,VD->CD", narrow, student.weight)
     sums = _Sums(terms.kd, terms.ce, to_weight, to_bias, to_learned)
-    return sums, _PerToken(to_hidden.astype(hidden.dtype), terms.temperature, seen)
+    norm = jnp.linalg.norm(to_product, axis=-1) if tokens.layout.gradient_norms else None
+    return sums, _PerToken(to_hidden.astype(hidden.dtype), terms.temperature, seen, norm)
+
+
+def _norms(per_token: _PerToken, mask: Array, totals: Denominators) -> Array:
+    """Norm of each token's gradient by itself, as `LossReport` has it; NaN without gradients."""
+    if per_token.norm is None:
+        return jnp.where(mask, jnp.nan, 0.0)
+    return per_token.norm * totals.kd
 
 
 def _objective_of_product(
     inputs: _PassTwo, places: Array, teacher: Array | None
 ) -> Callable[..., Any]:
-    """A chunk's loss as a function of what it is differentiated by: head product, bias, learned."""
+    """A chunk's loss as a function of what it is differentiated by: head product, bias, learned,
+    temperature.
+    """
     tokens, config = inputs.tokens, inputs.tokens.layout.config
     weights = take(inputs.assigned.weights, places)
     exists = places < tokens.labels.size
-    tau = jnp.where(exists, take(inputs.assigned.temperature, places), 1.0)
+    assigned = take(inputs.assigned.temperature, places)
 
-    def value(product: Array, bias: Array | None, learned: Any):
+    def value(product: Array, bias: Array | None, learned: Any, tau: Array = assigned):
+        tau = jnp.where(exists, tau, 1.0)
         compared = tokens.compared(places, tokens.student_logits(product, bias), teacher)
         signals = inputs.signals._replace(learned=learned)
         terms = loss_terms(config, *compared[:3], exists, weights, tau, signals)
         seen = survey(config, *compared) if inputs.with_survey else None
-        return weighted_loss(config, terms, inputs.totals, signals), (terms, seen)
+        loss = weighted_loss(config, terms, inputs.totals, signals)
+        if inputs.to_statistics is not None:  # the part of the gradient that τ has, to first order
+            pulled = take(inputs.to_statistics, places)
+            loss = loss + jnp.sum(pulled * statistics_of(config, *compared))
+        return loss, (terms, seen)
 
     return value
 
@@ -237,5 +256,6 @@ def _psum(layout: Layout, tree: Any) -> Any:
 def _add_up(layout: Layout, report: LossReport, shape: tuple[int, ...]) -> LossReport:
     """Sums over devices; numbers per token in the shape of the labels."""
     values = report._asdict()
-    shaped = {name: values.pop(name).reshape(shape) for name in PER_TOKEN}
+    by_token = {name: values.pop(name) for name in PER_TOKEN}
+    shaped = jax.tree.map(lambda x: x.reshape(shape), by_token)
     return LossReport(**shaped, **_psum(layout, values))

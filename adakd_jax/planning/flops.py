@@ -10,7 +10,7 @@ import numpy as np
 
 from adakd_jax.config import DistillConfig
 from adakd_jax.config.distill import TopRatio
-from adakd_jax.distill.policy import needs_survey
+from adakd_jax.distill.policy import needs_survey, temperature_has_gradient
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.layer_kinds import layers_with
 
@@ -24,12 +24,14 @@ class HeadWork(NamedTuple):
         keep_ratio: share of the response tokens in the loss.
         keeps_logits: whether the logits of the ranking serve the loss too.
         trains_head: whether the student's output embedding has a gradient.
+        through_temperatures: whether the gradient flows through the temperatures.
     """
 
     ranks: bool = False
     keep_ratio: float = 1.0
     keeps_logits: bool = False
     trains_head: bool = True
+    through_temperatures: bool = False
 
 
 def head_work(config: DistillConfig, *, trains_head: bool = True) -> HeadWork:
@@ -40,22 +42,26 @@ def head_work(config: DistillConfig, *, trains_head: bool = True) -> HeadWork:
         trains_head: False under adapters.
     """
     keep = config.focus.ratio if isinstance(config.focus, TopRatio) and not config.has_ce else 1.0
-    return HeadWork(needs_survey(config), keep, config.keep_logits != "none", trains_head)
+    keeps = config.keep_logits != "none"
+    through = temperature_has_gradient(config)
+    return HeadWork(needs_survey(config), keep, keeps, trains_head, through)
 
 
 def head_operations(work: HeadWork, student: int, teacher: int, vocabulary: int) -> float:
     """Operations of the output embeddings per response token; widths Ds and Dt.
 
     Forward costs 2·D·V a model, backward 4·Ds·V: (6·Ds + 2·Dt)·V for a plain loss. Ranking adds
-    (2·Ds + 2·Dt)·V, unless its logits are kept. Without a teacher, Dt is 0. Of a head that is
-    frozen the compiler leaves the gradient out, and backward costs 2·Ds·V.
+    (2·Ds + 2·Dt)·V, unless its logits are kept, and a gradient through the temperatures as much
+    for the share that is kept. Without a teacher, Dt is 0. Of a head that is frozen the compiler
+    leaves the gradient out, and backward costs 2·Ds·V.
     """
     forward = 2.0 * (student + teacher) * vocabulary
     backward = (4.0 if work.trains_head else 2.0) * student * vocabulary
     if not work.ranks:
         return forward + backward
     again = 0.0 if work.keeps_logits else forward
-    return forward + work.keep_ratio * (again + backward)
+    visits = 2.0 if work.through_temperatures else 1.0
+    return forward + work.keep_ratio * (visits * again + backward)
 
 
 def attention_operations(config: DecoderConfig, length: int, *, whole: bool = False) -> float:

@@ -139,6 +139,16 @@ PANELS = (
         noisy=True,
     ),
     Panel(
+        "Gradient norm of a token",
+        "mean over the hardest and the easiest quarter of the kept tokens",
+        [
+            Quantity("gradient_norm_hard", "hardest"),
+            Quantity("gradient_norm_easy", "easiest"),
+        ],
+        noisy=True,
+        within=(0.0,),
+    ),
+    Panel(
         "Learning rate",
         "of the accepted updates",
         [Quantity("learning_rate", "rate")],

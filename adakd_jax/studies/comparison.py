@@ -96,13 +96,14 @@ def difference(
         resamples: bootstrap resamples.
 
     Returns:
-        the difference; None where no seed has both, or the metric was not measured.
+        the difference; None where no seed has both, the metric was not measured, or is no mean
+        over examples.
 
     Raises:
         ValueError: two results are of different examples.
     """
     seeds = sorted(method.keys() & baseline.keys())
-    if not seeds or metric.name not in method[seeds[0]].metrics:
+    if not seeds or not metric.by_example or metric.name not in method[seeds[0]].metrics:
         return None
     pairs = [(metric.examples(method[seed]), metric.examples(baseline[seed])) for seed in seeds]
     weights = pairs[0][0][1]

@@ -16,6 +16,7 @@ class Metric(NamedTuple):
         lower_is_better: which way is better.
         scale: factor of what is shown.
         digits: decimals of what is shown.
+        by_example: whether it is a mean over examples; others are compared by seeds alone.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Metric(NamedTuple):
     lower_is_better: bool
     scale: float = 1.0
     digits: int = 3
+    by_example: bool = True
 
     def shown(self, value: float, *, sign: bool = False) -> str:
         """A value as it stands in tables, with its sign if it is a difference."""
@@ -41,5 +43,13 @@ METRICS = (
     Metric("forward_kl", "forward KL", lower_is_better=True),
     Metric("reverse_kl", "reverse KL", lower_is_better=True),
     Metric("top1_agreement", "top-1 agreement %", lower_is_better=False, scale=100, digits=2),
+    Metric(
+        "calibration_error",
+        "calibration error %",
+        lower_is_better=True,
+        scale=100,
+        digits=2,
+        by_example=False,
+    ),
     Metric("rouge_l", "ROUGE-L × 100", lower_is_better=False, scale=100, digits=2),
 )

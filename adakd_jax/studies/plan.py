@@ -29,7 +29,8 @@ class PlannedRun(NamedTuple):
 
 
 def plan(study: StudyConfig) -> tuple[list[PlannedRun], list[Problem]]:
-    """The runs of a study, seed by seed, so that a study cut short has compared all methods.
+    """The runs of a study, seed by seed, so that a study cut short has compared all methods; its
+    probes come last.
 
     Returns:
         the runs, and everything that is wrong with their settings; no runs if anything is. The key
@@ -51,11 +52,14 @@ def plan(study: StudyConfig) -> tuple[list[PlannedRun], list[Problem]]:
             problems += _method_problems(study, method, changes, common, origins)
     if problems:
         return [], problems
-    runs = [
-        PlannedRun(method, seed, _config(study, method, seed, common))
+    cells = [
+        (method, seed)
         for seed in study.seeds
         for method in study.methods
+        if method not in study.probes
     ]
+    cells += [(method, study.seeds[0]) for method in study.methods if method in study.probes]
+    runs = [PlannedRun(*cell, _config(study, *cell, common)) for cell in cells]
     problems = _unmeasurable(study, runs[0].config)
     return ([] if problems else runs), problems
 

@@ -10,6 +10,7 @@ from adakd_jax.config.study import StudyConfig
 from adakd_jax.config.suites import SUITES, SuiteName
 from adakd_jax.studies.comparison import Difference, MethodSummary, summarise
 from adakd_jax.studies.figures import curves_figure, metrics_figure, save_figure
+from adakd_jax.studies.findings import HOW_TO_READ, finding_lines
 from adakd_jax.studies.metrics import METRICS, Metric
 from adakd_jax.studies.origin import method_lines, origin_lines
 from adakd_jax.studies.plan import PlannedRun
@@ -108,6 +109,9 @@ def _report(
         yield "## Differences\n"
         yield from _differences(summaries)
         yield f"\n{_HOW_DIFFERENCES_ARE_TAKEN}\n"
+        yield f"## What resolves, compared with {study.baseline}\n"
+        yield from finding_lines(summaries, study.baseline)
+        yield f"\n{HOW_TO_READ}\n"
     for suite in study.suites:
         yield from _suite(study, suite, results, untrained)
     yield "![every metric by method](metrics.png)\n"

@@ -86,7 +86,11 @@ def _of_micro_batch(parts: StepParts, operands: _Operands, index: Array) -> tupl
     frozen, rows, totals = operands.frozen, operands.batch, operands.totals
     key = operands.signals.rng
     key = None if key is None else jax.random.fold_in(key, index)
-    loss_of: Any = functools.partial(vocab_distillation_loss, batch_axes=parts.batch_axes)
+    loss_of: Any = functools.partial(
+        vocab_distillation_loss,
+        batch_axes=parts.batch_axes,
+        gradient_norms=parts.token_gradients,
+    )
     if parts.whole_logits:
         loss_of = whole_logits_loss
 

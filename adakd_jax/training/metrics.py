@@ -7,9 +7,11 @@ from jaxtyping import Array, Bool, Float
 
 from adakd_jax.axes import TokenBatch
 from adakd_jax.config import DistillConfig, Latf
-from adakd_jax.distill import LossReport
+from adakd_jax.distill import LossReport, select_top_ratio
 
 QUANTILES = {"q10": 0.1, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q90": 0.9}
+# Share of the kept tokens that are called hard, or easy.
+_EXTREME = 0.25
 
 
 def step_metrics(
@@ -28,7 +30,9 @@ def step_metrics(
         float32 []: `loss`, `kd_loss` and `ce_loss` (nats per token), `feature_loss`, `forward_kl`
         and `reverse_kl` at τ = 1 over response tokens, `monitored_loss` (what LATF sees),
         `keep_ratio` (LATF's, else the share that was kept), quantiles of `score` over response
-        tokens and of `temperature` over kept ones (NaN if there are none), counts `tokens` (padding
+        tokens and of `temperature` over kept ones (NaN if there are none), the mean norm of the
+        gradients of the hardest and the easiest quarter of the kept tokens if each token's was
+        measured, `gradient_norm_hard` and `gradient_norm_easy`, counts `tokens` (padding
         not counted), `response_tokens`, `selected_tokens`, and `response_share`.
     """
     responses = report.response_tokens.sum()
@@ -63,6 +67,11 @@ def _policy_metrics(config: DistillConfig, report: LossReport, ratio: Array) -> 
     ):
         found = masked_quantiles(values, mask, tuple(QUANTILES.values()))
         metrics |= {f"{name}_{label}": found[i] for i, label in enumerate(QUANTILES)}
+    if report.gradient_norms is not None and config.score.kind != "uniform":
+        for name, scores in (("hard", report.scores), ("easy", -report.scores)):
+            chosen = select_top_ratio(scores, report.selected, _EXTREME)
+            total = jnp.where(chosen, report.gradient_norms, 0.0).sum()
+            metrics[f"gradient_norm_{name}"] = total / jnp.maximum(chosen.sum(), 1)
     return metrics
 
 

@@ -29,6 +29,7 @@ class StepParts(NamedTuple):
     balance_weight: float = 0.0  # of the load-balancing loss of the student's routers
     trains_router: bool = True
     vocabulary: int | None = None  # tokens that a cached teacher has chosen from
+    token_gradients: bool = False  # whether each token's gradient is measured
     whole_logits: bool = False  # only to be compared with: see training/forward.py
 
 
@@ -70,6 +71,7 @@ def step_parts(
         balance_weight=balance_weight(config, student[0]),
         trains_router=config.student.train_router,
         vocabulary=None if cache is None else cache.manifest.form.vocabulary,
+        token_gradients=config.logging.token_gradients and distill.has_kd,
     )
 
 

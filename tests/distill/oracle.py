@@ -70,7 +70,11 @@ def assigned_temperature(config, difficulty, u, selected):
     """τ of slot 3, as far as it does not depend on logits."""
     setting = config.temperature
     if setting.kind == "idts":
-        return idts(difficulty, selected, setting.base, setting.strength, setting.inverse)
+        options = setting.base, setting.strength, setting.inverse
+        if setting.median == "row":
+            rows = zip(difficulty, selected, strict=True)
+            return np.stack([idts(*row, *options) for row in rows])
+        return idts(difficulty, selected, *options)
     if setting.kind == "entropy":
         return setting.min + (setting.max - setting.min) * (1 - u if setting.inverse else u)
     return np.full(difficulty.shape, getattr(setting, "base", 1.0))
@@ -102,6 +106,19 @@ def distance(config, tau, student, teacher, at):
     )
 
 
+def through_temperature(config, weight, u, student, teacher, labels):
+    """Gradient of Σ w·factor·D where τ moves with the logits of all tokens; w does not."""
+
+    def value(flat):
+        z = flat.reshape(student.shape)
+        difficulty = rules.scores(config.score.kind, z, teacher, labels)
+        tau = assigned_temperature(config, difficulty, u, weight > 0)
+        kept = zip(*np.nonzero(weight), strict=True)
+        return sum(weight[i] * distance(config, tau[i], z[i], teacher[i], z[i]) for i in kept)
+
+    return rules.differentiated(value, student.reshape(-1)).reshape(student.shape)
+
+
 def numerators(config, student, teacher, labels, ratio, progress=0.5):
     """Sums of one micro-batch, their gradients and totals, and what led to them."""
     student, teacher = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
@@ -131,6 +148,8 @@ def numerators(config, student, teacher, labels, ratio, progress=0.5):
             out["kd"] += weight[i] * value(z)
             kd_gradient[i] = weight[i] * rules.differentiated(value, z)
             reported[i] = temperatures(config, tau[i], z, other, z)[0]
+    if getattr(config.temperature, "differentiable", False):
+        kd_gradient = through_temperature(config, weight, u, student, teacher, labels)
     return out | {
         "kd_gradient": kd_gradient,
         "ce_gradient": ce_gradient,

@@ -89,7 +89,11 @@ def random_config(seed):
     )
 
 
-CONFIGS = [DistillConfig(ce_weight=0.3), *map(random_config, range(3))]
+CONFIGS = [
+    DistillConfig(ce_weight=0.3),
+    DistillConfig(temperature=settings.Idts(differentiable=True)),
+    *map(random_config, range(3)),
+]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))

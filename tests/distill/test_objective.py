@@ -40,6 +40,14 @@ CONFIGS = {
         temperature=Idts(base=2.0, strength=0.3, inverse=False),
         scale_by_squared_temperature=False,
     ),
+    "gradient_through_temperature": DistillConfig(temperature=Idts(differentiable=True)),
+    "without_tau_squared": DistillConfig(scale_by_squared_temperature=False),
+    "gradient_through_row_medians": DistillConfig(
+        focus=TopRatio(ratio=0.7),
+        temperature=Idts(base=2.0, inverse=False, median="row", differentiable=True),
+        divergence=ForwardKl(),
+        ce_weight=0.3,
+    ),
     "egad": DistillConfig(
         focus=Curriculum(), temperature=EntropyTemperature(), divergence=ForwardKl()
     ),
@@ -159,6 +167,20 @@ def test_equal_models_have_no_loss_and_no_gradient(name, batch, signals):
     np.testing.assert_array_equal(report.temperature, CONFIGS[name].temperature.base)
 
 
+def test_gradient_through_temperatures_is_finite_where_models_agree(batch, signals):
+    """There, the released code's is NaN: the slope of a square root at 0. The limit is 0."""
+    config = CONFIGS["gradient_through_temperature"]
+    student, teacher, labels = batch[0].copy(), batch[1], batch[2]
+    student[0, 4] = teacher[0, 4]
+    _, gradient, _ = loss_and_gradient(config, student, teacher, labels, signals(1.0))
+    arrays = student[None], teacher[None], labels[None]
+    _close(gradient, oracle.loss(config, *arrays, 1.0)[1][0])
+    np.testing.assert_array_equal(gradient[0, 4], 0.0)
+    student[:, 3:] = teacher[:, 3:]  # the median is 0 too
+    _, gradient, _ = loss_and_gradient(config, student, teacher, labels, signals(1.0))
+    assert np.isfinite(gradient).all() and float(np.abs(gradient).max()) > 0.0
+
+
 def test_padding_and_prompt_do_not_matter(batch, signals):
     loss, gradient, _ = loss_and_gradient(CONFIGS["forward_kl"], *batch, signals(0.6))
     masked = (batch[2] == IGNORE)[..., None]
@@ -199,7 +221,7 @@ def test_no_response_token(name, batch, signals):
     loss, gradient, report = loss_and_gradient(CONFIGS[name], *batch[:2], labels, signals(0.6))
     np.testing.assert_array_equal(loss, 0.0)
     np.testing.assert_array_equal(gradient, 0.0)
-    sums = [x for x in report if x.ndim == 0]
+    sums = [x for x in jax.tree.leaves(report) if x.ndim == 0]
     np.testing.assert_array_equal(sums, 0.0)
 
 
@@ -223,7 +245,7 @@ def test_tied_scores_keep_the_first_tokens(batch, signals):
     np.testing.assert_array_equal(report.temperature, 1.0)
 
 
-@pytest.mark.parametrize("name", ["adakd", "forward_kl"])
+@pytest.mark.parametrize("name", ["adakd", "forward_kl", "gradient_through_temperature"])
 def test_ruled_out_tokens_are_finite(name, batch, signals):
     student, teacher, labels = (x.copy() for x in batch)
     student[..., 0] = teacher[..., 0] = -np.inf
@@ -232,7 +254,7 @@ def test_ruled_out_tokens_are_finite(name, batch, signals):
         CONFIGS[name], student, teacher, labels, signals(0.6)
     )
     assert np.isfinite(loss) and np.isfinite(gradient).all()
-    assert all(np.isfinite(x).all() for x in report)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(report))
     assert np.abs(gradient).max() > 0
 
 

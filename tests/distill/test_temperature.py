@@ -1,5 +1,7 @@
 """Per-token temperatures against the formula with tanh and log, and where that formula breaks."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +89,50 @@ def test_no_gradient():
     np.testing.assert_array_equal(gradient, 0.0)
 
 
+def test_gradient_where_it_is_asked_for():
+    """dτ/ds by the formula; that of the median is shared by those that equal it."""
+    scores = np.float64([0.2, 0.5, 0.5, 0.9, 0.3, 0.7])
+    selected = np.float64([1, 1, 1, 1, 1, 0]).astype(bool)
+    cotangent = np.float64([1.0, -2.0, 0.5, 3.0, 0.7, 9.0])
+
+    @jax.jit
+    def pulled(scores):
+        kept = jnp.asarray(selected)
+        tau = idts_temperature(scores, kept, 2.0, 0.3, differentiable=True)
+        return jnp.sum(tau * cotangent.astype(scores.dtype))
+
+    gradient = jax.grad(pulled)(jnp.asarray(scores, jnp.float32))
+    tau = oracle.idts(scores, selected, 2.0, 0.3)
+    slope = cotangent * selected * -0.3 * tau * 4 * scores * 0.5 / (scores**2 + 0.25) ** 2
+    expected = slope * 0.5
+    expected[1:3] += np.sum(slope * -scores) / 2
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scores", [
+    [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.5], [0.0, 0.5, 0.5, 0.9], [1e-30, 1e-20, 1.0, 2.0],
+    [0.1, 0.2, 0.3, np.inf],
+])  # fmt: skip
+def test_gradient_is_finite_where_scores_are_zero_or_far_apart(scores):
+    def total(scores, selected):
+        return idts_temperature(scores, selected, differentiable=True).sum()
+
+    for selected in (np.ones(4, bool), np.zeros(4, bool)):
+        gradient = jax.jit(jax.grad(total))(np.float32(scores), selected)
+        assert np.isfinite(gradient).all()
+        np.testing.assert_array_equal(np.asarray(gradient)[np.equal(scores, 0.0)], 0.0)
+
+
+def test_median_of_each_row():
+    rng = np.random.default_rng(0)
+    scores, selected = rng.random(SHAPE).astype(np.float32), rng.random(SHAPE) < 0.7
+    selected[1] = False
+    tau = jax.jit(partial(idts_temperature, median="row"))(scores, selected)
+    rows = [oracle.idts(*row) for row in zip(scores, selected, strict=True)]
+    np.testing.assert_allclose(tau, rows, rtol=1e-5)
+    np.testing.assert_array_equal(tau[1], 1.0)
+
+
 SETTINGS = {
     "fixed": FixedTemperature(base=2.0),
     "idts": Idts(base=2.0, strength=0.3, inverse=False),
@@ -155,6 +201,21 @@ def test_impossible_tokens_do_not_count(kind, batch):
         _temperatures(kind, student, teacher), _temperatures(kind, *wide), strict=True
     ):
         np.testing.assert_allclose(other, narrow, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ctkd", "logit_standardization"])
+def test_impossible_tokens_leave_gradients_finite(kind, batch):
+    student, teacher, labels = (x.copy() for x in batch)
+    student[..., 0] = teacher[..., 0] = student[0, 4, 5] = -np.inf
+    config = DistillConfig(temperature=SETTINGS[kind])
+
+    def loss(z, tau):
+        learned = Signals(jnp.float32(1.0), jnp.float32(0.5), learned={"temperature": tau})
+        others = jnp.asarray(teacher), jnp.asarray(labels)
+        return distillation_loss(config, z, *others, learned)[0]
+
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(student, jnp.float32(1.7))
+    assert all(np.isfinite(g).all() for g in gradients)
 
 
 @pytest.mark.parametrize("kind", sorted(SETTINGS))

@@ -157,6 +157,49 @@ def test_other_terms(config):
     assert (learned["temperature"] > 0) == (config.temperature.kind == "ctkd")
 
 
+@pytest.mark.parametrize("config", [
+    DistillConfig(temperature=settings.Idts(differentiable=True), ce_weight=0.3),
+    DistillConfig(
+        score=settings.LogTokuScore(), focus=settings.TopRatio(ratio=0.6), keep_logits="float32",
+        temperature=settings.Idts(median="row", differentiable=True),
+        divergence=settings.ForwardKl(), scale_by_squared_temperature=False,
+    ),
+    DistillConfig(temperature=settings.Idts(median="row"), focus=settings.AllTokens()),
+], ids=["batch", "row", "row of constants"])  # fmt: skip
+def test_gradient_through_temperatures(config):
+    (_, _), gradient = agree(config, a_case(), 0.6, cotangent=3.0)
+    still = config.model_copy(update={"temperature": settings.Idts()})
+    (_, _), other = run("dense", still, (4, True, 0.7, 5.0), a_case(), np.float32(0.6), 3.0)
+    assert np.abs(gradient[0] - other[0]).max() > 1e-3 * np.abs(other[0]).max()
+
+
+@pytest.mark.parametrize("temperature", [
+    settings.Idts(), settings.Idts(differentiable=True), settings.FixedTemperature(),
+], ids=["constant", "through", "fixed"])  # fmt: skip
+def test_norm_of_each_tokens_gradient(temperature):
+    """That of w·τ²·D with respect to the logits, by differentiating whole ones."""
+    case, signals = jax.tree.map(jnp.asarray, a_case()), Signals(jnp.float32(0.6), jnp.float32(0.3))
+    config = DistillConfig(temperature=temperature)
+    student_head, teacher_head = heads(case, scale=1.0, soft_cap=None)
+
+    @jax.jit
+    def chunked(hidden):
+        return vocab_distillation_loss(
+            config, hidden, student_head, case.teacher, teacher_head, case.labels, signals,
+            chunk_size=4, gradient_norms=True,
+        )  # fmt: skip
+
+    (_, report), _ = jax.value_and_grad(chunked, has_aux=True)(case.student)
+    teacher = head_logits(case.teacher, teacher_head, VOCABULARY)
+    of_logits = jax.jit(
+        jax.grad(lambda z: distillation_loss(config, z, teacher, case.labels, signals)[0])
+    )(head_logits(case.student, student_head, VOCABULARY))
+    kept = float(report.selected.sum())
+    expected = np.linalg.norm(np.asarray(of_logits, np.float64), axis=-1) * kept
+    np.testing.assert_allclose(report.gradient_norms, expected, 1e-5, 1e-7)
+    assert np.isnan(chunked(case.student)[1].gradient_norms[case.labels != IGNORE]).all()
+
+
 def test_one_response_token():
     labels = np.full(SHAPE, IGNORE, np.int32)
     labels[1, 3] = 2

@@ -59,6 +59,18 @@ def loss_on(axes):
     return jax.value_and_grad(value, (0, 1), has_aux=True)
 
 
+def through_temperatures_on(axes, median):
+    config = DistillConfig(temperature=dict(kind="idts", median=median, differentiable=True))
+
+    def value(student, weight, teacher, teacher_weight, labels):
+        return vocab_distillation_loss(
+            config, student, Head(weight, vocabulary), teacher, Head(teacher_weight, vocabulary),
+            labels, signals, chunk_size=4, batch_axes=axes, gradient_norms=True,
+        )
+
+    return jax.value_and_grad(value, (0, 1), has_aux=True)
+
+
 def cached_on(axes):
     def value(student, weight, kept, labels):
         return vocab_distillation_loss(
@@ -104,6 +116,17 @@ with jax.set_mesh(mesh):
             float(np.max(np.abs(a - b)) / (1e-6 + np.max(np.abs(b))))
             for a, b in zip(numbers(results), numbers(expected), strict=True)
         )
+    for median in ("batch", "row"):
+        run = jax.jit(
+            through_temperatures_on(("data", "fsdp"), median),
+            in_shardings=(batch, weight, batch, weight, batch),
+        )
+        one = jax.jit(through_temperatures_on((), median))(*arrays, labels)
+        assert float(one[0][1].gradient_norms.max()) > 0
+        found[f"through temperatures, median of a {median}"] = max(
+            float(np.max(np.abs(a - b)) / (1e-6 + np.max(np.abs(b))))
+            for a, b in zip(numbers(run(*arrays, labels)), numbers(one), strict=True)
+        )
     kept = keep_top(jnp.asarray(arrays[2] @ arrays[3].T), jnp.maximum(labels, 0), 5)
     kept = jax.tree.map(np.asarray, kept)
     weight = NamedSharding(mesh, P("tensor", "fsdp"))
@@ -132,6 +155,7 @@ print(json.dumps(found))
 def test_every_sharding_of_the_head_gives_the_loss_of_one_device():
     errors = told_by("-c", ON_EIGHT_DEVICES)
     names = {"whole", "vocabulary", "embed", "both", "cached teacher", "features"}
+    names |= {f"through temperatures, median of a {median}" for median in ("batch", "row")}
     assert set(errors) == names
     assert max(errors.values()) < 1e-5, errors
 

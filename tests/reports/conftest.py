@@ -25,6 +25,8 @@ def record(step):
         "latf_ema": 2.0 * fall,
         "latf_reference": 0.0 if step < 5 else 2.1 * fall,
         "grad_norm": 3.0,
+        "gradient_norm_hard": 0.8 * fall,
+        "gradient_norm_easy": 0.1 * fall,
         "learning_rate": 1e-4 * fall,
         "tokens_per_second": 100.0,
         "response_tokens_per_second": 60.0,

@@ -193,6 +193,8 @@ def test_a_chart_draws_what_it_is_given(make_run):
     held_out = next(line for line in charts["NLL"].lines if line.dots)
     assert held_out.points == [(0, 4.0), (20, 3.0), (STEPS, 2.5)]
     assert [len(line.bands) for line in charts["Temperature τ"].lines] == [2]
+    norms = charts["Gradient norm of a token"].lines
+    assert {line.label for line in norms} == {"hardest", "easiest"}
     reference = charts["LATF"].lines[1]
     assert reference.points[0][0] == 5  # before, there is none
 

@@ -1,5 +1,7 @@
 """Means, standard errors and paired bootstrap intervals against direct computation."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,18 @@ def test_a_method_does_not_differ_from_itself(runs):
     gap = difference(NLL, base, base)
     assert (gap.value, gap.low, gap.high, gap.by_seed) == (0.0, 0.0, 0.0, (0.0, 0.0))
     assert gap.verdict == "unresolved"
+
+
+def test_what_is_no_mean_over_examples_is_not_compared(runs):
+    calibration = next(metric for metric in METRICS if metric.name == "calibration_error")
+    runs = [
+        {seed: dataclasses.replace(one, metrics={"calibration_error": 0.1 + seed / 10})
+         for seed, one in method.items()}
+        for method in runs[:2]
+    ]  # fmt: skip
+    assert difference(calibration, *runs) is None
+    mean = seed_mean(calibration, list(runs[0].values()))
+    assert mean is not None and (round(mean.value, 6), round(mean.error, 6)) == (0.15, 0.05)
 
 
 def test_a_shift_is_found_with_its_size(runs):

@@ -26,6 +26,20 @@ def test_all_methods_of_a_seed_come_before_the_next_seed(study):
     assert runs[1].config.run_dir.endswith("study/runs/AdaKD/seed4")
 
 
+def test_probes_come_last_with_one_seed(study):
+    rates = {"probe": 1e-2, "other": 2e-2}
+    methods = {name: {"optimizer": {"learning_rate": rate}} for name, rate in rates.items()}
+    methods = {"plain": {}, **methods}
+    runs, problems = plan(study(methods=methods, seeds=(4, 2), probes=("probe",)))
+    assert problems == []
+    expected = [("plain", 4), ("other", 4), ("plain", 2), ("other", 2), ("probe", 4)]
+    assert [(run.method, run.seed) for run in runs] == expected
+    with pytest.raises(ValidationError, match="no method is called 'nobody'"):
+        study(probes=("nobody",))
+    with pytest.raises(ValidationError, match="the baseline has all seeds"):
+        study(probes=("plain",))
+
+
 def test_a_method_adjusts_the_base_or_chooses_another_kind(study):
     methods = {
         "base": {},

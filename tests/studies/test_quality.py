@@ -94,7 +94,9 @@ def test_the_report(told):
     assert "python -m adakd_jax.study --config y.yaml" in text
     assert "| plain | 2 |" in text and "untrained student" in text
     assert "unresolved" in text and "**" in text
-    for title in ("NLL", "forward KL", "reverse KL", "top-1 agreement %", "ROUGE-L × 100"):
+    assert "## What resolves, compared with plain" in text and "- **reverse KL**, lower is" in text
+    titles = ("NLL", "forward KL", "reverse KL", "top-1 agreement %", "calibration error %")
+    for title in (*titles, "ROUGE-L × 100"):
         assert title in text
     rows = list(csv.DictReader(told.whole["results.csv"].decode().splitlines()))
     assert [(row["method"], row["seed"]) for row in rows] == [

@@ -41,8 +41,10 @@ def header(name):
 def test_it_is_a_grid(name):
     study, runs = grid(["--config", f"configs/studies/{name}.yaml", *HELD_OUT])
     assert study.output == f"runs/studies/{name}"
-    assert len(runs) == len(study.methods) * len(study.seeds)
-    settings = [run.config.distill for run in runs if run.seed == study.seeds[0]]
+    once = len(study.probes)
+    assert len(runs) == (len(study.methods) - once) * len(study.seeds) + once
+    first = [run.config for run in runs if run.seed == study.seeds[0]]
+    settings = [(config.distill, config.student) for config in first]
     assert all(settings.count(one) == 1 for one in settings)
 
 

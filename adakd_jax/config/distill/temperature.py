@@ -23,6 +23,16 @@ class Idts(Stage):
     )
     strength: NonNegative = Field(default=0.5, description="c: τ stays within τ_base·exp(±c)")
     inverse: bool = Field(default=True, description="hard tokens get the lower temperature")
+    median: Literal["batch", "row"] = Field(
+        default="batch",
+        description="which kept tokens a token's difficulty is compared with: those of the global "
+        "micro-batch, or of its packed row",
+    )
+    differentiable: bool = Field(
+        default=False,
+        description="let the loss's gradient flow through τ into the scores and their median, as "
+        "the released code does; false: τ is a constant",
+    )
 
 
 class EntropyTemperature(Stage):
