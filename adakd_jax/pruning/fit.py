@@ -92,7 +92,7 @@ def _fitted(
         )
         size = len(part.layers)
         sizes = (size, count, count), (size, count, width)
-        sums: Any = _Sums(*(np.zeros(each, np.float32) for each in sizes))
+        sums = _Sums(*(np.zeros(each, np.float32) for each in sizes))
         what = f"fitting {product.owner}.{product.name} of layers {start + 1} to {start + size}"
         slots = np.full(model.config.num_layers, -1, np.int32)
         slots[list(part.layers)] = np.arange(size)
@@ -114,8 +114,8 @@ def _fitted(
 class _Sums(NamedTuple):
     """Σ hᵀ · h [rows, n, n] and Σ hᵀ · y [rows, n, D] over tokens, of the kept h."""
 
-    inputs: Array
-    outputs: Array
+    inputs: Any
+    outputs: Any
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "names"), donate_argnames="sums")
