@@ -25,6 +25,7 @@ RULES: Mapping[str, str | None] = {
     "heads": "tensor",
     "kv_heads": "tensor",
     "ffw": "tensor",
+    "layer_inputs": WIDTH_AXIS,
     "experts": EXPERT_AXIS,
 }
 Rules = Mapping[str, str | None]
@@ -121,6 +122,12 @@ def check_model(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules, 
         "kv_heads": config.num_kv_heads,
         "ffw": config.ffw_dim,
     }
+    if config.wide is not None:
+        sizes["kv_heads"] = math.gcd(config.num_kv_heads, config.wide.num_kv_heads)
+    if config.per_layer is not None:
+        sizes["layer_inputs"] = config.num_layers * config.per_layer.dim
+    if config.reader_ffw_dim is not None:
+        sizes["ffw"] = math.gcd(config.ffw_dim, config.reader_ffw_dim)
     if config.experts is not None:
         sizes["experts"] = config.experts.count
         sizes["ffw"] = math.gcd(config.ffw_dim, config.experts.shared_dim or 0)

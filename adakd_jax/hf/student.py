@@ -22,7 +22,7 @@ from adakd_jax.hf.vocabulary import tokenizer_size
 from adakd_jax.models.config import ComputeDtype, DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder, random_params
 from adakd_jax.models.families import decoder_config, family_of
-from adakd_jax.models.layer_kinds import mixers_of, pick_layers
+from adakd_jax.models.layer_kinds import keep_layers, mixers_of
 from adakd_jax.models.quantized import quantization_of
 from adakd_jax.sharding import RULES, Rules, parameter_spec, shardings_like
 
@@ -134,9 +134,11 @@ def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[s
     for key in _LAYER_COUNTS:
         if key in selected:
             selected[key] = len(layers)
-    by_layer = family_of(hf_config).by_layer(hf_config)
-    selected |= {key: [values[n] for n in layers] for key, values in by_layer.items()}
+    more = family_of(hf_config).select(hf_config, layers)
+    selected |= more
     kinds = hf_config.get("layer_types")
+    if "layer_types" in more:
+        return selected
     if kinds is None and (len(whole.window_choices) > 1 or whole.mixers):
         kinds = [_layer_type(whole, layer) for layer in range(whole.num_layers)]
     if kinds is not None:
@@ -195,7 +197,7 @@ def _copy_layers(
     """
 
     def chosen(params: dict[str, Any]) -> dict[str, Any]:
-        return params | {"layers": pick_layers(teacher.config, params["layers"], layers)}
+        return keep_layers(teacher.config, params, layers)
 
     def copy(params: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), chosen(params))

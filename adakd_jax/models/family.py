@@ -116,7 +116,7 @@ def expert_keys(
     )
 
 
-def _nothing_by_layer(config: HFConfig) -> dict[str, list[Any]]:
+def _nothing_else(config: HFConfig, layers: Sequence[int]) -> dict[str, Any]:
     return {}
 
 
@@ -131,8 +131,8 @@ class Family:
         keys: every parameter that a model of the family may have, and its tensors.
         gguf: the family in llama.cpp's files; None: it is not read from them.
         rope: how config.json states rotary positions.
-        by_layer: what else config.json states layer by layer, in full, for a model that keeps some
-            of the layers: from a config.json to lists by their keys.
+        select: what else config.json says of a model that keeps some of the layers: from the whole
+            model's and the numbers of the layers to values by their keys.
     """
 
     model_type: str
@@ -141,4 +141,4 @@ class Family:
     keys: tuple[Entry, ...] = LLAMA_KEYS
     gguf: Gguf | None = None
     rope: RopeKeys = ROPE_KEYS
-    by_layer: Callable[[HFConfig], dict[str, list[Any]]] = _nothing_by_layer
+    select: Callable[[HFConfig, Sequence[int]], dict[str, Any]] = _nothing_else

@@ -1,0 +1,31 @@
+"""The tensors of Gemma 4 on Hugging Face."""
+
+from adakd_jax.models.families._gemma import GEMMA_KEYS
+from adakd_jax.models.family import LAYER, Entry, linear, norm
+
+
+def _keys() -> tuple[Entry, ...]:
+    """A part has its usual name in layers of every kind."""
+    attention = [e for e in GEMMA_KEYS if e.path.startswith("layers.attn.")]
+    feed_forward = [e for e in GEMMA_KEYS if e.path.startswith("layers.ffw.")]
+
+    def again(entries: list[Entry], old: str, new: str) -> list[Entry]:
+        return [
+            e._replace(path=e.path.replace(f"layers.{old}.", f"layers.{new}.")) for e in entries
+        ]
+
+    return (
+        *GEMMA_KEYS,
+        *(e for kind in ("wide", "reader", "wide_reader") for e in again(attention, "attn", kind)),
+        *again(feed_forward, "ffw", "reader_ffw"),
+        Entry("per_layer.table", "model.embed_tokens_per_layer.weight"),
+        *linear("per_layer.project", "model.per_layer_model_projection"),
+        *norm("per_layer.norm", "model.per_layer_projection_norm"),
+        *linear("layers.per_layer.gate", LAYER + "per_layer_input_gate"),
+        *linear("layers.per_layer.out", LAYER + "per_layer_projection"),
+        *norm("layers.per_layer.norm", LAYER + "post_per_layer_input_norm"),
+        Entry("layers.scalar", LAYER + "layer_scalar"),
+    )
+
+
+KEYS = _keys()
