@@ -130,7 +130,8 @@ def check_model(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules, 
         sizes["ffw"] = math.gcd(config.ffw_dim, config.reader_ffw_dim)
     if config.experts is not None:
         sizes["experts"] = config.experts.count
-        sizes["ffw"] = math.gcd(config.ffw_dim, config.experts.shared_dim or 0)
+        own = config.experts.shared_dim or 0, config.experts.dim or 0
+        sizes["ffw"] = math.gcd(sizes["ffw"], *own)
     problems = []
     for axis, size in sizes.items():
         over = rules.get(axis)

@@ -44,7 +44,11 @@ class Parameter(NamedTuple):
     def tensor_shape(self) -> tuple[int, ...]:
         """Shape of the (whole) tensor in the file."""
         shape = (*self.shape[self.entry.stacks : -1], self.outputs)
-        return shape[::-1] if self.entry.transpose else shape
+        return self.turned(shape) if self.entry.transpose else shape
+
+    def turned(self, each: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What there is of each dimension of ours, in the order of a transposed tensor's."""
+        return (each[0], *each[:0:-1]) if self.entry.of_experts else each[::-1]
 
 
 # A file saved from the bare model, without its head, lacks this part of every name.

@@ -163,7 +163,8 @@ def _writer(row: Parameter, read: Read, name: str) -> Write:
                 where = (*index[:-1], slice(first, last + 1))
                 # In the file's orientation.
                 if row.entry.transpose:
-                    part, where = part.T, where[::-1]
+                    part = part.transpose(row.turned(tuple(range(part.ndim))))
+                    where = row.turned(where)
                 _read_rows(read, name, part, where, piece.step)
 
     return write

@@ -82,12 +82,13 @@ class ClampedSwiglu:
 
 @dataclass(frozen=True)
 class Experts:
-    """The experts of every layer: feed-forwards of `DecoderConfig.ffw_dim` each.
+    """The experts of every layer: feed-forwards of `dim` each, or of `DecoderConfig.ffw_dim`.
 
     Of `count`, each token has the `active` ones with the highest scores of the router. Their
     weights are the softmax of all scores (arXiv 2101.03961), or, `renormalised`, of theirs (arXiv
     2401.04088). `shared_dim` is the width of an expert that all tokens have besides, or None.
-    `balance_weight` is that of the load-balancing loss, where the model is trained.
+    With `beside_dense`, they stand beside the dense feed-forward, see `experts_beside`, and not in
+    its place. `balance_weight` is that of the load-balancing loss, where the model is trained.
     """
 
     count: int
@@ -95,6 +96,8 @@ class Experts:
     renormalised: bool
     router_bias: bool = False
     shared_dim: int | None = None
+    dim: int | None = None
+    beside_dense: bool = False
     clamped: ClampedSwiglu | None = None
     balance_weight: float = 0.0
 
@@ -121,8 +124,8 @@ class DecoderConfig:
     rotated, the first ones (None: all), in pairs of neighbours or of halves. `residual_scale`
     multiplies what a branch adds. With `attention_sinks`, each head has a score of its own that it
     gives to nothing (arXiv 2309.17453). `experts` are in the place of each layer's feed-forward, or
-    None. `mixers[l]` mixes the tokens of layer l (empty: attention, in all of them), `delta_net`
-    has the sizes of those that are delta nets, `wide` those of wide heads, and where
+    beside it, or None. `mixers[l]` mixes the tokens of layer l (empty: attention, in all of them),
+    `delta_net` has the sizes of those that are delta nets, `wide` those of wide heads, and where
     `attention_gate`, a sigmoid of a layer's input multiplies what attention gives. Layers that read
     another's keys and values have feed-forwards of `reader_ffw_dim` (None: as all have).
     `value_norm` divides values by their root mean square. With `per_layer`, each layer adds what it

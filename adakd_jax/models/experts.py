@@ -3,6 +3,7 @@
 References: Shazeer et al., arXiv 1701.06538; what the families differ in: see `Experts`.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -91,9 +92,12 @@ class ExpertKernels(nnx.Module):
             size = (count, inward, outward)
             return Stacked(size, bias=config.ffw_bias, stddev=stddev, rngs=rngs, dtype=dtype)
 
-        self.gate = stacked(config.embed_dim, config.ffw_dim, stddev)
-        self.up = stacked(config.embed_dim, config.ffw_dim, stddev)
-        self.down = stacked(config.ffw_dim, config.embed_dim, out_stddev)
+        width = config.ffw_dim
+        if config.experts is not None and config.experts.dim is not None:
+            width = config.experts.dim
+        self.gate = stacked(config.embed_dim, width, stddev)
+        self.up = stacked(config.embed_dim, width, stddev)
+        self.down = stacked(width, config.embed_dim, out_stddev)
 
     def __call__(self, dtype: DTypeLike) -> Kernels:
         """As they are multiplied by, in `dtype`, whatever they are stored as."""
@@ -134,50 +138,84 @@ class ExpertFeedForward(nnx.Module):
         Returns:
             in x's dtype; and what the router did.
         """
-        scores = self.router(x)
-        weights, chosen = choose(scores, self.of)
-        # No expert has this number.
-        chosen = jnp.where(segments[:, :, None] > 0, chosen, self.of.count)
+        return mixed(self.config, self.of, x, self.router(x), self.experts, segments)
 
-        kernels = self.experts(x.dtype)
-        y = on_each_device(self._of_own_experts, x, weights.astype(x.dtype), chosen, kernels)
-        return y, routing(scores, chosen, segments)
 
-    def _of_own_experts(
-        self, x: Array, weights: Array, chosen: Array, kernels: Kernels, first: Array | int
-    ) -> Array:
-        """The part of the sum [B, T, D] that the experts from `first` on make, whose kernels
-        these are.
-        """
-        rows = x.reshape(-1, x.shape[-1])
-        count = len(kernels.gate)
-        order = by_expert(chosen.reshape(len(rows), -1), first, count)
-        expected = len(order.expert) * count // self.of.count
+def mixed(
+    config: DecoderConfig,
+    experts: Experts,
+    x: Float[Array, "B T D"],
+    scores: Float[Array, "B T E"],
+    kernels: ExpertKernels,
+    segments: Int[Array, "B T"],
+    scale: Float[Array, " E"] | None = None,
+) -> tuple[Float[Array, "B T D"], Routing]:
+    """The weighted sum of what the experts with the highest scores make of each token.
 
-        def product(rows: Array, kernel: Array, bias: Array | None) -> Array:
-            y = grouped_product(rows, kernel, order.sizes, expected=expected)
-            y = checkpoint_name(y, GROUPED)
-            return y if bias is None else y + _of_expert(bias, order)
+    Args:
+        config: of the model.
+        experts: of its layers.
+        x: their input.
+        scores: of the router.
+        kernels: of the layer's experts.
+        segments: 0 for padding, which no expert has.
+        scale: what else multiplies each expert's part, or None.
 
-        sorted_rows = spread(rows, order)
-        gate = product(sorted_rows, kernels.gate, kernels.gate_bias)
-        up = product(sorted_rows, kernels.up, kernels.up_bias)
-        # Before the last product: there are fewer numbers to multiply, and its result, the largest
-        # of all arrays here, is not needed for the gradient of the weights.
-        share = spread(weights.reshape(-1, 1), order)
-        hidden = self._activated(gate, up) * share
-        y = product(hidden, kernels.down, None)
-        if kernels.down_bias is not None:
-            y = y + share * _of_expert(kernels.down_bias, order)
-        return gathered(y, order, len(rows)).reshape(x.shape)
+    Returns:
+        in x's dtype; and what the router did.
+    """
+    weights, chosen = choose(scores, experts)
+    if scale is not None:
+        weights = weights * scale[chosen]
+    # No expert has this number.
+    chosen = jnp.where(segments[:, :, None] > 0, chosen, experts.count)
+    run = functools.partial(_of_own_experts, config, experts)
+    y = on_each_device(run, x, weights.astype(x.dtype), chosen, kernels(x.dtype))
+    return y, routing(scores, chosen, segments)
 
-    def _activated(self, gate: Array, up: Array) -> Array:
-        clamped = self.of.clamped
-        if clamped is None:
-            return ACTIVATIONS[self.config.activation](gate) * up
-        gate = jnp.minimum(gate, clamped.limit)
-        up = jnp.clip(up, -clamped.limit, clamped.limit)
-        return (up + 1) * (gate * jax.nn.sigmoid(clamped.gain * gate))
+
+def _of_own_experts(
+    config: DecoderConfig,
+    experts: Experts,
+    x: Array,
+    weights: Array,
+    chosen: Array,
+    kernels: Kernels,
+    first: Array | int,
+) -> Array:
+    """The part of the sum [B, T, D] that the experts from `first` on make, whose kernels these
+    are.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    count = len(kernels.gate)
+    order = by_expert(chosen.reshape(len(rows), -1), first, count)
+    expected = len(order.expert) * count // experts.count
+
+    def product(rows: Array, kernel: Array, bias: Array | None) -> Array:
+        y = grouped_product(rows, kernel, order.sizes, expected=expected)
+        y = checkpoint_name(y, GROUPED)
+        return y if bias is None else y + _of_expert(bias, order)
+
+    sorted_rows = spread(rows, order)
+    gate = product(sorted_rows, kernels.gate, kernels.gate_bias)
+    up = product(sorted_rows, kernels.up, kernels.up_bias)
+    # Before the last product: there are fewer numbers to multiply, and its result, the largest
+    # of all arrays here, is not needed for the gradient of the weights.
+    share = spread(weights.reshape(-1, 1), order)
+    hidden = _activated(config, experts, gate, up) * share
+    y = product(hidden, kernels.down, None)
+    if kernels.down_bias is not None:
+        y = y + share * _of_expert(kernels.down_bias, order)
+    return gathered(y, order, len(rows)).reshape(x.shape)
+
+
+def _activated(config: DecoderConfig, experts: Experts, gate: Array, up: Array) -> Array:
+    clamped = experts.clamped
+    if clamped is None:
+        return ACTIVATIONS[config.activation](gate) * up
+    gate = jnp.minimum(gate, clamped.limit)
+    up = jnp.clip(up, -clamped.limit, clamped.limit)
+    return (up + 1) * (gate * jax.nn.sigmoid(clamped.gain * gate))
 
 
 def _of_expert(bias: Array, order: TokenOrder) -> Array:

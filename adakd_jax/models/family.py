@@ -17,7 +17,8 @@ class Entry(NamedTuple):
     `{expert}` where also over experts, with a tensor for each. `transpose` turns the [out, in] of
     torch's Linear into our [in, out]. Of a tensor that holds the outputs of
     several parameters, `part` says in which order; `by_head`: for one head after the other, not
-    for all heads at once; `by_turns`: one output of each after the other.
+    for all heads at once; `by_turns`: one output of each after the other. `of_experts`: the tensor
+    holds all experts, first, of which each is transposed by itself.
     """
 
     path: str
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
     part: int = 0
     by_head: bool = False
     by_turns: bool = False
+    of_experts: bool = False
 
     @property
     def stacked(self) -> bool:

@@ -12,6 +12,7 @@ from adakd_jax.models.activations import ACTIVATIONS
 from adakd_jax.models.attention_projections import AttentionProjections
 from adakd_jax.models.config import SOURCES, DecoderConfig, Mixer
 from adakd_jax.models.experts import ExpertFeedForward, Routing
+from adakd_jax.models.experts_beside import experts_beside
 from adakd_jax.models.linear import Linear
 from adakd_jax.models.lora import adapter_of
 from adakd_jax.models.norm import Norm
@@ -93,7 +94,7 @@ class Layer(nnx.Module):
             if self.block is not None:
                 made = self.make_feed_forward(config, self.ffw_block, rngs=rngs, dtype=dtype)
                 setattr(self, self.ffw_block, made)
-        elif config.experts is None:
+        elif config.experts is None or config.experts.beside_dense:
             self.ffw = self.make_feed_forward(config, "ffw", rngs=rngs, dtype=dtype)
         else:
             self.ffw = ExpertFeedForward(
@@ -103,6 +104,7 @@ class Layer(nnx.Module):
         self.shared = SharedExpert(config, rngs=rngs, dtype=dtype) if shared else None
         self.post_attn_norm = norm(config.post_norms)
         self.post_ffw_norm = norm(config.post_norms)
+        self.beside = experts_beside(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
         self.per_layer = layer_branch(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
         self.scalar = nnx.Param(jnp.ones((1,), dtype)) if config.layer_scalar else None
 
@@ -194,6 +196,8 @@ class Layer(nnx.Module):
             branch = feed_forward(inputs, dropout_key)
         if self.shared is not None:
             branch = branch + self.shared(inputs)
+        if self.beside is not None:
+            branch, routing = self.beside(after, branch, segments)
         return self._add(after, _through(self.post_ffw_norm, branch)), routing
 
     def _add(self, x: Array, branch: Array) -> Array:

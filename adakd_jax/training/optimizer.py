@@ -12,7 +12,7 @@ from adakd_jax.config import DistillConfig, Latf, OptimizerConfig
 from adakd_jax.distill import latf
 from adakd_jax.training.routers import is_of_router
 
-NOT_DECAYED = ("scale", "bias", "sinks", "scalar")
+NOT_DECAYED = ("scale", "bias", "sinks", "scalar", "expert_scale")
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:

@@ -82,6 +82,21 @@ MIXER_CASES = {
         global_head_dim=8,
         tie_word_embeddings=False,
     ),
+    # As of 26B-A4B.
+    "gemma4_experts": dict(
+        _GEMMA,
+        num_hidden_layers=3,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        num_kv_shared_layers=0,
+        hidden_size_per_layer_input=0,
+        attention_k_eq_v=True,
+        num_global_key_value_heads=1,
+        use_double_wide_mlp=False,
+        enable_moe_block=True,
+        num_experts=6,
+        top_k_experts=3,
+        moe_intermediate_size=20,
+    ),
     "qwen3_5_text": _QWEN,
     "qwen3_5_text_tied_biased": dict(
         _QWEN,

@@ -62,7 +62,7 @@ def in_torch(model, documents):
     return loss.item(), [scores.detach().numpy() for scores in outputs]
 
 
-@pytest.mark.parametrize("case", [*ONE_EACH.values(), "gemma4_keys_are_values"])
+@pytest.mark.parametrize("case", [*ONE_EACH.values(), "gemma4_keys_are_values", "gemma4_experts"])
 def test_rows_and_gradients_are_those_of_documents_one_by_one(case, tmp_path):
     model = torch_model(case)
     model.save_pretrained(tmp_path)

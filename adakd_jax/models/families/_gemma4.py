@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from adakd_jax.models.config import Mixer
+from adakd_jax.models.config import Experts, Mixer
 from adakd_jax.models.hf_config import every
-from adakd_jax.models.hf_values import HFConfig, refuse
+from adakd_jax.models.hf_values import HFConfig, refuse, require
 from adakd_jax.models.rope_keys import GLOBAL, LAYER_TYPES, LOCAL
 from adakd_jax.models.rope_kinds import read_kind, read_proportional, rope_type
 from adakd_jax.models.rotations import Rope
@@ -92,6 +92,25 @@ def _check_overrides(own: Any, layer: int) -> None:
         raise ValueError(f"config.json: per_layer_config.{layer} is {own!r}; {valid}")
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in own.values()):
         raise ValueError(f"config.json: per_layer_config.{layer} is {own!r}; {valid}")
+
+
+def read_experts_beside(hf: HFConfig) -> Experts | None:
+    """Those beside the feed-forward of every layer, or None."""
+    if not hf.get("enable_moe_block"):
+        return None
+    require(hf, "num_experts", "top_k_experts", "moe_intermediate_size")
+    if hf.get("use_double_wide_mlp") and hf.get("num_kv_shared_layers"):
+        raise ValueError(
+            "config.json: enable_moe_block with use_double_wide_mlp is not supported; valid: one "
+            "of them"
+        )
+    return Experts(
+        count=hf["num_experts"],
+        active=hf["top_k_experts"],
+        renormalised=True,
+        dim=hf["moe_intermediate_size"],
+        beside_dense=True,
+    )
 
 
 def read_ropes(hf: HFConfig) -> tuple[Rope, Rope]:

@@ -25,7 +25,28 @@ def _keys() -> tuple[Entry, ...]:
         *linear("layers.per_layer.out", LAYER + "per_layer_projection"),
         *norm("layers.per_layer.norm", LAYER + "post_per_layer_input_norm"),
         Entry("layers.scalar", LAYER + "layer_scalar"),
+        Entry("layers.beside.router.weight", LAYER + "router.proj.weight", transpose=True),
+        Entry("layers.beside.router.scale", LAYER + "router.scale"),
+        Entry("layers.beside.router.expert_scale", LAYER + "router.per_expert_scale"),
+        *_experts("gate_up_proj", "gate", "up"),
+        *_experts("down_proj", "down"),
+        *norm("layers.beside.norm", LAYER + "pre_feedforward_layernorm_2"),
+        *norm("layers.beside.dense_norm", LAYER + "post_feedforward_layernorm_1"),
+        *norm("layers.beside.out_norm", LAYER + "post_feedforward_layernorm_2"),
     )
+
+
+def _experts(name: str, *parts: str) -> list[Entry]:
+    return [
+        Entry(
+            f"layers.beside.experts.{own}.kernel",
+            f"{LAYER}experts.{name}",
+            transpose=True,
+            part=part,
+            of_experts=True,
+        )
+        for part, own in enumerate(parts)
+    ]
 
 
 KEYS = _keys()

@@ -6,6 +6,7 @@ import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families._gemma4 import (
+    read_experts_beside,
     read_heads,
     read_kinds,
     read_mixers,
@@ -19,14 +20,13 @@ from adakd_jax.models.hf_values import HFConfig, refuse
 from adakd_jax.models.layer_sizes import PerLayerInputs, WideHeads
 from adakd_jax.models.rope_keys import RopeKeys, Theta
 
-_ROPE = RopeKeys(Theta(None, 1_000_000.0), local=Theta(None))
+_ROPE = RopeKeys(Theta(None, 1_000_000.0), local=Theta(None), older=False)
 
 
 def _read(hf: HFConfig) -> DecoderConfig:
     if hf.get("use_bidirectional_attention") == "all":
         # "vision" is of images alone.
         refuse(hf, "use_bidirectional_attention", valid='null, "vision"')
-    refuse(hf, "enable_moe_block")
     kinds, (local_rope, rope) = read_kinds(hf), read_ropes(hf)
     local, wide = read_heads(hf, kinds)
     common = read_common(
@@ -60,6 +60,7 @@ def _read(hf: HFConfig) -> DecoderConfig:
             else None
         ),
         layer_scalar=True,
+        experts=read_experts_beside(hf),
     )
 
 
