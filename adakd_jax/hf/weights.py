@@ -22,6 +22,7 @@ from adakd_jax.hf.keymap import (
     parameters,
     places_of,
     tensor_names,
+    unread_names,
 )
 from adakd_jax.hf.shards import Index, ShardBuffers, row_blocks
 from adakd_jax.models.config import DecoderConfig
@@ -207,6 +208,9 @@ def _check(
     wanted = {name: row.tensor_shape for row in rows for name in tensor_names(row)}
     extra = set(shapes) - set(names.values())
     extra = {name for name in extra if not is_harmless(name) and not is_left_out(name)}
+    unread = unread_names(config)
+    bare = {name.removeprefix(prefix) for name in unread for prefix in OPTIONAL_PREFIXES}
+    extra -= unread | bare
     problems = []
     head = head_name(config)
     if config.tied and head in extra:

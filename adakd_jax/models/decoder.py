@@ -163,7 +163,7 @@ class Decoder(nnx.Module):
             dropout_key,
             collect=layers is not None,
             inputs=self._layer_inputs(tokens, x),
-            shared=nothing_shared(self.config, *tokens.shape, x.dtype),
+            shared=nothing_shared(self.config, tokens.shape, x.dtype),
         )
         after = None if layers is None else jnp.moveaxis(carries[0][np.array(layers)], 0, -2)
         return Forward(self.final_norm(x), after, routing)

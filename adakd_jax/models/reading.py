@@ -21,12 +21,14 @@ def source_row(config: DecoderConfig, source: Mixer) -> int:
     return mixers_of(config).count(source) - 1
 
 
-def nothing_shared(config: DecoderConfig, rows: int, length: int, dtype: DTypeLike) -> Shared:
-    """What stands in for keys and values before there are any; {} where no layer reads them."""
+def nothing_shared(config: DecoderConfig, size: tuple[int, ...], dtype: DTypeLike) -> Shared:
+    """What stands in for keys and values of [B, T] tokens before there are any; {} where no layer
+    reads them.
+    """
     shared: Shared = {}
     for source in sources_of(config):
         head_dim, kv_heads = heads_of(config, source)
-        none = jnp.zeros((rows, length, kv_heads, head_dim), dtype)
+        none = jnp.zeros((*size, kv_heads, head_dim), dtype)
         shared[source] = none, none
     return shared
 

@@ -82,16 +82,14 @@ MIXER_CASES = {
         global_head_dim=8,
         tie_word_embeddings=False,
     ),
-    # As of 26B-A4B.
+    # As of 26B-A4B, and all the rest as well.
     "gemma4_experts": dict(
         _GEMMA,
-        num_hidden_layers=3,
-        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
-        num_kv_shared_layers=0,
-        hidden_size_per_layer_input=0,
+        num_hidden_layers=5,
+        layer_types=["sliding_attention", *["sliding_attention", "full_attention"] * 2],
+        num_kv_shared_layers=2,
         attention_k_eq_v=True,
         num_global_key_value_heads=1,
-        use_double_wide_mlp=False,
         enable_moe_block=True,
         num_experts=6,
         top_k_experts=3,

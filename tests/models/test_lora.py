@@ -23,6 +23,7 @@ ALL = {
     "learned_positions": tuple(name for name in PLAIN if name != "ffw.gate"),
     "experts": tuple(name for name in PLAIN if name.startswith("attn.")),
     "delta_nets": PROJECTIONS,
+    "readers": PROJECTIONS,
 }
 INPUTS = [jnp.asarray(array, jnp.int32) for array in packed_rows()]
 

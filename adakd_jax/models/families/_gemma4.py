@@ -99,11 +99,6 @@ def read_experts_beside(hf: HFConfig) -> Experts | None:
     if not hf.get("enable_moe_block"):
         return None
     require(hf, "num_experts", "top_k_experts", "moe_intermediate_size")
-    if hf.get("use_double_wide_mlp") and hf.get("num_kv_shared_layers"):
-        raise ValueError(
-            "config.json: enable_moe_block with use_double_wide_mlp is not supported; valid: one "
-            "of them"
-        )
     return Experts(
         count=hf["num_experts"],
         active=hf["top_k_experts"],
