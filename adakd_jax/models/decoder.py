@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from adakd_jax.axes import Head, keep_rows_split, rows_of
-from adakd_jax.models.attention import attention
+from adakd_jax.models.attention import attention, for_wide_heads
 from adakd_jax.models.cache import (
     KEY_SLOTS,
     VALUE_SLOTS,
@@ -257,15 +257,11 @@ class Decoder(nnx.Module):
 
     def _attend(self, query: Array, key: Array, value: Array, **options: Any) -> Array:
         config = self.config
-        return attention(
-            query,
-            key,
-            value,
-            soft_cap=config.attention_soft_cap,
-            scale=config.attention_scale,
-            implementation=config.attention_implementation,
-            **options,
-        )
+        named, head_dim = config.attention_implementation, query.shape[-1]
+        if head_dim != config.head_dim:
+            named = for_wide_heads(named, head_dim)
+        options |= dict(soft_cap=config.attention_soft_cap, scale=config.attention_scale)
+        return attention(query, key, value, implementation=named, **options)
 
 
 def abstract_decoder(
