@@ -12,6 +12,7 @@ from adakd_jax.hf.student import init_student, select_layers
 from adakd_jax.models import decoder_config
 from adakd_jax.models.config import Experts
 from adakd_jax.models.layer_sizes import PerLayerInputs
+from adakd_jax.models.quantized import Quantization, quantize_params
 from adakd_jax.models.rotations import Rope
 from adakd_jax.models.size import active_parameter_count, parameter_count
 from adakd_jax.planning.flops import attention_operations
@@ -138,6 +139,20 @@ def test_published_files_have_tensors_that_nothing_reads(tmp_path):
     save_file(load_file(file) | other, file, {"format": "pt"})
     with pytest.raises(ValueError, match=r"1 extra: model.layers.1.self_attn.v_norm.weight"):
         load_pretrained(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_experts_are_rounded_as_they_are_read(kind, tmp_path):
+    """Each of a tensor of all of them, transposed."""
+    model = make_pretrained(MIXER_CASES["gemma4_experts"])
+    folder = save_pretrained(model, tmp_path / "model")
+    how = Quantization(kind, tile=4)
+    again = load_pretrained(folder, quantization=how).params
+    for got, wanted in zip(
+        *map(jax.tree.leaves, (again, quantize_params(model.params, how))), strict=True
+    ):
+        np.testing.assert_array_equal(got, wanted)
 
 
 def test_operations_of_attention_count_the_heads_of_each_layer():
