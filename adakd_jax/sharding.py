@@ -25,7 +25,6 @@ RULES: Mapping[str, str | None] = {
     "heads": "tensor",
     "kv_heads": "tensor",
     "ffw": "tensor",
-    "layer_inputs": WIDTH_AXIS,
     "experts": EXPERT_AXIS,
 }
 Rules = Mapping[str, str | None]
@@ -125,7 +124,9 @@ def check_model(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules, 
     if config.wide is not None:
         sizes["kv_heads"] = math.gcd(config.num_kv_heads, config.wide.num_kv_heads)
     if config.per_layer is not None:
-        sizes["layer_inputs"] = config.num_layers * config.per_layer.dim
+        own = config.num_layers * config.per_layer.dim
+        sizes["embed"] = math.gcd(config.embed_dim, own)
+        sizes["vocab"] = math.gcd(config.vocab_size, config.per_layer.vocab_size)
     if config.reader_ffw_dim is not None:
         sizes["ffw"] = math.gcd(config.ffw_dim, config.reader_ffw_dim)
     if config.experts is not None:

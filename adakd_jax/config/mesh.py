@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 from adakd_jax.config.stage import Stage
 
 MeshAxis = Literal["data", "fsdp", "tensor"]
-LogicalAxis = Literal["vocab", "embed", "heads", "kv_heads", "ffw", "layer_inputs"]
+LogicalAxis = Literal["vocab", "embed", "heads", "kv_heads", "ffw"]
 
 
 class MeshConfig(Stage):
@@ -40,7 +40,7 @@ class MeshConfig(Stage):
     student_rules: dict[LogicalAxis, MeshAxis | None] = Field(
         default={},
         description="logical axis → mesh axis (null: not split), where the student differs from "
-        "vocab, heads, kv_heads, ffw → tensor, embed and layer_inputs → fsdp",
+        "vocab, heads, kv_heads, ffw → tensor and embed → fsdp",
     )
     teacher_rules: dict[LogicalAxis, MeshAxis | None] = Field(
         default={}, description="the same for the teacher"
