@@ -90,7 +90,7 @@ def keep_layers(
         columns = np.concatenate([np.arange(dim) + layer * dim for layer in layers])
         own = params["per_layer"]
         project = own["project"] | {"kernel": own["project"]["kernel"][:, columns]}
-        kept["per_layer"] = own | {"table": own["table"][:, columns], "project": project}
+        kept["per_layer"] = own | {"embedding": own["embedding"][:, columns], "project": project}
     return kept
 
 

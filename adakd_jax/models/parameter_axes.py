@@ -102,7 +102,7 @@ PARAMETER_AXES: dict[str, tuple[str, ...]] = {
     "embed.embedding": ("vocab", "embed"),
     "position_embed.embedding": ("positions", "embed"),
     "head.embedding": ("vocab", "embed"),
-    "per_layer.table": ("vocab", "embed"),
+    "per_layer.embedding": ("vocab", "embed"),
     "per_layer.project.kernel": ("embed", "inputs"),
     "per_layer.norm.scale": ("inputs",),
     "final_norm.scale": ("embed",),

@@ -25,7 +25,7 @@ class PerLayerTable(nnx.Module):
         self.layers, self.dim = config.num_layers, config.per_layer.dim
         width, stddev = self.layers * self.dim, config.initializer_range
         rows = config.per_layer.vocab_size
-        self.table = nnx.Param(stddev * jax.random.normal(rngs.params(), (rows, width), dtype))
+        self.embedding = nnx.Param(stddev * jax.random.normal(rngs.params(), (rows, width), dtype))
         size = (config.embed_dim, width)
         self.project = Linear(size, bias=False, stddev=stddev, rngs=rngs, dtype=dtype)
         self.norm = Norm(config, self.dim, dtype)
@@ -45,7 +45,9 @@ class PerLayerTable(nnx.Module):
 
         dtype = embedded.dtype
         seen = self.project(embedded) * jnp.asarray(embedded.shape[-1] ** -0.5, dtype)
-        found = rows_of(self.table[...], tokens).astype(dtype) * jnp.asarray(self.dim**0.5, dtype)
+        found = rows_of(self.embedding[...], tokens).astype(dtype) * jnp.asarray(
+            self.dim**0.5, dtype
+        )
         both = self.norm(of_layers(seen)) + of_layers(found)
         return both * jnp.asarray(2**-0.5, dtype)
 

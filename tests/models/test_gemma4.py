@@ -113,7 +113,7 @@ def test_a_student_keeps_the_inputs_of_its_layers():
     student = init_student(StudentLayers(layers=layers), teacher, jax.random.key(0))
     assert student.config.mixers == ("attn", "wide", "reader", "wide_reader")
     assert student.source.hf_config["num_kv_shared_layers"] == 2
-    for path in (("table",), ("project", "kernel")):
+    for path in (("embedding",), ("project", "kernel")):
         own, whole = student.params["per_layer"], teacher.params["per_layer"]
         for key in path:
             own, whole = own[key], whole[key]

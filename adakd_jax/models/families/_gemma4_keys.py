@@ -18,7 +18,7 @@ def _keys() -> tuple[Entry, ...]:
         *GEMMA_KEYS,
         *(e for kind in ("wide", "reader", "wide_reader") for e in again(attention, "attn", kind)),
         *again(feed_forward, "ffw", "reader_ffw"),
-        Entry("per_layer.table", "model.embed_tokens_per_layer.weight"),
+        Entry("per_layer.embedding", "model.embed_tokens_per_layer.weight"),
         *linear("per_layer.project", "model.per_layer_model_projection"),
         *norm("per_layer.norm", "model.per_layer_projection_norm"),
         *linear("layers.per_layer.gate", LAYER + "per_layer_input_gate"),
