@@ -9,7 +9,7 @@ from adakd_jax.config.models import StudentLayers
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
 from adakd_jax.hf.student import init_student, select_layers
-from adakd_jax.models import decoder_config
+from adakd_jax.models import FAMILIES, decoder_config
 from adakd_jax.models.config import Experts
 from adakd_jax.models.layer_sizes import PerLayerInputs
 from adakd_jax.models.quantized import Quantization, quantize_params
@@ -153,6 +153,51 @@ def test_experts_are_rounded_as_they_are_read(kind, tmp_path):
         *map(jax.tree.leaves, (again, quantize_params(model.params, how))), strict=True
     ):
         np.testing.assert_array_equal(got, wanted)
+
+
+METADATA = {
+    "gemma4.attention.sliding_window_pattern": [True, False, True, False],
+    "gemma4.attention.shared_kv_layers": 2,
+    "gemma4.attention.key_length": 16,
+    "gemma4.attention.key_length_swa": 8,
+    "gemma4.attention.head_count_kv": [2, 1, 2, 1],
+    "gemma4.attention.sliding_window": 7,
+    "gemma4.feed_forward_length": [24, 24, 48, 48],
+    "gemma4.rope.freq_base": 1e6,
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("attention.sliding_window_pattern", 2, "pattern is 2; valid: true or false for each of 4"),
+        ("feed_forward_length", [24, 48, 48, 48], "valid: 24, or that and twice .* from layer 2"),
+        ("attention.head_count_kv", [2, 1, 1, 1], "a number for the layers with a window, and one"),
+    ],
+)
+def test_what_a_file_of_llama_cpp_says_layer_by_layer_has_to_go_by_kind(key, value, message):
+    read = FAMILIES["gemma4_text"].gguf.read
+    found = read(METADATA, {"num_hidden_layers": 4})
+    assert (found["num_key_value_heads"], found["num_global_key_value_heads"]) == (2, 1)
+    assert found["use_double_wide_mlp"] and found["intermediate_size"] == 24
+    with pytest.raises(ValueError, match=message):
+        read(METADATA | {f"gemma4.{key}": value}, {"num_hidden_layers": 4})
+
+
+def test_the_pairs_that_turn_are_the_first_ones():
+    look = FAMILIES["gemma4_text"].gguf.look
+    config = {
+        "layer_types": ["full_attention"],
+        "rope_parameters": {"full_attention": {"rope_theta": 1e6}},
+    }
+    divisors = np.array([1, 1, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30], np.float32)
+    shapes = {"blk.0.attn_k.weight": (16, 32)}
+    found = look(config, shapes, divisors)
+    assert found["rope_parameters"]["full_attention"]["partial_rotary_factor"] == 0.25
+    assert found["attention_k_eq_v"]
+    for other in (divisors[::-1], np.full(8, 2.0, np.float32), divisors / 1e20):
+        with pytest.raises(ValueError, match="no rotation of the first pairs"):
+            look(config, shapes, other)
 
 
 def test_operations_of_attention_count_the_heads_of_each_layer():

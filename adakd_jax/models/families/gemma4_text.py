@@ -13,6 +13,7 @@ from adakd_jax.models.families._gemma4 import (
     read_ropes,
     select,
 )
+from adakd_jax.models.families._gemma4_gguf import GGUF
 from adakd_jax.models.families._gemma4_keys import KEYS
 from adakd_jax.models.family import Family
 from adakd_jax.models.hf_config import read_common, read_windows
@@ -64,4 +65,6 @@ def _read(hf: HFConfig) -> DecoderConfig:
     )
 
 
-FAMILY = Family("gemma4_text", "Gemma4ForCausalLM", _read, keys=KEYS, rope=_ROPE, select=select)
+FAMILY = Family(
+    "gemma4_text", "Gemma4ForCausalLM", _read, keys=KEYS, gguf=GGUF, rope=_ROPE, select=select
+)
