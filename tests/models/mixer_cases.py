@@ -90,9 +90,11 @@ MIXER_CASES = {
         num_kv_shared_layers=2,
         attention_k_eq_v=True,
         num_global_key_value_heads=1,
+        # The norm of a head that is nearly 0 would amplify rounding, torch's as much as ours.
+        rms_norm_eps=1e-2,
         enable_moe_block=True,
-        num_experts=6,
-        top_k_experts=3,
+        num_experts=5,
+        top_k_experts=2,
         moe_intermediate_size=20,
     ),
     "qwen3_5_text": _QWEN,
