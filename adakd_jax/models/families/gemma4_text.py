@@ -32,11 +32,12 @@ def _read(hf: HFConfig) -> DecoderConfig:
     local, wide = read_heads(hf, kinds)
     common = read_common(
         {key: hf[key] for key in hf if key != "rope_parameters"},
+        default_kv_heads=4,
+        default_head_dim=256,
         default_tied=True,
         default_activation="gelu_pytorch_tanh",
     )
     bias = hf.get("attention_bias", False)
-    inputs = hf.get("hidden_size_per_layer_input", 256)
     reader_width = 2 * common.ffw_dim if hf.get("use_double_wide_mlp") else None
     return dataclasses.replace(
         common,
@@ -55,14 +56,15 @@ def _read(hf: HFConfig) -> DecoderConfig:
         attention_scale=1.0,
         embed_scale=hf["hidden_size"] ** 0.5,
         logit_soft_cap=hf.get("final_logit_softcapping"),
-        per_layer=(
-            PerLayerInputs(inputs, hf.get("vocab_size_per_layer_input", 262_144))
-            if inputs
-            else None
-        ),
+        per_layer=_read_inputs(hf),
         layer_scalar=True,
         experts=read_experts_beside(hf),
     )
+
+
+def _read_inputs(hf: HFConfig) -> PerLayerInputs | None:
+    dim = hf.get("hidden_size_per_layer_input", 256)
+    return PerLayerInputs(dim, hf.get("vocab_size_per_layer_input", 262_144)) if dim else None
 
 
 FAMILY = Family(
