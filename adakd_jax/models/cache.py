@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from adakd_jax.models.config import DecoderConfig, Mixer
+from adakd_jax.models.config import SOURCES, DecoderConfig, Mixer
 from adakd_jax.models.delta_net import delta_state
 from adakd_jax.models.layer_kinds import heads_of, layers_with
+from adakd_jax.models.reading import source_row
 
 Stored = Array | tuple[Array, ...]
 
@@ -91,3 +92,31 @@ def _put(
 def read_slots(stored: Stored, layer: Array | int, dtype: DTypeLike, slot_axis: int) -> Array:
     """Keys or values of one layer, [B, S, K, H]."""
     return jnp.moveaxis(stored[layer], slot_axis, 1).astype(dtype)
+
+
+def through_cache(
+    config: DecoderConfig,
+    stored: dict[str, Any],
+    made: tuple[Array, Array] | None,
+    where: tuple[Mixer, Array | int, Array],
+    dtype: DTypeLike,
+) -> tuple[tuple[Array, Array], dict[str, Any]]:
+    """Keys and values of all slots that a layer attends to, and what is stored with its own.
+
+    Args:
+        config: of the model.
+        stored: see `KVCache`.
+        made: keys and values of the layer, None if it reads another's.
+        where: mixer of the layer, its row among the layers of that, and the first slot.
+        dtype: of what is returned.
+    """
+    mixer, row, slot = where
+    source = SOURCES.get(mixer, mixer)
+    keys, values = stored[source]
+    if made is None:
+        row = source_row(config, source)
+    else:
+        keys = write_slots(keys, made[0], row, slot, KEY_SLOTS)
+        values = write_slots(values, made[1], row, slot, VALUE_SLOTS)
+    key = read_slots(keys, row, dtype, KEY_SLOTS)
+    return (key, read_slots(values, row, dtype, VALUE_SLOTS)), stored | {source: (keys, values)}

@@ -13,15 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from adakd_jax.axes import Head, keep_rows_split, rows_of
 from adakd_jax.models.attention import attention, for_wide_heads
-from adakd_jax.models.cache import (
-    KEY_SLOTS,
-    VALUE_SLOTS,
-    KVCache,
-    read_slots,
-    write_layer,
-    write_slots,
-)
-from adakd_jax.models.config import SOURCES, DecoderConfig
+from adakd_jax.models.cache import KVCache, through_cache, write_layer
+from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.delta_net import DeltaLayer, DeltaState
 from adakd_jax.models.experts import Routing, no_routing
 from adakd_jax.models.layers import Embedding, Layer
@@ -29,7 +22,7 @@ from adakd_jax.models.norm import Norm
 from adakd_jax.models.output import OutputEmbedding, head_of
 from adakd_jax.models.per_layer import layer_inputs
 from adakd_jax.models.positions import Reads, check_positions
-from adakd_jax.models.reading import Shared, attended, nothing_shared, source_row
+from adakd_jax.models.reading import Shared, attended, nothing_shared
 from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers, stacked_layers
 
 # Residual stream, and what the routers of the layers so far did.
@@ -211,19 +204,11 @@ class Decoder(nnx.Module):
                 return (x, stored | {"delta": after}), {}
             assert layer.block is not None
             query, made = layer.queries_keys_values(x, place.rotary)
-            source, row = layer.block, place.row
-            if made is None:
-                source = SOURCES[source]
-                row = source_row(self.config, source)
-            keys, values = stored[source]
-            if made is not None:
-                keys = write_slots(keys, made[0], row, cache.index, KEY_SLOTS)
-                values = write_slots(values, made[1], row, cache.index, VALUE_SLOTS)
-            key = read_slots(keys, row, query.dtype, KEY_SLOTS)
-            value = read_slots(values, row, query.dtype, VALUE_SLOTS)
-            read = attend(query, key, value, window=place.window, sinks=layer.sinks)
+            where = layer.block, place.row, cache.index
+            keys_values, stored = through_cache(self.config, stored, made, where, query.dtype)
+            read = attend(query, *keys_values, window=place.window, sinks=layer.sinks)
             x, _ = layer.finish(x, read, valid.astype(jnp.int32), inputs=place.inputs)
-            return (x, stored | {source: (keys, values)}), {}
+            return (x, stored), {}
 
         x = self._embed(tokens, positions)
         carry, inputs = (x, cache.stored), self._layer_inputs(tokens, x)
