@@ -121,9 +121,18 @@ def check_model(config: DecoderConfig, mesh: Mesh | AbstractMesh, rules: Rules, 
         "kv_heads": config.num_kv_heads,
         "ffw": config.ffw_dim,
     }
+    if config.wide is not None:
+        sizes["kv_heads"] = math.gcd(config.num_kv_heads, config.wide.num_kv_heads)
+    if config.per_layer is not None:
+        own = config.num_layers * config.per_layer.dim
+        sizes["embed"] = math.gcd(config.embed_dim, own)
+        sizes["vocab"] = math.gcd(config.vocab_size, config.per_layer.vocab_size)
+    if config.reader_ffw_dim is not None:
+        sizes["ffw"] = math.gcd(config.ffw_dim, config.reader_ffw_dim)
     if config.experts is not None:
         sizes["experts"] = config.experts.count
-        sizes["ffw"] = math.gcd(config.ffw_dim, config.experts.shared_dim or 0)
+        own = config.experts.shared_dim or 0, config.experts.dim or 0
+        sizes["ffw"] = math.gcd(sizes["ffw"], *own)
     problems = []
     for axis, size in sizes.items():
         over = rules.get(axis)

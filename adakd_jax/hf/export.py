@@ -116,7 +116,7 @@ def _older_rope_keys(hf_config: Mapping[str, Any], keys: RopeKeys) -> dict[str, 
     Without these keys it would use a default base, and say nothing.
     """
     rope = hf_config.get("rope_parameters")
-    if not rope:
+    if not rope or not keys.older:
         return {}
     sets = {GLOBAL: rope} if keys.local is None else rope
     found = {

@@ -76,6 +76,7 @@ def gguf_hf_config(
     config["dtype"] = "float32"
     config |= {name: metadata[key] for name, key in _SPECIAL_IDS.items() if key in metadata}
     config |= gguf.read(metadata, config)
+    config |= gguf.look(config, shapes, rope_factors.all)
     if "rope_parameters" in config or not gguf.rotates:
         return config
     scaling = _rope_scaling(metadata, gguf.architecture, config, rope_factors)

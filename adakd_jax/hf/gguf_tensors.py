@@ -93,6 +93,7 @@ def _named(
         for expert in range(shape[0]):
             yield hf_name.format(expert=expert), Stored(tensor, shape[1:], expert)
         return
-    transposed = len(shape) == 3 or (gguf.transposes and len(shape) == 2)
+    transposed = gguf.transposes_experts if len(shape) == 3 else gguf.transposes
+    transposed = transposed and len(shape) > 1
     turn = gguf.by_turns.index(own) if own in gguf.by_turns else 0
     yield hf_name, Stored(tensor, shape, transposed=transposed, turn=turn)

@@ -57,8 +57,8 @@ _SPLITTINGS = {
 def gguf_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     """Rebuilds the tokenizer that a GGUF file describes.
 
-    Byte-level vocabularies (`gpt2`) are exact. SentencePiece vocabularies (`llama`) come without
-    their merges, which are recovered from the scores.
+    Byte-level vocabularies (`gpt2`) are exact, and so are Gemma 4's. SentencePiece vocabularies
+    (`llama`) come without their merges, which are recovered from the scores.
 
     Args:
       metadata: the file's keys and values, as `read_metadata` returns them.
@@ -67,7 +67,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> PreTrainedTokenizerFast:
       ValueError: the file describes a kind of tokenizer or of word splitting that is not supported.
     """
     kind = metadata["tokenizer.ggml.model"]
-    builders = {"gpt2": _byte_level, "llama": _sentencepiece}
+    builders = {"gpt2": _byte_level, "llama": _sentencepiece, "gemma4": _sentencepiece}
     if kind not in builders:
         raise ValueError(f"tokenizer.ggml.model is {kind!r}; supported: {', '.join(builders)}")
     tokenizer, add_bos = builders[kind](metadata)
@@ -129,7 +129,7 @@ def _byte_level(metadata: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
     tokenizer = Tokenizer(
         models.BPE(
             vocab=_vocabulary(metadata["tokenizer.ggml.tokens"]),
-            merges=[tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]],
+            merges=_stored_merges(metadata),
             ignore_merges=splitting.ignore_merges,
         )
     )
@@ -154,13 +154,10 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
         for token in metadata["tokenizer.ggml.tokens"]
     ]
     vocabulary = _vocabulary(tokens)
-    # SentencePiece keeps user-defined pieces whole before it looks at any score.
-    stored = metadata.get("tokenizer.ggml.scores", [0.0] * len(tokens))
-    scores = [
-        np.inf if kind == _USER_DEFINED else score
-        for score, kind in zip(stored, _token_types(metadata), strict=True)
-    ]
-    merges = _merges_from_scores(vocabulary, scores)
+    if metadata["tokenizer.ggml.model"] == "gemma4":
+        merges = _stored_merges(metadata)
+    else:
+        merges = _merges_from_scores(vocabulary, _scores(metadata))
     unknown = _token(tokens, metadata.get("tokenizer.ggml.unknown_token_id", 0))
     tokenizer = Tokenizer(
         models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
@@ -173,6 +170,20 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
     tokenizer.normalizer = spaces
     tokenizer.decoder = decoders.Sequence(back)
     return tokenizer, True
+
+
+def _stored_merges(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+
+
+def _scores(metadata: Mapping[str, Any]) -> list[float]:
+    """SentencePiece keeps user-defined pieces whole before it looks at any score."""
+    types = _token_types(metadata)
+    stored = metadata.get("tokenizer.ggml.scores", [0.0] * len(types))
+    return [
+        np.inf if kind == _USER_DEFINED else score
+        for score, kind in zip(stored, types, strict=True)
+    ]
 
 
 def _vocabulary(tokens: Sequence[str]) -> dict[str, int]:

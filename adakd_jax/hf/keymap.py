@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from adakd_jax.models.config import PROJECTIONS, DecoderConfig
+from adakd_jax.models.config import PROJECTIONS, SOURCES, DecoderConfig
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.families import FAMILIES
 from adakd_jax.models.family import Entry
-from adakd_jax.models.layer_kinds import layers_with
+from adakd_jax.models.layer_kinds import layers_with, mixers_of
 
 
 class Piece(NamedTuple):
@@ -44,7 +44,11 @@ class Parameter(NamedTuple):
     def tensor_shape(self) -> tuple[int, ...]:
         """Shape of the (whole) tensor in the file."""
         shape = (*self.shape[self.entry.stacks : -1], self.outputs)
-        return shape[::-1] if self.entry.transpose else shape
+        return self.turned(shape) if self.entry.transpose else shape
+
+    def turned(self, each: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What there is of each dimension of ours, in the order of a transposed tensor's."""
+        return (each[0], *each[:0:-1]) if self.entry.of_experts else each[::-1]
 
 
 # A file saved from the bare model, without its head, lacks this part of every name.
@@ -65,6 +69,24 @@ def is_harmless(name: str) -> bool:
 def is_left_out(name: str) -> bool:
     """Whether a tensor is of a part that is not read, which is to be said."""
     return re.search(_LEFT_OUT, name) is not None
+
+
+def unread_names(config: DecoderConfig) -> set[str]:
+    """Names of tensors that files may have of layers that read the keys and values of others, and
+    that transformers does not read either.
+    """
+    paths = [
+        f"layers.{source}.{name}"
+        for source in SOURCES.values()
+        for name in ("key.", "value.", "key_norm.")
+    ]
+    readers = [layer for layer, mixer in enumerate(mixers_of(config)) if mixer in SOURCES]
+    return {
+        entry.name.format(layer=layer)
+        for layer in readers
+        for entry in FAMILIES[config.family].keys
+        if entry.path.startswith(tuple(paths))
+    }
 
 
 def head_name(config: DecoderConfig) -> str:

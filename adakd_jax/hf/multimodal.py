@@ -31,6 +31,16 @@ MULTIMODAL: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {},
     "qwen3_vl": {},
     "qwen3_5": {},
+    "gemma4": {
+        "model_type": "gemma4_text",
+        "vocab_size": 262_144,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 131_072,
+    },
 }
 # Longest first.
 _TEXT_PREFIXES = {
@@ -38,7 +48,10 @@ _TEXT_PREFIXES = {
     "language_model.model.": "model.",
     "language_model.lm_head.": "lm_head.",
 }
-_OTHER_PARTS = ("vision_tower", "multi_modal_projector", "visual", "mtp")
+_OTHER_PARTS = (
+    *("vision_tower", "multi_modal_projector", "visual", "mtp"),
+    *("audio_tower", "embed_vision", "embed_audio"),
+)
 
 
 def text_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +65,11 @@ def text_config(hf_config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(hf_config)
     given = hf_config.get("text_config")
     inside = dict(given if isinstance(given, Mapping) else hf_config)
-    inside = {key: value for key, value in inside.items() if not key.endswith("vision_config")}
+    inside = {
+        key: value
+        for key, value in inside.items()
+        if not key.endswith(("vision_config", "audio_config"))
+    }
     text = MULTIMODAL[str(kind)] | inside
     text["model_type"] = _TEXT_TYPES.get(text["model_type"], text["model_type"])
     for key in ("tie_word_embeddings", "dtype", "torch_dtype", *SPECIAL_IDS):

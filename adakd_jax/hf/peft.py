@@ -105,7 +105,7 @@ def read_adapter(path_or_repo: epath.PathLike, config: DecoderConfig) -> PeftAda
             f"adapter {path_or_repo} does not fit the {config.family} model of "
             f"{config.num_layers} layers and width {config.embed_dim}: {'; '.join(problems)}"
         )
-    return PeftAdapter(str(path_or_repo), updates, tuple(modules), settings)
+    return PeftAdapter(str(path_or_repo), updates, tuple(dict.fromkeys(modules)), settings)
 
 
 def _check_plain(settings: Mapping[str, Any], folder: Path) -> None:

@@ -33,14 +33,27 @@ def select_layers(hf_config: Mapping[str, Any], layers: Sequence[int]) -> dict[s
     for key in _LAYER_COUNTS:
         if key in selected:
             selected[key] = len(layers)
-    by_layer = family_of(hf_config).by_layer(hf_config)
-    selected |= {key: [values[n] for n in layers] for key, values in by_layer.items()}
+    more = family_of(hf_config).select(hf_config, layers)
+    selected |= more
     kinds = hf_config.get("layer_types")
+    if "layer_types" in more:
+        return selected
     if kinds is None and (len(whole.window_choices) > 1 or whole.mixers):
         kinds = [_layer_type(whole, layer) for layer in range(whole.num_layers)]
     if kinds is not None:
         selected["layer_types"] = [kinds[layer] for layer in layers]
     return selected
+
+
+def can_keep(hf_config: Mapping[str, Any], layers: Sequence[int]) -> bool:
+    """Whether some layers of a model make one of its family: in some of these, layers read what
+    others have made.
+    """
+    try:
+        decoder_config(select_layers(hf_config, layers))
+    except ValueError:
+        return False
+    return True
 
 
 def _layer_type(config: DecoderConfig, layer: int) -> str:

@@ -22,6 +22,7 @@ from adakd_jax.hf.keymap import (
     parameters,
     places_of,
     tensor_names,
+    unread_names,
 )
 from adakd_jax.hf.shards import Index, ShardBuffers, row_blocks
 from adakd_jax.models.config import DecoderConfig
@@ -163,7 +164,8 @@ def _writer(row: Parameter, read: Read, name: str) -> Write:
                 where = (*index[:-1], slice(first, last + 1))
                 # In the file's orientation.
                 if row.entry.transpose:
-                    part, where = part.T, where[::-1]
+                    part = part.transpose(row.turned(tuple(range(part.ndim))))
+                    where = row.turned(where)
                 _read_rows(read, name, part, where, piece.step)
 
     return write
@@ -206,6 +208,9 @@ def _check(
     wanted = {name: row.tensor_shape for row in rows for name in tensor_names(row)}
     extra = set(shapes) - set(names.values())
     extra = {name for name in extra if not is_harmless(name) and not is_left_out(name)}
+    unread = unread_names(config)
+    bare = {name.removeprefix(prefix) for name in unread for prefix in OPTIONAL_PREFIXES}
+    extra -= unread | bare
     problems = []
     head = head_name(config)
     if config.tied and head in extra:

@@ -177,6 +177,8 @@ def _rows(tensor: _Tensor, leaves: Leaves) -> Iterator[np.ndarray]:
         for piece in row.pieces
     ]
     ordered = [outputs for _, outputs in sorted(pieces, key=lambda piece: piece[0])]
+    if tensor.parts[0].entry.of_experts:
+        ordered = [outputs[expert] for expert in range(len(parts[0])) for outputs in ordered]
     if tensor.parts[0].entry.transpose:
         for outputs in ordered:
             yield from (outputs.T[rows] for rows in row_blocks(outputs.T.shape, outputs.itemsize))

@@ -169,6 +169,15 @@ def gpu_implementation(
     return "triton" if head_dim <= WIDEST_HEAD else "xla"
 
 
+def for_wide_heads(
+    named: AttentionImplementation | None, head_dim: int
+) -> AttentionImplementation | None:
+    """What computes the attention of a model's wider heads, if `named` does that of the others: no
+    fused kernel on a GPU has heads of more than 256 numbers.
+    """
+    return "xla" if named in ("cudnn", "triton") and head_dim > WIDEST_HEAD else named
+
+
 @functools.cache
 def _capability() -> float:
     device = jax.local_devices()[0]

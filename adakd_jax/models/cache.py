@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from adakd_jax.models.config import DecoderConfig
+from adakd_jax.models.config import SOURCES, DecoderConfig, Mixer
 from adakd_jax.models.delta_net import delta_state
-from adakd_jax.models.layer_kinds import layers_with
+from adakd_jax.models.layer_kinds import heads_of, layers_with
+from adakd_jax.models.reading import source_row
 
 Stored = Array | tuple[Array, ...]
 
@@ -23,8 +24,8 @@ class KVCache(NamedTuple):
     """What all layers keep of the slots decoded so far; every row writes the same slots, so prompts
     are padded on the left.
 
-    `stored` has for each mixer that the model has what its L layers keep: `attn` has keys
-    [L, B, K, H, S] and values [L, B, K, S, H], `delta` those of `DeltaState`, [L, B, …]; or L
+    `stored` has for each mixer that keeps something what its L layers keep: `attn` and `wide` have
+    keys [L, B, K, H, S] and values [L, B, K, S, H], `delta` those of `DeltaState`, [L, B, …]; or L
     arrays each after `cut_into_layers`. `valid` [B, S] is False for padding and for slots not
     written yet, and `index` (int32 scalar) is the next slot. The caller keeps `index` + the tokens
     of a call within S: a write past the end would land on the last slots.
@@ -38,12 +39,15 @@ class KVCache(NamedTuple):
 def init_cache(config: DecoderConfig, batch: int, length: int, dtype: DTypeLike) -> KVCache:
     """An empty cache of `length` slots for `batch` rows, keys and values in `dtype`."""
     stored: dict[str, Any] = {}
-    if layers := len(layers_with(config, "attn")):
-        lead = (layers, batch, config.num_kv_heads)
-        stored["attn"] = (
-            jnp.zeros((*lead, config.head_dim, length), dtype),
-            jnp.zeros((*lead, length, config.head_dim), dtype),
-        )
+    kinds: tuple[Mixer, ...] = ("attn", "wide")
+    for kind in kinds:
+        if layers := len(layers_with(config, kind)):
+            head_dim, kv_heads = heads_of(config, kind)
+            lead = (layers, batch, kv_heads)
+            stored[kind] = (
+                jnp.zeros((*lead, head_dim, length), dtype),
+                jnp.zeros((*lead, length, head_dim), dtype),
+            )
     if layers := len(layers_with(config, "delta")):
         assert config.delta_net is not None
         one = delta_state(config.delta_net, batch, dtype)
@@ -88,3 +92,31 @@ def _put(
 def read_slots(stored: Stored, layer: Array | int, dtype: DTypeLike, slot_axis: int) -> Array:
     """Keys or values of one layer, [B, S, K, H]."""
     return jnp.moveaxis(stored[layer], slot_axis, 1).astype(dtype)
+
+
+def through_cache(
+    config: DecoderConfig,
+    stored: dict[str, Any],
+    made: tuple[Array, Array] | None,
+    where: tuple[Mixer, Array | int, Array],
+    dtype: DTypeLike,
+) -> tuple[tuple[Array, Array], dict[str, Any]]:
+    """Keys and values of all slots that a layer attends to, and what is stored with its own.
+
+    Args:
+        config: of the model.
+        stored: see `KVCache`.
+        made: keys and values of the layer, None if it reads another's.
+        where: mixer of the layer, its row among the layers of that, and the first slot.
+        dtype: of what is returned.
+    """
+    mixer, row, slot = where
+    source = SOURCES.get(mixer, mixer)
+    keys, values = stored[source]
+    if made is None:
+        row = source_row(config, source)
+    else:
+        keys = write_slots(keys, made[0], row, slot, KEY_SLOTS)
+        values = write_slots(values, made[1], row, slot, VALUE_SLOTS)
+    key = read_slots(keys, row, dtype, KEY_SLOTS)
+    return (key, read_slots(values, row, dtype, VALUE_SLOTS)), stored | {source: (keys, values)}

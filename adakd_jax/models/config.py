@@ -1,12 +1,15 @@
 """The static description of a decoder: everything that is known before any weight is."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from adakd_jax.models.layer_sizes import DeltaNetSizes, PerLayerInputs, WideHeads
+from adakd_jax.models.rotations import QueryScale, Rope
+
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 Norm = Literal["rms", "rms_one_plus", "layer", "layer_without_bias"]
-RopeKind = Literal["default", "linear", "llama3", "yarn", "longrope", "dynamic", "none"]
 # Over each head, or over all heads together.
 QkNorm = Literal["head", "width"]
 # Attention and feed-forward both of a layer's input: after a norm each, or after the same.
@@ -14,83 +17,22 @@ Parallel = Literal["two_norms", "one_norm"]
 Remat = Literal["none", "full", "dots"]
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 AttentionImplementation = Literal["xla", "cudnn", "triton", "splash"]
-# What mixes the tokens of a layer, by the name of its parameters: attention, or a gated delta net.
-Mixer = Literal["attn", "delta"]
+# What mixes the tokens of a layer, by the name of its parameters: attention, a gated delta net,
+# attention with wide heads, or either attention with the keys and values of an earlier layer.
+Mixer = Literal["attn", "delta", "wide", "reader", "wide_reader"]
+# Whose keys and values a mixer reads: those of the last such layer before it.
+SOURCES: Mapping[Mixer, Mixer] = {"reader": "attn", "wide_reader": "wide"}
 # The matrix products of a layer, by their path inside it.
 PROJECTIONS = (
     *("attn.query", "attn.key", "attn.value", "attn.out", "ffw.gate", "ffw.up", "ffw.down"),
     "attn.gate",
     *("delta.query", "delta.key", "delta.value", "delta.gate"),
     *("delta.write", "delta.decay", "delta.out"),
+    *("wide.query", "wide.key", "wide.value", "wide.out"),
+    *("reader.query", "reader.out", "wide_reader.query", "wide_reader.out"),
+    *("reader_ffw.gate", "reader_ffw.up", "reader_ffw.down"),
+    *("per_layer.gate", "per_layer.out"),
 )
-
-
-@dataclass(frozen=True)
-class Rope:
-    """Rotary position frequencies: base θ, then one of the scalings below, or no rotation at all.
-
-    `factor` divides the frequencies. `linear`: all of them. `llama3`: those whose wavelength is
-    above `original_positions / low_freq_factor`, with a smooth passage down to `original_positions
-    / high_freq_factor`. `yarn` (arXiv 2309.00071): those that turn less than `beta_slow` times in
-    `original_positions`, with a passage up to `beta_fast`, whose ends are whole numbers of a pair
-    if `truncate`. `longrope` (arXiv 2402.13753): each by its own of `short_factors`, or of
-    `long_factors` where a document is longer than `original_positions`. `dynamic`: θ grows instead,
-    as far as a document is longer than `original_positions`. In decoding, where the length is not
-    known, both go by the size of the cache. `none` rotates nothing.
-
-    `attention_factor` multiplies what is rotated.
-    """
-
-    theta: float = 10_000.0
-    kind: RopeKind = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_positions: int = 8192
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    truncate: bool = True
-    short_factors: tuple[float, ...] = ()
-    long_factors: tuple[float, ...] = ()
-    attention_factor: float = 1.0
-
-
-NO_ROTATION = Rope(kind="none")
-
-
-@dataclass(frozen=True)
-class QueryScale:
-    """Queries grow with their position p: 1 + β·ln(1 + ⌊p / original_positions⌋)."""
-
-    beta: float
-    original_positions: int
-
-
-@dataclass(frozen=True)
-class DeltaNetSizes:
-    """Of gated delta nets (arXiv 2412.06464): heads of queries and keys, each with as many heads of
-    values; numbers of a head; tokens that the causal convolution sees, its own included.
-    """
-
-    key_heads: int
-    value_heads: int
-    key_dim: int
-    value_dim: int
-    kernel: int
-
-    def __post_init__(self) -> None:
-        """Check the sizes.
-
-        Raises:
-            ValueError: names every one that does not fit.
-        """
-        problems = [f"{name} is {n}, must be ≥ 1" for name, n in vars(self).items() if n < 1]
-        if not problems and self.value_heads % self.key_heads:
-            problems.append(
-                f"value_heads {self.value_heads} is no multiple of key_heads {self.key_heads}"
-            )
-        if problems:
-            raise ValueError("DeltaNetSizes: " + "; ".join(problems))
 
 
 @dataclass(frozen=True)
@@ -140,12 +82,13 @@ class ClampedSwiglu:
 
 @dataclass(frozen=True)
 class Experts:
-    """The experts of every layer: feed-forwards of `DecoderConfig.ffw_dim` each.
+    """The experts of every layer: feed-forwards of `dim` each, or of `DecoderConfig.ffw_dim`.
 
     Of `count`, each token has the `active` ones with the highest scores of the router. Their
     weights are the softmax of all scores (arXiv 2101.03961), or, `renormalised`, of theirs (arXiv
     2401.04088). `shared_dim` is the width of an expert that all tokens have besides, or None.
-    `balance_weight` is that of the load-balancing loss, where the model is trained.
+    With `beside_dense`, they stand beside the dense feed-forward, see `experts_beside`, and not in
+    its place. `balance_weight` is that of the load-balancing loss, where the model is trained.
     """
 
     count: int
@@ -153,6 +96,8 @@ class Experts:
     renormalised: bool
     router_bias: bool = False
     shared_dim: int | None = None
+    dim: int | None = None
+    beside_dense: bool = False
     clamped: ClampedSwiglu | None = None
     balance_weight: float = 0.0
 
@@ -179,10 +124,14 @@ class DecoderConfig:
     rotated, the first ones (None: all), in pairs of neighbours or of halves. `residual_scale`
     multiplies what a branch adds. With `attention_sinks`, each head has a score of its own that it
     gives to nothing (arXiv 2309.17453). `experts` are in the place of each layer's feed-forward, or
-    None. `mixers[l]` mixes the tokens of layer l (empty: attention, in all of them), `delta_net`
-    has the sizes of those that are delta nets, and where `attention_gate`, a sigmoid of a layer's
-    input multiplies what attention gives. `lora` are adapters beside the weights, or None. The last
-    three fields say how to compute, not what: change them with `dataclasses.replace` at will.
+    beside it, or None. `mixers[l]` mixes the tokens of layer l (empty: attention, in all of them),
+    `delta_net` has the sizes of those that are delta nets, `wide` those of wide heads, and where
+    `attention_gate`, a sigmoid of a layer's input multiplies what attention gives. Layers that read
+    another's keys and values have feed-forwards of `reader_ffw_dim` (None: as all have).
+    `value_norm` divides values by their root mean square. With `per_layer`, each layer adds what it
+    makes of inputs of its own; with `layer_scalar`, a number multiplies what leaves it. `lora` are
+    adapters beside the weights, or None. The last three fields say how to compute, not what: change
+    them with `dataclasses.replace` at will.
     """
 
     family: str
@@ -225,6 +174,11 @@ class DecoderConfig:
     mixers: tuple[Mixer, ...] = ()
     delta_net: DeltaNetSizes | None = None
     attention_gate: bool = False
+    wide: WideHeads | None = None
+    reader_ffw_dim: int | None = None
+    value_norm: bool = False
+    per_layer: PerLayerInputs | None = None
+    layer_scalar: bool = False
     lora: Lora | None = None
     compute_dtype: ComputeDtype = "float32"
     remat: Remat = "none"
@@ -277,6 +231,14 @@ class DecoderConfig:
             problems.append(f"mixers has {len(self.mixers)} entries for {self.num_layers} layers")
         if "delta" in self.mixers and self.delta_net is None:
             problems.append("mixers has delta, which needs delta_net")
+        if {"wide", "wide_reader"} & set(self.mixers) and self.wide is None:
+            problems.append("mixers has wide heads, which need wide")
+        if self.wide is not None:
+            problems += self.wide.problems(self.num_heads)
+        for layer, mixer in enumerate(self.mixers):
+            source = SOURCES.get(mixer)
+            if source and source not in self.mixers[:layer]:
+                problems.append(f"layer {layer} is a {mixer}, with no {source} before it")
         expected = self.num_layers if len(self.ropes) > 1 else 0
         if len(self.layer_ropes) != expected:
             problems.append(

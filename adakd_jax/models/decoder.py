@@ -12,21 +12,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from adakd_jax.axes import Head, keep_rows_split, rows_of
-from adakd_jax.models.attention import attention
-from adakd_jax.models.cache import (
-    KEY_SLOTS,
-    VALUE_SLOTS,
-    KVCache,
-    read_slots,
-    write_layer,
-    write_slots,
-)
+from adakd_jax.models.attention import attention, for_wide_heads
+from adakd_jax.models.cache import KVCache, through_cache, write_layer
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.delta_net import DeltaLayer, DeltaState
 from adakd_jax.models.experts import Routing, no_routing
-from adakd_jax.models.layers import Embedding, Layer, Norm
+from adakd_jax.models.layers import Embedding, Layer
+from adakd_jax.models.norm import Norm
 from adakd_jax.models.output import OutputEmbedding, head_of
+from adakd_jax.models.per_layer import layer_inputs
 from adakd_jax.models.positions import Reads, check_positions
+from adakd_jax.models.reading import Shared, attended, nothing_shared
 from adakd_jax.models.stack import LayerPlace, each_layer, scan_layers, stacked_layers
 
 # Residual stream, what the routers of the layers so far did, and what is kept around them.
@@ -34,7 +30,7 @@ ForwardCarry = tuple[Array, Routing | None, Any]
 # Residual stream, and what all layers have stored.
 DecodeCarry = tuple[Array, dict[str, Any]]
 # `around(apply, layer, carry, place)` in place of `apply(layer, carry, place)`, which it calls.
-Around = Callable[..., ForwardCarry]
+Around = Callable[..., tuple[ForwardCarry, Shared]]
 
 
 class Forward(NamedTuple):
@@ -71,6 +67,7 @@ class Decoder(nnx.Module):
         self.position_embed = (
             None if config.ropes else table(config.max_positions + config.position_offset)
         )
+        self.per_layer = layer_inputs(config, rngs=rngs, dtype=param_dtype)
         self.layers = stacked_layers(config, rngs=rngs, dtype=param_dtype)
         self.final_norm = Norm(config, config.embed_dim, param_dtype)
         if not config.tied:
@@ -139,24 +136,35 @@ class Decoder(nnx.Module):
                 return None
             return jax.tree.map(lambda all, one: all.at[place.index].set(one), routing, own)
 
-        def apply(layer: Layer, carry: ForwardCarry, place: LayerPlace) -> ForwardCarry:
+        def apply(
+            layer: Layer, carry: ForwardCarry, place: LayerPlace
+        ) -> tuple[ForwardCarry, Shared]:
             (x, routing, kept), key = carry, place.dropout_key
             if isinstance(layer, DeltaLayer):
                 x, _, own = layer.run(x, segments, segments > 0, dropout_key=key)
-                return keep_rows_split(x), added(routing, own, place), kept
-            queries_keys_values = layer.queries_keys_values(x, place.rotary, key)
-            attended = attend(*queries_keys_values, window=place.window, sinks=layer.sinks)
-            x, own = layer.finish(x, attended, segments, key)
-            return keep_rows_split(x), added(routing, own, place), kept
+                return (keep_rows_split(x), added(routing, own, place), kept), {}
+            assert layer.block is not None
+            query, made = layer.queries_keys_values(x, place.rotary, key)
+            keys_values, shared = attended(layer.block, made, place.shared)
+            read = attend(query, *keys_values, window=place.window, sinks=layer.sinks)
+            x, own = layer.finish(x, read, segments, key, place.inputs)
+            return (keep_rows_split(x), added(routing, own, place), kept), shared
 
         experts = self.config.experts
         routing = None
         if experts is not None and with_routing:
             routing = no_routing(self.config.num_layers, experts.count)
-        carry = keep_rows_split(self._embed(tokens, positions)), routing, kept
-        each = apply if around is None else functools.partial(around, apply)
+        x = keep_rows_split(self._embed(tokens, positions))
         (x, routing, kept), carries = scan_layers(
-            self.config, self.layers, each, carry, positions, dropout_key, layers is not None
+            self.config,
+            self.layers,
+            apply if around is None else functools.partial(around, apply),
+            (x, routing, kept),
+            positions,
+            dropout_key,
+            collect=layers is not None,
+            inputs=self._layer_inputs(tokens, x),
+            shared=nothing_shared(self.config, tokens.shape, x.dtype),
         )
         after = None if layers is None else jnp.moveaxis(carries[0][np.array(layers)], 0, -2)
         return Forward(self.final_norm(x), after, routing, kept)
@@ -191,7 +199,9 @@ class Decoder(nnx.Module):
             query_offset=cache.index,
         )
 
-        def apply(layer: Layer, carry: DecodeCarry, place: LayerPlace) -> DecodeCarry:
+        def apply(
+            layer: Layer, carry: DecodeCarry, place: LayerPlace
+        ) -> tuple[DecodeCarry, Shared]:
             x, stored = carry
             if isinstance(layer, DeltaLayer):
                 before = DeltaState(*(jnp.asarray(each[place.row]) for each in stored["delta"]))
@@ -199,25 +209,24 @@ class Decoder(nnx.Module):
                 x, after, _ = layer.run(x, jnp.ones_like(tokens), valid, before)
                 both = zip(stored["delta"], after, strict=True)
                 after = tuple(write_layer(old, new, place.row) for old, new in both)
-                return x, stored | {"delta": after}
-            query, key, value = layer.queries_keys_values(x, place.rotary)
-            keys, values = stored["attn"]
-            keys = write_slots(keys, key, place.row, cache.index, KEY_SLOTS)
-            values = write_slots(values, value, place.row, cache.index, VALUE_SLOTS)
-            key = read_slots(keys, place.row, query.dtype, KEY_SLOTS)
-            value = read_slots(values, place.row, query.dtype, VALUE_SLOTS)
-            attended = attend(query, key, value, window=place.window, sinks=layer.sinks)
-            x, _ = layer.finish(x, attended, valid.astype(jnp.int32))
-            return x, stored | {"attn": (keys, values)}
+                return (x, stored | {"delta": after}), {}
+            assert layer.block is not None
+            query, made = layer.queries_keys_values(x, place.rotary)
+            where = layer.block, place.row, cache.index
+            keys_values, stored = through_cache(self.config, stored, made, where, query.dtype)
+            read = attend(query, *keys_values, window=place.window, sinks=layer.sinks)
+            x, _ = layer.finish(x, read, valid.astype(jnp.int32), inputs=place.inputs)
+            return (x, stored), {}
 
-        carry = (self._embed(tokens, positions), cache.stored)
+        x = self._embed(tokens, positions)
+        carry, inputs = (x, cache.stored), self._layer_inputs(tokens, x)
         config, length = self.config, filled.shape[1]
         if views is None:
             (x, stored), _ = scan_layers(
-                config, self.layers, apply, carry, positions, length=length
+                config, self.layers, apply, carry, positions, length=length, inputs=inputs
             )
         else:
-            x, stored = each_layer(config, apply, carry, positions, views, length)
+            x, stored = each_layer(config, apply, carry, positions, views, length, inputs)
         index = cache.index + jnp.int32(tokens.shape[1])
         return self.final_norm(x), KVCache(stored, filled, index)
 
@@ -234,17 +243,18 @@ class Decoder(nnx.Module):
             x = x + rows_of(self.position_embed.embedding[...], rows).astype(dtype)
         return x
 
+    def _layer_inputs(
+        self, tokens: Int[Array, "B T"], embedded: Float[Array, "B T D"]
+    ) -> Float[Array, "L B T P"] | None:
+        return None if self.per_layer is None else self.per_layer(tokens, embedded)
+
     def _attend(self, query: Array, key: Array, value: Array, **options: Any) -> Array:
         config = self.config
-        return attention(
-            query,
-            key,
-            value,
-            soft_cap=config.attention_soft_cap,
-            scale=config.attention_scale,
-            implementation=config.attention_implementation,
-            **options,
-        )
+        named, head_dim = config.attention_implementation, query.shape[-1]
+        if head_dim != config.head_dim:
+            named = for_wide_heads(named, head_dim)
+        options |= dict(soft_cap=config.attention_soft_cap, scale=config.attention_scale)
+        return attention(query, key, value, implementation=named, **options)
 
 
 def abstract_decoder(

@@ -9,12 +9,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from adakd_jax.models.activations import ACTIVATIONS
 from adakd_jax.models.config import DecoderConfig, DeltaNetSizes, Mixer
 from adakd_jax.models.delta_rule import causal_convolution, gated_delta_rule
 from adakd_jax.models.experts import Routing
-from adakd_jax.models.layers import ACTIVATIONS, Layer, Norm, stddevs
+from adakd_jax.models.layers import Layer, stddevs
 from adakd_jax.models.linear import Linear
 from adakd_jax.models.lora import adapter_of
+from adakd_jax.models.norm import Norm
 
 _LENGTH_EPS = 1e-6  # added to the squared length of queries and keys
 
@@ -148,8 +150,8 @@ class DeltaLayer(Layer):
     block: ClassVar[Mixer | None] = "delta"
     delta: DeltaNet
 
-    @staticmethod
-    def make_mixer(config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.Module:
+    @classmethod
+    def make_mixer(cls, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.Module:
         """What mixes the tokens of such a layer."""
         return DeltaNet(config, rngs=rngs, dtype=dtype)
 

@@ -3,6 +3,7 @@
 References: Shazeer et al., arXiv 1701.06538; what the families differ in: see `Experts`.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -92,9 +93,12 @@ class ExpertKernels(nnx.Module):
             size = (count, inward, outward)
             return Stacked(size, bias=config.ffw_bias, stddev=stddev, rngs=rngs, dtype=dtype)
 
-        self.gate = stacked(config.embed_dim, config.ffw_dim, stddev)
-        self.up = stacked(config.embed_dim, config.ffw_dim, stddev)
-        self.down = stacked(config.ffw_dim, config.embed_dim, out_stddev)
+        width = config.ffw_dim
+        if config.experts is not None and config.experts.dim is not None:
+            width = config.experts.dim
+        self.gate = stacked(config.embed_dim, width, stddev)
+        self.up = stacked(config.embed_dim, width, stddev)
+        self.down = stacked(width, config.embed_dim, out_stddev)
 
     def __call__(self, dtype: DTypeLike) -> Kernels:
         """As they are multiplied by, in `dtype`, whatever they are stored as."""
@@ -135,83 +139,134 @@ class ExpertFeedForward(nnx.Module):
         Returns:
             in x's dtype; and what the router did.
         """
-        scores = self.router(x)
-        weights, chosen = choose(scores, self.of)
-        # No expert has this number.
-        chosen = jnp.where(segments[:, :, None] > 0, chosen, self.of.count)
+        return mixed(self.config, self.of, x, self.router(x), self.experts, segments)
 
-        kernels = self.experts(x.dtype)
-        y = on_each_device(self._of_own_experts, x, weights.astype(x.dtype), chosen, kernels)
-        return y, routing(scores, chosen, segments)
 
-    def hidden_squares(
-        self, x: Float[Array, "B T D"], segments: Int[Array, "B T"]
-    ) -> Float[Array, "B E F"]:
-        """Sums of squares, over the tokens of each row that an expert has, of what goes into its
-        last product: how much each of its neurons does. `segments` is 0 for padding.
-        """
-        weights, chosen = choose(self.router(x), self.of)
-        chosen = jnp.where(segments[:, :, None] > 0, chosen, self.of.count)
-        kernels = self.experts(x.dtype)
-        return on_each_device(self._squares, x, weights.astype(x.dtype), chosen, kernels)
+def mixed(
+    config: DecoderConfig,
+    experts: Experts,
+    x: Float[Array, "B T D"],
+    scores: Float[Array, "B T E"],
+    kernels: ExpertKernels,
+    segments: Int[Array, "B T"],
+    scale: Float[Array, " E"] | None = None,
+) -> tuple[Float[Array, "B T D"], Routing]:
+    """The weighted sum of what the experts with the highest scores make of each token.
 
-    def _squares(
-        self, x: Array, weights: Array, chosen: Array, kernels: Kernels, first: Array | int
-    ) -> Array:
-        """The part [B, E, F] of all of them that the experts from `first` on make, and of their
-        neurons those that are here; 0 elsewhere.
-        """
-        rows, length, count = *x.shape[:2], len(kernels.gate)
-        order = by_expert(chosen.reshape(-1, chosen.shape[-1]), first, count)
-        hidden, _ = self._hidden(x, weights, order, kernels)
-        row = order.sorted // (length * chosen.shape[-1])
-        place = jnp.where(order.expert < count, row * count + order.expert, rows * count)
-        squares = jax.ops.segment_sum(hidden.astype(jnp.float32) ** 2, place, rows * count)
-        squares = squares.reshape(rows, count, -1)
-        everything = jnp.zeros((rows, self.of.count, self.config.ffw_dim), jnp.float32)
-        neuron = 0
-        if squares.shape[-1] < self.config.ffw_dim:  # devices along `tensor` share the neurons
-            neuron = jax.lax.axis_index(HEAD_AXIS) * squares.shape[-1]
-        return jax.lax.dynamic_update_slice(everything, squares, (0, first, neuron))
+    Args:
+        config: of the model.
+        experts: of its layers.
+        x: their input.
+        scores: of the router.
+        kernels: of the layer's experts.
+        segments: 0 for padding, which no expert has.
+        scale: what else multiplies each expert's part, or None.
 
-    def _of_own_experts(
-        self, x: Array, weights: Array, chosen: Array, kernels: Kernels, first: Array | int
-    ) -> Array:
-        """The part of the sum [B, T, D] that the experts from `first` on make, whose kernels
-        these are.
-        """
-        order = by_expert(chosen.reshape(-1, chosen.shape[-1]), first, len(kernels.gate))
-        hidden, share = self._hidden(x, weights, order, kernels)
-        y = self._product(hidden, kernels.down, None, order)
-        if kernels.down_bias is not None:
-            y = y + share * _of_expert(kernels.down_bias, order)
-        return gathered(y, order, x.shape[0] * x.shape[1]).reshape(x.shape)
+    Returns:
+        in x's dtype; and what the router did.
+    """
+    weights, chosen = choose(scores, experts)
+    if scale is not None:
+        weights = weights * scale[chosen]
+    # No expert has this number.
+    chosen = jnp.where(segments[:, :, None] > 0, chosen, experts.count)
+    run = functools.partial(_of_own_experts, config, experts)
+    y = on_each_device(run, x, weights.astype(x.dtype), chosen, kernels(x.dtype))
+    return y, routing(scores, chosen, segments)
 
-    def _hidden(
-        self, x: Array, weights: Array, order: TokenOrder, kernels: Kernels
-    ) -> tuple[Array, Array]:
-        """What goes into the last product, and the weights that it was multiplied by."""
-        sorted_rows = spread(x.reshape(-1, x.shape[-1]), order)
-        gate = self._product(sorted_rows, kernels.gate, kernels.gate_bias, order)
-        up = self._product(sorted_rows, kernels.up, kernels.up_bias, order)
-        # Before the last product: there are fewer numbers to multiply, and its result, the largest
-        # of all arrays here, is not needed for the gradient of the weights.
-        share = spread(weights.reshape(-1, 1), order)
-        return self._activated(gate, up) * share, share
 
-    def _product(self, rows: Array, kernel: Array, bias: Array | None, order: TokenOrder) -> Array:
-        expected = len(order.expert) * len(kernel) // self.of.count
-        y = grouped_product(rows, kernel, order.sizes, expected=expected)
-        y = checkpoint_name(y, GROUPED)
-        return y if bias is None else y + _of_expert(bias, order)
+def _of_own_experts(
+    config: DecoderConfig,
+    experts: Experts,
+    x: Array,
+    weights: Array,
+    chosen: Array,
+    kernels: Kernels,
+    first: Array | int,
+) -> Array:
+    """The part of the sum [B, T, D] that the experts from `first` on make, whose kernels these
+    are.
+    """
+    order = by_expert(chosen.reshape(-1, chosen.shape[-1]), first, len(kernels.gate))
+    hidden, share = _hidden(config, experts, x, weights, order, kernels)
+    y = _product(experts, hidden, kernels.down, None, order)
+    if kernels.down_bias is not None:
+        y = y + share * _of_expert(kernels.down_bias, order)
+    return gathered(y, order, x.shape[0] * x.shape[1]).reshape(x.shape)
 
-    def _activated(self, gate: Array, up: Array) -> Array:
-        clamped = self.of.clamped
-        if clamped is None:
-            return ACTIVATIONS[self.config.activation](gate) * up
-        gate = jnp.minimum(gate, clamped.limit)
-        up = jnp.clip(up, -clamped.limit, clamped.limit)
-        return (up + 1) * (gate * jax.nn.sigmoid(clamped.gain * gate))
+
+def _hidden(
+    config: DecoderConfig,
+    experts: Experts,
+    x: Array,
+    weights: Array,
+    order: TokenOrder,
+    kernels: Kernels,
+) -> tuple[Array, Array]:
+    """What goes into the last product, and the weights that it was multiplied by."""
+    sorted_rows = spread(x.reshape(-1, x.shape[-1]), order)
+    gate = _product(experts, sorted_rows, kernels.gate, kernels.gate_bias, order)
+    up = _product(experts, sorted_rows, kernels.up, kernels.up_bias, order)
+    # Before the last product: there are fewer numbers to multiply, and its result, the largest
+    # of all arrays here, is not needed for the gradient of the weights.
+    share = spread(weights.reshape(-1, 1), order)
+    return _activated(config, experts, gate, up) * share, share
+
+
+def _product(
+    experts: Experts, rows: Array, kernel: Array, bias: Array | None, order: TokenOrder
+) -> Array:
+    expected = len(order.expert) * len(kernel) // experts.count
+    y = grouped_product(rows, kernel, order.sizes, expected=expected)
+    y = checkpoint_name(y, GROUPED)
+    return y if bias is None else y + _of_expert(bias, order)
+
+
+def hidden_squares(
+    ffw: ExpertFeedForward, x: Float[Array, "B T D"], segments: Int[Array, "B T"]
+) -> Float[Array, "B E F"]:
+    """Sums of squares, over the tokens of each row that an expert has, of what goes into its last
+    product: how much each of its neurons does. `segments` is 0 for padding.
+    """
+    weights, chosen = choose(ffw.router(x), ffw.of)
+    chosen = jnp.where(segments[:, :, None] > 0, chosen, ffw.of.count)
+    run = functools.partial(_squares, ffw.config, ffw.of)
+    return on_each_device(run, x, weights.astype(x.dtype), chosen, ffw.experts(x.dtype))
+
+
+def _squares(
+    config: DecoderConfig,
+    experts: Experts,
+    x: Array,
+    weights: Array,
+    chosen: Array,
+    kernels: Kernels,
+    first: Array | int,
+) -> Array:
+    """The part [B, E, F] of all of them that the experts from `first` on make, and of their neurons
+    those that are here; 0 elsewhere.
+    """
+    rows, length, count = *x.shape[:2], len(kernels.gate)
+    order = by_expert(chosen.reshape(-1, chosen.shape[-1]), first, count)
+    hidden, _ = _hidden(config, experts, x, weights, order, kernels)
+    row = order.sorted // (length * chosen.shape[-1])
+    place = jnp.where(order.expert < count, row * count + order.expert, rows * count)
+    squares = jax.ops.segment_sum(hidden.astype(jnp.float32) ** 2, place, rows * count)
+    squares = squares.reshape(rows, count, -1)
+    everything = jnp.zeros((rows, experts.count, config.ffw_dim), jnp.float32)
+    neuron = 0
+    if squares.shape[-1] < config.ffw_dim:  # devices along `tensor` share the neurons
+        neuron = jax.lax.axis_index(HEAD_AXIS) * squares.shape[-1]
+    return jax.lax.dynamic_update_slice(everything, squares, (0, first, neuron))
+
+
+def _activated(config: DecoderConfig, experts: Experts, gate: Array, up: Array) -> Array:
+    clamped = experts.clamped
+    if clamped is None:
+        return ACTIVATIONS[config.activation](gate) * up
+    gate = jnp.minimum(gate, clamped.limit)
+    up = jnp.clip(up, -clamped.limit, clamped.limit)
+    return (up + 1) * (gate * jax.nn.sigmoid(clamped.gain * gate))
 
 
 def _of_expert(bias: Array, order: TokenOrder) -> Array:

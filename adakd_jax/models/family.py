@@ -17,7 +17,8 @@ class Entry(NamedTuple):
     `{expert}` where also over experts, with a tensor for each. `transpose` turns the [out, in] of
     torch's Linear into our [in, out]. Of a tensor that holds the outputs of
     several parameters, `part` says in which order; `by_head`: for one head after the other, not
-    for all heads at once; `by_turns`: one output of each after the other.
+    for all heads at once; `by_turns`: one output of each after the other. `of_experts`: the tensor
+    holds all experts, first, of which each is transposed by itself.
     """
 
     path: str
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
     part: int = 0
     by_head: bool = False
     by_turns: bool = False
+    of_experts: bool = False
 
     @property
     def stacked(self) -> bool:
@@ -116,7 +118,7 @@ def expert_keys(
     )
 
 
-def _nothing_by_layer(config: HFConfig) -> dict[str, list[Any]]:
+def _nothing_else(config: HFConfig, layers: Sequence[int]) -> dict[str, Any]:
     return {}
 
 
@@ -131,8 +133,8 @@ class Family:
         keys: every parameter that a model of the family may have, and its tensors.
         gguf: the family in llama.cpp's files; None: it is not read from them.
         rope: how config.json states rotary positions.
-        by_layer: what else config.json states layer by layer, in full, for a model that keeps some
-            of the layers: from a config.json to lists by their keys.
+        select: what else config.json says of a model that keeps some of the layers: from the whole
+            model's and the numbers of the layers to values by their keys.
     """
 
     model_type: str
@@ -141,4 +143,4 @@ class Family:
     keys: tuple[Entry, ...] = LLAMA_KEYS
     gguf: Gguf | None = None
     rope: RopeKeys = ROPE_KEYS
-    by_layer: Callable[[HFConfig], dict[str, list[Any]]] = _nothing_by_layer
+    select: Callable[[HFConfig, Sequence[int]], dict[str, Any]] = _nothing_else

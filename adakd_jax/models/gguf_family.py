@@ -52,6 +52,12 @@ def _nothing(metadata: Metadata, config: HFConfig) -> dict[str, Any]:
     return {}
 
 
+def _nothing_seen(
+    config: HFConfig, shapes: Mapping[str, tuple[int, ...]], divisors: np.ndarray | None
+) -> dict[str, Any]:
+    return {}
+
+
 def _as_it_is(name: str, values: np.ndarray, config: HFConfig) -> np.ndarray:
     return values
 
@@ -69,6 +75,8 @@ class Gguf:
         stated: what config.json states beyond sizes and rotary positions.
         fits: of several families with one architecture, whether a file's metadata are of this one.
         read: what else config.json states, from the metadata of a file and the config.json so far.
+        look: what else only its tensors show, from the config.json so far, their shapes under
+            llama.cpp's names, and the divisors of rotary frequencies, None without.
         sizes: keys of config.json → keys of the metadata that a file must have.
         states_heads: whether config.json states the heads of keys and the size of a head.
         rotates: whether positions are rotary.
@@ -79,8 +87,8 @@ class Gguf:
         full_name: from a tensor's name on Hugging Face and its kind, `weight` or `bias`, to its
             full name there.
         by_turns: the tensors, in order, whose outputs are those of one on Hugging Face by turns.
-        transposes: whether the matrices of layers are the other way around on Hugging Face; those
-            of all experts always are.
+        transposes: whether the matrices of layers are the other way around on Hugging Face.
+        transposes_experts: whether those of all experts are.
         restore: from a tensor's Hugging Face name, its values and config.json to the values that
             Hugging Face has.
     """
@@ -89,6 +97,9 @@ class Gguf:
     stated: Mapping[str, Any]
     fits: Callable[[Metadata], bool] = _any
     read: Callable[[Metadata, HFConfig], dict[str, Any]] = _nothing
+    look: Callable[[HFConfig, Mapping[str, tuple[int, ...]], np.ndarray | None], dict[str, Any]] = (
+        _nothing_seen
+    )
     sizes: Mapping[str, str] = dataclasses.field(default_factory=lambda: GGUF_SIZES)
     states_heads: bool = True
     rotates: bool = True
@@ -98,6 +109,7 @@ class Gguf:
     full_name: Callable[[str, str], str] = "{}.{}".format
     by_turns: tuple[str, ...] = ()
     transposes: bool = False
+    transposes_experts: bool = True
     restore: Callable[[str, np.ndarray, HFConfig], np.ndarray] = _as_it_is
 
 

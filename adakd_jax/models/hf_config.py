@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from adakd_jax.models.config import NO_ROTATION, Activation, DecoderConfig
+from adakd_jax.models.config import Activation, DecoderConfig
 from adakd_jax.models.hf_values import HFConfig, require
 from adakd_jax.models.rope_keys import (
     GLOBAL,
@@ -14,6 +14,7 @@ from adakd_jax.models.rope_keys import (
     read_ropes,
     read_rotary_dim,
 )
+from adakd_jax.models.rotations import NO_ROTATION
 
 ACTIVATION_NAMES: dict[str, Activation] = {
     "silu": "silu",

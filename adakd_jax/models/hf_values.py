@@ -36,7 +36,12 @@ _COUNTS = (
     "linear_key_head_dim",
     "linear_value_head_dim",
     "linear_conv_kernel_dim",
+    "global_head_dim",
+    "num_global_key_value_heads",
+    "vocab_size_per_layer_input",
+    "top_k_experts",
 )
+_COUNTS_OR_NONE = ("num_local_experts", "hidden_size_per_layer_input", "num_kv_shared_layers")
 _NUMBERS = (
     "rope_theta",
     "rope_local_base_freq",
@@ -76,9 +81,12 @@ _SWITCHES = (
     "use_sliding_window",
     "scale_attn_weights",
     "norm_topk_prob",
+    "attention_k_eq_v",
+    "use_double_wide_mlp",
+    "enable_moe_block",
 )
 _NAMES = ("hidden_act", "hidden_activation", "activation_function")
-_OBJECTS = ("rope_scaling", "rope_parameters")
+_OBJECTS = ("rope_scaling", "rope_parameters", "per_layer_config")
 
 
 def _is_number(value: Any) -> bool:
@@ -114,7 +122,7 @@ _KINDS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_NAMES, lambda value: isinstance(value, str), "a name"),
     (_OBJECTS, lambda value: isinstance(value, Mapping), "an object {…}"),
     (("layer_types",), _are_names, "a list of names"),
-    (("num_local_experts",), _is_count_or_none, "a whole number"),
+    (_COUNTS_OR_NONE, _is_count_or_none, "a whole number"),
     (("no_rope_layers",), _are_switches, "a list of 0 and 1"),
     (("sliding_window_pattern",), _is_pattern, "a whole number, or letters such as LLLG"),
 )

@@ -1,7 +1,8 @@
 """Which layers have which parameters, where layers are of several kinds.
 
-All that layers have in common is stacked over all of them; a mixer is stacked over those that have
-it. So `layers.ffw.up.kernel` is [L, …] and `layers.delta.out.kernel` [layers with a delta net, …].
+All that layers have in common is stacked over all of them; what only some have, such as a mixer, is
+stacked over those. So `layers.ffw.up.kernel` is [L, …] and `layers.delta.out.kernel` [layers with a
+delta net, …].
 """
 
 import functools
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 
-from adakd_jax.models.config import DecoderConfig, Mixer
+from adakd_jax.models.config import SOURCES, DecoderConfig, Mixer
 
 MIXERS: tuple[Mixer, ...] = get_args(Mixer)
 
@@ -29,14 +30,29 @@ def mixers_of(config: DecoderConfig) -> tuple[Mixer, ...]:
     return config.mixers or ("attn",) * config.num_layers
 
 
+def has_block(config: DecoderConfig, mixer: Mixer, block: str) -> bool:
+    """Whether layers with that mixer have a part of that name, such as `attn` or `ffw_norm`."""
+    if block in MIXERS:
+        return block == mixer
+    if block == "reader_ffw":
+        return mixer in SOURCES
+    return block != "ffw" or config.reader_ffw_dim is None or mixer not in SOURCES
+
+
 def layers_with(config: DecoderConfig, block: str) -> tuple[int, ...]:
-    """Numbers of the layers that have a part of that name, such as `attn` or `ffw_norm`: row i of
-    its parameters is the i-th of them.
+    """Numbers of the layers that have a part of that name: row i of its parameters is the i-th of
+    them.
     """
     mixers = mixers_of(config)
-    return tuple(
-        layer for layer, mixer in enumerate(mixers) if block not in MIXERS or block == mixer
-    )
+    return tuple(layer for layer, mixer in enumerate(mixers) if has_block(config, mixer, block))
+
+
+def heads_of(config: DecoderConfig, mixer: Mixer) -> tuple[int, int]:
+    """Numbers of a head, and heads of keys, of layers that have attention."""
+    if mixer in ("wide", "wide_reader"):
+        assert config.wide is not None
+        return config.wide.head_dim, config.wide.num_kv_heads
+    return config.head_dim, config.num_kv_heads
 
 
 def mixer_rows(config: DecoderConfig) -> tuple[int, ...]:
@@ -62,6 +78,20 @@ def pick_layers(
         for name, tree in stacked.items()
         if len(own[name])
     }
+
+
+def keep_layers(
+    config: DecoderConfig, params: Mapping[str, Any], layers: Sequence[int]
+) -> dict[str, Any]:
+    """The parameters of a decoder that keeps some layers."""
+    kept = dict(params) | {"layers": pick_layers(config, params["layers"], layers)}
+    if config.per_layer is not None:
+        dim = config.per_layer.dim
+        columns = np.concatenate([np.arange(dim) + layer * dim for layer in layers])
+        own = params["per_layer"]
+        project = own["project"] | {"kernel": own["project"]["kernel"][:, columns]}
+        kept["per_layer"] = own | {"embedding": own["embedding"][:, columns], "project": project}
+    return kept
 
 
 def one_layer(

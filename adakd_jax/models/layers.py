@@ -1,7 +1,6 @@
 """The parts of one transformer layer; the decoder stacks and scans them."""
 
-import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,40 +9,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from adakd_jax.models.activations import ACTIVATIONS
-from adakd_jax.models.config import DecoderConfig, Mixer
+from adakd_jax.models.attention_projections import AttentionProjections
+from adakd_jax.models.config import SOURCES, DecoderConfig, Mixer
 from adakd_jax.models.experts import ExpertFeedForward, Routing
+from adakd_jax.models.experts_beside import experts_beside
 from adakd_jax.models.linear import Linear
 from adakd_jax.models.lora import adapter_of
-from adakd_jax.models.rope import Rotary, apply_rope
+from adakd_jax.models.norm import Norm
+from adakd_jax.models.per_layer import layer_branch
+from adakd_jax.models.rope import Rotary
 from adakd_jax.models.shared_expert import SharedExpert
-
-
-class Norm(nnx.Module):
-    """RMS norm, RMS norm with weight 1 + scale (Gemma), or layer norm, with bias or without.
-
-    Computed in float32, returned in x's dtype.
-    """
-
-    def __init__(self, config: DecoderConfig, size: int, dtype: DTypeLike) -> None:
-        self.kind, self.eps = config.norm, config.norm_eps
-        self.centred = self.kind in ("layer", "layer_without_bias")
-        self.scale = nnx.Param(
-            jnp.full((size,), 0.0 if self.kind == "rms_one_plus" else 1.0, dtype)
-        )
-        self.bias = nnx.Param(jnp.zeros((size,), dtype)) if self.kind == "layer" else None
-
-    def __call__(self, x: Float[Array, "*lead D"]) -> Float[Array, "*lead D"]:
-        """Normalise the last dimension."""
-        wide = x.astype(jnp.float32)
-        if self.centred:
-            wide = wide - wide.mean(axis=-1, keepdims=True)
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        lead = (1,) * (x.ndim - 1)
-        scale = self.scale[...].astype(jnp.float32).reshape(*lead, -1)
-        wide = wide * (1.0 + scale if self.kind == "rms_one_plus" else scale)
-        if self.bias is not None:
-            wide = wide + self.bias[...].astype(jnp.float32).reshape(*lead, -1)
-        return wide.astype(x.dtype)
 
 
 class Embedding(nnx.Module):
@@ -53,80 +28,6 @@ class Embedding(nnx.Module):
         self, size: tuple[int, int], *, stddev: float, rngs: nnx.Rngs, dtype: DTypeLike
     ) -> None:
         self.embedding = nnx.Param(stddev * jax.random.normal(rngs.params(), size, dtype))
-
-
-class AttentionProjections(nnx.Module):
-    """The four projections around attention, query-key norms and rotation included."""
-
-    def __init__(
-        self,
-        config: DecoderConfig,
-        stddev: float,
-        out_stddev: float,
-        *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike,
-    ):
-        self.config = config
-        queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-
-        def linear(
-            name: str, size: tuple[int, int], *, bias: bool, stddev: float = stddev
-        ) -> Linear:
-            adapter = adapter_of(config, f"attn.{name}", size, rngs=rngs)
-            return Linear(size, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype, adapter=adapter)
-
-        inward, outward = (config.embed_dim, queries), (queries, config.embed_dim)
-        self.query = linear("query", inward, bias=config.qkv_bias)
-        self.key = linear("key", (config.embed_dim, keys), bias=config.qkv_bias)
-        self.value = linear("value", (config.embed_dim, keys), bias=config.qkv_bias)
-        self.out = linear("out", outward, bias=config.out_bias, stddev=out_stddev)
-        gated = config.attention_gate
-        self.gate = linear("gate", inward, bias=config.qkv_bias) if gated else None
-
-        def norm(width: int) -> Norm | None:
-            size = width if config.qk_norm == "width" else config.head_dim
-            return Norm(config, size, dtype) if config.qk_norm else None
-
-        self.query_norm, self.key_norm = norm(queries), norm(keys)
-        sinks = jnp.zeros(config.num_heads, dtype) if config.attention_sinks else None
-        self.sinks = None if sinks is None else nnx.Param(sinks)
-
-    def project(
-        self, x: Float[Array, "B T D"], rotary: Rotary | None, dropout_key: Array | None = None
-    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-        """Queries, keys and values of every position."""
-        of_heads = self.config.qk_norm == "head"
-        query, key, value = (
-            linear(x, dropout_key) for linear in (self.query, self.key, self.value)
-        )
-        if not of_heads:
-            query, key = self._normalised(query, key)
-        query, key, value = (
-            each.reshape(*each.shape[:-1], -1, self.config.head_dim) for each in (query, key, value)
-        )
-        if of_heads:
-            query, key = self._normalised(query, key)
-        if rotary is None:
-            return query, key, value
-        turn = functools.partial(
-            apply_rope, rotary=rotary, neighbours=self.config.rotates_neighbours
-        )
-        query, key = turn(query), turn(key)
-        if rotary.query_scale is not None:
-            query = query * rotary.query_scale[:, :, None, None].astype(query.dtype)
-        return query, key, value
-
-    def _normalised(self, query: Array, key: Array) -> tuple[Array, Array]:
-        if self.query_norm is None or self.key_norm is None:
-            return query, key
-        return self.query_norm(query), self.key_norm(key)
-
-    def merge_heads(
-        self, attended: Float[Array, "B T N H"], dropout_key: Array | None = None
-    ) -> Float[Array, "B T D"]:
-        """Back from heads to the residual stream."""
-        return self.out(attended.reshape(*attended.shape[:2], -1), dropout_key)
 
 
 class FeedForward(nnx.Module):
@@ -140,12 +41,15 @@ class FeedForward(nnx.Module):
         *,
         rngs: nnx.Rngs,
         dtype: DTypeLike,
+        block: str = "ffw",
     ):
         self.activation = config.activation
-        inward, outward = (config.embed_dim, config.ffw_dim), (config.ffw_dim, config.embed_dim)
+        width = config.reader_ffw_dim if block == "reader_ffw" else config.ffw_dim
+        assert width is not None
+        inward, outward = (config.embed_dim, width), (width, config.embed_dim)
 
         def linear(name: str, size: tuple[int, int], stddev: float = stddev) -> Linear:
-            adapter = adapter_of(config, f"ffw.{name}", size, rngs=rngs)
+            adapter = adapter_of(config, f"{block}.{name}", size, rngs=rngs)
             bias = config.ffw_bias
             return Linear(size, bias=bias, stddev=stddev, rngs=rngs, dtype=dtype, adapter=adapter)
 
@@ -184,8 +88,14 @@ class Layer(nnx.Module):
         if self.block is not None:
             setattr(self, self.block, self.make_mixer(config, rngs=rngs, dtype=dtype))
         self.ffw_norm = norm(config.pre_norms and config.parallel != "one_norm")
-        if config.experts is None:
-            self.ffw = FeedForward(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
+        wide_ffw = config.reader_ffw_dim is not None and self.block in SOURCES
+        self.ffw_block = "reader_ffw" if wide_ffw else "ffw"
+        if config.reader_ffw_dim is not None:
+            if self.block is not None:
+                made = self.make_feed_forward(config, self.ffw_block, rngs=rngs, dtype=dtype)
+                setattr(self, self.ffw_block, made)
+        elif config.experts is None or config.experts.beside_dense:
+            self.ffw = self.make_feed_forward(config, "ffw", rngs=rngs, dtype=dtype)
         else:
             self.ffw = ExpertFeedForward(
                 config, config.experts, stddev, out_stddev, rngs=rngs, dtype=dtype
@@ -194,22 +104,44 @@ class Layer(nnx.Module):
         self.shared = SharedExpert(config, rngs=rngs, dtype=dtype) if shared else None
         self.post_attn_norm = norm(config.post_norms)
         self.post_ffw_norm = norm(config.post_norms)
+        self.beside = experts_beside(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
+        self.per_layer = layer_branch(config, stddev, out_stddev, rngs=rngs, dtype=dtype)
+        self.scalar = nnx.Param(jnp.ones((1,), dtype)) if config.layer_scalar else None
+
+    @classmethod
+    def make_mixer(cls, config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.Module:
+        """What mixes the tokens of such a layer."""
+        assert cls.block is not None
+        options: Any = dict(rngs=rngs, dtype=dtype, mixer=cls.block)
+        return AttentionProjections(config, *stddevs(config), **options)
 
     @staticmethod
-    def make_mixer(config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.Module:
-        """What mixes the tokens of such a layer."""
-        return AttentionProjections(config, *stddevs(config), rngs=rngs, dtype=dtype)
+    def make_feed_forward(
+        config: DecoderConfig, block: str, *, rngs: nnx.Rngs, dtype: DTypeLike
+    ) -> FeedForward:
+        """The feed-forward of that name."""
+        return FeedForward(config, *stddevs(config), rngs=rngs, dtype=dtype, block=block)
 
     def queries_keys_values(
         self, x: Float[Array, "B T D"], rotary: Rotary | None, dropout_key: Array | None = None
-    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-        """What attention needs of every position."""
-        return self.attn.project(self._normed(x), rotary, dropout_key)
+    ) -> tuple[
+        Float[Array, "B T N H"], tuple[Float[Array, "B T K H"], Float[Array, "B T K H"]] | None
+    ]:
+        """What attention needs of every position: queries, and keys and values, None where they
+        are those of another layer.
+        """
+        return self._attention.project(self._normed(x), rotary, dropout_key)
 
     @property
     def sinks(self) -> Float[Array, " N"] | None:
         """What each head gives to nothing, or None."""
-        return None if self.attn.sinks is None else self.attn.sinks[...]
+        sinks = self._attention.sinks
+        return None if sinks is None else sinks[...]
+
+    @property
+    def _attention(self) -> AttentionProjections:
+        assert self.block is not None
+        return getattr(self, self.block)
 
     def finish(
         self,
@@ -217,6 +149,7 @@ class Layer(nnx.Module):
         attended: Float[Array, "B T N H"],
         segments: Int[Array, "B T"],
         dropout_key: Array | None = None,
+        inputs: Float[Array, "B T P"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Routing | None]:
         """Add what was attended to, and the feed-forward, to the residual stream.
 
@@ -225,15 +158,24 @@ class Layer(nnx.Module):
             attended: the values that attention has read.
             segments: 0 for padding, which is not routed.
             dropout_key: see the class.
+            inputs: those that the layer has of its own, or None.
 
         Returns:
             the residual stream; and what the router did, None without experts.
         """
-        if self.attn.gate is not None:
-            gate = self.attn.gate(self._normed(x), dropout_key)
+        attention = self._attention
+        if attention.gate is not None:
+            gate = attention.gate(self._normed(x), dropout_key)
             attended = attended * jax.nn.sigmoid(gate).reshape(attended.shape)
-        branch = self.attn.merge_heads(attended, dropout_key)
-        return self._add_branches(x, branch, segments, dropout_key)
+        branch = attention.merge_heads(attended, dropout_key)
+        x, routing = self._add_branches(x, branch, segments, dropout_key)
+        if self.per_layer is not None:
+            assert inputs is not None
+            x = x + self.per_layer(x, inputs, dropout_key)
+        if self.scalar is not None:
+            # A constant of the model, which is not trained.
+            x = x * jax.lax.stop_gradient(self.scalar[...])[None, None].astype(x.dtype)
+        return x, routing
 
     def _normed(self, x: Array) -> Array:
         """What the mixer sees of the residual stream."""
@@ -247,12 +189,15 @@ class Layer(nnx.Module):
         after = self._add(x, _through(self.post_attn_norm, branch))
         norm = self.attn_norm if parallel == "one_norm" else self.ffw_norm
         inputs, routing = _through(norm, x if parallel else after), None
-        if isinstance(self.ffw, ExpertFeedForward):
-            branch, routing = self.ffw(inputs, segments)
+        feed_forward = getattr(self, self.ffw_block)
+        if isinstance(feed_forward, ExpertFeedForward):
+            branch, routing = feed_forward(inputs, segments)
         else:
-            branch = self.ffw(inputs, dropout_key)
+            branch = feed_forward(inputs, dropout_key)
         if self.shared is not None:
             branch = branch + self.shared(inputs)
+        if self.beside is not None:
+            branch, routing = self.beside(after, branch, segments)
         return self._add(after, _through(self.post_ffw_norm, branch)), routing
 
     def _add(self, x: Array, branch: Array) -> Array:
@@ -270,3 +215,21 @@ def stddevs(config: DecoderConfig) -> tuple[float, float]:
 
 def _through(norm: Norm | None, x: Array) -> Array:
     return x if norm is None else norm(x)
+
+
+class WideLayer(Layer):
+    """A layer with wide heads."""
+
+    block: ClassVar[Mixer | None] = "wide"
+
+
+class ReaderLayer(Layer):
+    """A layer that attends to the keys and values of an earlier one."""
+
+    block: ClassVar[Mixer | None] = "reader"
+
+
+class WideReaderLayer(Layer):
+    """The same with wide heads."""
+
+    block: ClassVar[Mixer | None] = "wide_reader"

@@ -17,6 +17,8 @@ _SHARED = (
     ("attn.query", "attn.key", "attn.value", "attn.gate"),
     ("ffw.gate", "ffw.up"),
     ("delta.query", "delta.key", "delta.value", "delta.gate", "delta.write", "delta.decay"),
+    ("wide.query", "wide.key", "wide.value"),
+    ("reader_ffw.gate", "reader_ffw.up"),
 )
 Params = dict[str, Any]
 

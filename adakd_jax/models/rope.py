@@ -44,7 +44,9 @@ def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
     if rope.kind == "longrope":
         return np.float32(1.0) / (np.array(rope.short_factors, np.float32) * powers)
     frequencies = np.float32(1.0) / powers
-    if rope.kind == "linear":
+    if rope.kind == "proportional":
+        frequencies[int(rope.share * head_dim // 2) :] = 0.0
+    if rope.kind in ("linear", "proportional"):
         return (frequencies / np.float32(rope.factor)).astype(np.float32)
     if rope.kind == "llama3":
         return _llama3_frequencies(rope, frequencies)

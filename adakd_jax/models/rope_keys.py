@@ -35,12 +35,14 @@ class RopeKeys:
             all layers have the same.
         partial: the share of a head that is rotated by default; None: always all of it.
         partial_key: its key outside `rope_parameters`.
+        older: whether transformers 4 has the family, whose keys are then written too.
     """
 
     theta: Theta = _THETA
     local: Theta | None = None
     partial: float | None = None
     partial_key: str = "partial_rotary_factor"
+    older: bool = True
 
     @property
     def thetas(self) -> dict[str, Theta]:

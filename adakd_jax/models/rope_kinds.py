@@ -30,6 +30,17 @@ def rope_type(parameters: Mapping[str, Any]) -> Any:
     return "longrope" if kind in ("su", "yarn") and "short_factor" in parameters else kind
 
 
+def read_proportional(parameters: HFConfig) -> Rope:
+    """Some of the pairs turn, with the frequencies that they would have among all; for families
+    that are known to have it.
+    """
+    share = _number(parameters, "partial_rotary_factor", 1.0)
+    if share > 1:
+        raise ValueError(f"partial_rotary_factor is {share!r}, valid: a number in (0, 1]")
+    factor = _number(parameters, "factor", 1.0)
+    return Rope(_number(parameters, "rope_theta"), "proportional", factor, share=share)
+
+
 def _default(parameters: HFConfig, hf: HFConfig) -> Rope:
     return Rope(_number(parameters, "rope_theta"))
 

@@ -21,7 +21,7 @@ def active_parameter_count(config: DecoderConfig) -> int:
         return whole
     # Without some experts, and what the router has for them.
     fewer = dataclasses.replace(config.experts, count=config.experts.active)
-    router = config.embed_dim + config.experts.router_bias
+    router = config.embed_dim + config.experts.router_bias + config.experts.beside_dense
     idle = config.experts.count - config.experts.active
     less = parameter_count(dataclasses.replace(config, experts=fewer))
     return less + config.num_layers * idle * router

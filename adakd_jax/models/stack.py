@@ -15,8 +15,9 @@ from adakd_jax.models.attention_mask import LayerWindow, Window
 from adakd_jax.models.config import DecoderConfig, Mixer
 from adakd_jax.models.delta_net import DeltaLayer
 from adakd_jax.models.experts import GROUPED
-from adakd_jax.models.layer_kinds import Run, layers_with, mixer_rows, mixers_of, runs_of
-from adakd_jax.models.layers import Layer
+from adakd_jax.models.layer_kinds import Run, has_block, layers_with, mixer_rows, mixers_of, runs_of
+from adakd_jax.models.layers import Layer, ReaderLayer, WideLayer, WideReaderLayer
+from adakd_jax.models.reading import Shared
 from adakd_jax.models.rope import Rotary, query_scales, rotary_table
 
 _KEEPS = jax.checkpoint_policies
@@ -26,13 +27,20 @@ REMAT_POLICIES: dict[str, Callable[..., Any]] = {
         _KEEPS.dots_with_no_batch_dims_saveable, _KEEPS.save_only_these_names(GROUPED)
     ),
 }
-_LAYERS: Mapping[Mixer, type[Layer]] = {"attn": Layer, "delta": DeltaLayer}
+_LAYERS: Mapping[Mixer, type[Layer]] = {
+    "attn": Layer,
+    "delta": DeltaLayer,
+    "wide": WideLayer,
+    "reader": ReaderLayer,
+    "wide_reader": WideReaderLayer,
+}
 Apply = Callable[..., Any]
 
 
 class LayerPlace(NamedTuple):
     """What a layer is told besides its parameters: its number, its row among the layers of its
-    mixer, window, rotations, key of dropout.
+    mixer, window, rotations, key of dropout, inputs of its own, keys and values of earlier layers
+    that are read.
     """
 
     index: Array | int
@@ -40,6 +48,8 @@ class LayerPlace(NamedTuple):
     window: Window
     rotary: Rotary | None
     dropout_key: Array | None
+    inputs: Array | None
+    shared: Shared
 
 
 class _Bare(Layer):
@@ -61,6 +71,10 @@ def stacked_layers(config: DecoderConfig, *, rngs: nnx.Rngs, dtype: DTypeLike) -
         for mixer in kinds:
             block = stack(len(layers_with(config, mixer)), _LAYERS[mixer].make_mixer)
             setattr(layers, mixer, block)
+        if config.reader_ffw_dim is not None:
+            for name in ("ffw", "reader_ffw"):
+                make = functools.partial(Layer.make_feed_forward, block=name)
+                setattr(layers, name, stack(len(layers_with(config, name)), make))
     return layers
 
 
@@ -73,11 +87,15 @@ def scan_layers(
     dropout_key: Array | None = None,
     collect: bool = False,
     length: int | None = None,
+    inputs: Array | None = None,
+    shared: Shared | None = None,
 ) -> tuple[Any, Any]:
-    """Run `apply(layer, carry, place) -> carry` over the stacked layers, each run of them compiled
-    once.
+    """Run `apply(layer, carry, place) -> carry, keys and values` over the stacked layers, each run
+    of them compiled once.
 
-    `length` is that of the rows, where they are not whole: see `rotary_table`.
+    `length` is that of the rows, where they are not whole: see `rotary_table`. `inputs` [L, …] are
+    those that each layer has of its own, `shared` stands in for the keys and values that later
+    layers read, before there are any; layers that are not read give {}.
 
     Returns:
         the last carry, and all of them, stacked, if they are to be collected.
@@ -92,10 +110,10 @@ def scan_layers(
             policy = REMAT_POLICIES[config.remat]
             # Inside a loop, nothing can be merged with what its backward pass computes again.
             apart = run.repeats == 1
-            own = jax.checkpoint(step, policy=policy, prevent_cse=apart, static_argnums=1)
-        body = functools.partial(_period, own, kinds, collect)
-        xs = _in_run(config, stacked, run), _columns(config, run)
-        carry, after = jax.lax.scan(body, carry, xs)
+            own = jax.checkpoint(step, policy=policy, prevent_cse=apart, static_argnums=2)
+        body = functools.partial(_period, config, own, kinds, collect)
+        xs = _in_run(config, stacked, run), _columns(config, run), _inputs_of(inputs, run)
+        (carry, shared), after = jax.lax.scan(body, (carry, shared or {}), xs)
         outs.append(_interleaved(after) if collect else None)
     if not collect or len(outs) == 1:
         return carry, outs[0]
@@ -109,29 +127,41 @@ def _step(
     dropout_key: Array | None,
     length: int | None,
 ) -> Callable[..., Any]:
-    """From carry, kind of layer, and its parameters and numbers to the next carry."""
+    """From carry, what is shared, kind of layer, and its parameters, numbers and inputs to the next
+    carry and what it makes of that which is shared.
+    """
     graphdefs, rotary_of = _graphdefs(config), _rotations(config, positions, length)
 
-    def step(carry: Any, kind: Mixer, xs: tuple[Any, ...]) -> Any:
-        params, index, window, rope, *row = xs
+    def step(carry: Any, shared: Shared, kind: Mixer, xs: tuple[Any, ...]) -> Any:
+        params, inputs, index, window, rope, *row = xs
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
         row = row[0] if row else index
-        place = LayerPlace(index, row, _window(config, window), rotary_of(rope), key)
+        seen, rotary = _window(config, kind, window), rotary_of(kind, rope)
+        place = LayerPlace(index, row, seen, rotary, key, inputs, shared)
         return apply(nnx.merge(graphdefs[kind], params), carry, place)
 
     return step
 
 
 def _period(
-    step: Callable[..., Any], kinds: Sequence[Mixer], collect: bool, carry: Any, xs: Any
+    config: DecoderConfig,
+    step: Callable[..., Any],
+    kinds: Sequence[Mixer],
+    collect: bool,
+    state: tuple[Any, Shared],
+    xs: Any,
 ) -> tuple[Any, Any]:
     """The layers of one period, and what the carry was after each."""
-    blocks, columns = xs
+    (carry, shared), (blocks, columns, inputs) = state, xs
     after = []
     for place, kind in enumerate(kinds):
-        carry = step(carry, kind, (_of_place(kinds, blocks, place), *columns[place]))
+        params = _of_place(config, kinds, blocks, place)
+        own = None if inputs is None else inputs[place]
+        carry, made = step(carry, shared, kind, (params, own, *columns[place]))
+        # What no layer of the loop makes is no state of it.
+        shared = shared | made
         after.append(carry)
-    return carry, after if collect else None
+    return (carry, shared), after if collect else None
 
 
 def each_layer(
@@ -141,13 +171,16 @@ def each_layer(
     positions: Int[Array, "B T"],
     views: Sequence[Any],
     length: int,
+    inputs: Array | None = None,
 ) -> Any:
-    """Run `apply(layer, carry, place) -> carry` over layers whose parameters are the `views`."""
+    """Run `apply(layer, carry, place) -> carry, {}` over layers with the `views` for parameters."""
     graphdefs, mixers, rows = _graphdefs(config), mixers_of(config), mixer_rows(config)
     rotary_of = _rotations(config, positions, length)
     for index, (params, rope) in enumerate(zip(views, _ropes(config), strict=True)):
-        place = LayerPlace(index, rows[index], config.windows[index], rotary_of(rope), None)
-        carry = apply(nnx.merge(graphdefs[mixers[index]], params), carry, place)
+        kind, own = mixers[index], None if inputs is None else inputs[index]
+        rotary = rotary_of(kind, rope)
+        place = LayerPlace(index, rows[index], config.windows[index], rotary, None, own, {})
+        carry, _ = apply(nnx.merge(graphdefs[kind], params), carry, place)
     return carry
 
 
@@ -180,11 +213,21 @@ def _in_run(config: DecoderConfig, stacked: Mapping[str, Any], run: Run) -> dict
     return found
 
 
-def _of_place(kinds: Sequence[Mixer], blocks: Mapping[str, Any], place: int) -> dict[str, Any]:
+def _inputs_of(inputs: Array | None, run: Run) -> Array | None:
+    """Those of a run, [repeats, period, …]."""
+    if inputs is None:
+        return None
+    own = inputs[run.start : run.start + run.period * run.repeats]
+    return own.reshape(run.repeats, run.period, *own.shape[1:])
+
+
+def _of_place(
+    config: DecoderConfig, kinds: Sequence[Mixer], blocks: Mapping[str, Any], place: int
+) -> dict[str, Any]:
     """The parameters of one layer of a period."""
     found = {}
     for name, tree in blocks.items():
-        having = [n for n, kind in enumerate(kinds) if name not in _LAYERS or name == kind]
+        having = [n for n, kind in enumerate(kinds) if has_block(config, kind, name)]
         if place in having:
             row = having.index(place)
             found[name] = (
@@ -213,19 +256,32 @@ def _interleaved(after: list[Any]) -> Any:
 
 def _rotations(
     config: DecoderConfig, positions: Int[Array, "B T"], length: int | None
-) -> Callable[[Array | int], Rotary | None]:
-    """From the number of a rope to its rotations of all positions."""
+) -> Callable[[Mixer, Array | int], Rotary | None]:
+    """From a kind of layer and the number of a rope to its rotations of all positions."""
     if not config.ropes:
-        return lambda rope: None
+        return lambda kind, rope: None
     cos, sin = rotary_table(config.ropes, config.rotary_dim or config.head_dim, positions, length)
     scale = config.query_scale and query_scales(config.query_scale, positions)
-    return lambda rope: Rotary(cos[rope], sin[rope], scale)
+    wide = None
+    if config.wide is not None:
+        (wide_cos,), (wide_sin,) = rotary_table(
+            (config.wide.rope,), config.wide.head_dim, positions, length
+        )
+        wide = Rotary(wide_cos, wide_sin, scale)
+
+    def rotary_of(kind: Mixer, rope: Array | int) -> Rotary:
+        if wide is not None and kind in ("wide", "wide_reader"):
+            return wide
+        return Rotary(cos[rope], sin[rope], scale)
+
+    return rotary_of
 
 
 def _ropes(config: DecoderConfig) -> tuple[int, ...]:
     return config.layer_ropes or (0,) * config.num_layers
 
 
-def _window(config: DecoderConfig, index: Array) -> Window:
-    choices = config.window_choices
-    return choices[0] if len(choices) == 1 else LayerWindow(choices, index)
+def _window(config: DecoderConfig, kind: Mixer, index: Array) -> Window:
+    choices, mixers = config.window_choices, mixers_of(config)
+    own = {config.windows[n] for n, mixer in enumerate(mixers) if mixer == kind}
+    return own.pop() if len(own) == 1 else LayerWindow(choices, index)

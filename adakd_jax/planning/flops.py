@@ -12,7 +12,7 @@ from adakd_jax.config import DistillConfig
 from adakd_jax.config.distill import TopRatio
 from adakd_jax.distill.policy import needs_survey, temperature_has_gradient
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.layer_kinds import layers_with
+from adakd_jax.models.layer_kinds import heads_of, mixers_of
 
 
 class HeadWork(NamedTuple):
@@ -73,14 +73,14 @@ def attention_operations(config: DecoderConfig, length: int, *, whole: bool = Fa
         length: of the row.
         whole: whether pairs are computed, too, that causality and windows hide.
     """
-    windows = [config.windows[layer] for layer in layers_with(config, "attn")]
-    if whole:
-        return 4.0 * config.num_heads * config.head_dim * length * length * len(windows)
-    seen = np.arange(1, length + 1)
-    pairs = sum(
-        int(np.minimum(seen, length if window is None else window).sum()) for window in windows
-    )
-    return 4.0 * config.num_heads * config.head_dim * pairs
+    pairs = 0
+    for mixer, window in zip(mixers_of(config), config.windows, strict=True):
+        if mixer == "delta":
+            continue
+        seen = np.arange(1, length + 1)
+        shown = length * length if whole else int(np.minimum(seen, window or length).sum())
+        pairs += shown * heads_of(config, mixer)[0]
+    return 4.0 * config.num_heads * pairs
 
 
 def product_operations(jaxpr: Any) -> float:

@@ -1,6 +1,7 @@
 """Smaller models out of one, each measured before it is trained."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,9 +15,10 @@ from adakd_jax.eval.generate import generate
 from adakd_jax.eval.likelihood import Likelihood, likelihood
 from adakd_jax.hf.pretrained import Pretrained
 from adakd_jax.hf.student import init_student
+from adakd_jax.hf.student_config import can_keep
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.size import active_parameter_count, parameter_count
-from adakd_jax.pruning.choice import choose
+from adakd_jax.pruning.choice import choose, most_influential
 from adakd_jax.pruning.fit import fitted_kernels
 from adakd_jax.pruning.importance import Importance
 from adakd_jax.pruning.shape import pruned_sizes
@@ -94,13 +96,16 @@ class Trials:
             seconds * read,
         )
 
-    def _left(self, sizes: Sizes) -> list[int] | None:
-        """The layers that stay, where as many as leave were left out one by one."""
+    def _left(self, sizes: Sizes) -> list[int]:
+        """The layers that stay: what is left where as many were left out one by one, or else those
+        with the largest influence.
+        """
         whole = self.model.config.num_layers
         gone = self.removed[: whole - sizes.layers]
-        if len(gone) < whole - sizes.layers or not gone:
-            return None
-        return sorted(set(range(whole)) - set(gone))
+        if gone and len(gone) == whole - sizes.layers:
+            return sorted(set(range(whole)) - set(gone))
+        makes_a_model = functools.partial(can_keep, self.model.source.hf_config)
+        return most_influential(self.importance.influence, sizes.layers, makes_a_model)
 
     def _measured(self, student: Pretrained) -> Likelihood:
         teacher = self.model

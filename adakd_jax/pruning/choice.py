@@ -1,10 +1,10 @@
 """What of a model is kept: its layers, neurons, heads, channels and experts, by number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.layer_kinds import layers_with
@@ -39,11 +39,11 @@ def choose(
         config: of the whole model.
         importance: of its parts.
         sizes: how much is kept.
-        layers: numbers of those to keep, increasing; None: those with the largest influence.
+        layers: numbers of those to keep, increasing; None: see `most_influential`.
     """
     whole = sizes_of(config)
     if layers is None:
-        layers = [int(n) for n in largest(importance.influence, sizes.layers)]
+        layers = most_influential(importance.influence, sizes.layers)
     rows = np.array(layers)
     attn = layers_with(config, "attn")
     experts = neurons = groups = None
@@ -62,6 +62,36 @@ def choose(
     if sizes.width != whole.width:
         channels = largest(importance.channels, sizes.width)
     return Choice(tuple(layers), neurons, groups, channels, experts)
+
+
+def most_influential(
+    influence: Float[np.ndarray, " L"],
+    count: int,
+    can_keep: Callable[[Sequence[int]], bool] = lambda layers: True,
+) -> list[int]:
+    """Numbers of layers, of which those with the least influence were left out, one by one.
+
+    Args:
+        influence: of the layers of a model.
+        count: how many are kept.
+        can_keep: whether some layers make a model: in some families others need them.
+
+    Raises:
+        ValueError: none can be left out any more.
+    """
+    left = list(range(len(influence)))
+    while len(left) > count:
+        for layer in sorted(left, key=lambda n: influence[n]):
+            fewer = [n for n in left if n != layer]
+            if can_keep(fewer):
+                left = fewer
+                break
+        else:
+            raise ValueError(
+                f"of the teacher's layers no fewer than {len(left)} make a model of its family; "
+                f"valid: student.layers {len(left)} or more"
+            )
+    return left
 
 
 def largest(scores: np.ndarray, count: int) -> Int[np.ndarray, "*rows count"]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.layer_kinds import pick_layers
+from adakd_jax.models.layer_kinds import keep_layers
 from adakd_jax.models.parameter_axes import parameter_axes
 from adakd_jax.pruning.choice import Choice
 
@@ -22,7 +22,7 @@ def cut(config: DecoderConfig, params: Mapping[str, Any], choice: Choice) -> dic
         params: its parameters, without adapters.
         choice: what is kept.
     """
-    picked = {**params, "layers": pick_layers(config, params["layers"], choice.layers)}
+    picked = keep_layers(config, params, choice.layers)
 
     def of(path: tuple[Any, ...], leaf: Array) -> Array:
         name = ".".join(key.key for key in path)
@@ -39,9 +39,9 @@ def _kept(config: DecoderConfig, choice: Choice, name: str, axis: str) -> np.nda
     """Numbers along an axis: the same for all, or a row for each layer, or each expert of one."""
     if axis == "embed":
         return choice.channels
-    if axis == "ffw" and not name.startswith("layers.shared."):
+    if axis == "ffw" and name.startswith("layers.ffw."):
         return choice.neurons
-    if axis == "experts" or (axis == "scores" and name.startswith("layers.ffw.router.")):
+    if axis in ("experts", "scores") and name.startswith("layers.ffw."):
         return choice.experts
     if choice.groups is None or not name.startswith("layers.attn."):
         return None

@@ -21,7 +21,7 @@ from adakd_jax.models.quantized import restored
 from adakd_jax.models.stack import LayerPlace
 from adakd_jax.pruning.choice import Choice
 from adakd_jax.pruning.cut import expanded
-from adakd_jax.pruning.observe import Tap
+from adakd_jax.pruning.observe import Tap, has_neurons_of_experts
 
 # Of the mean square of what goes in: how strongly the kernel is held where it was.
 RIDGE = 1e-2
@@ -69,7 +69,7 @@ def fitted_kernels(
 
 
 def _products(config: DecoderConfig, choice: Choice) -> Iterator[_Product]:
-    if choice.neurons is not None and config.experts is None:
+    if choice.neurons is not None and not has_neurons_of_experts(config):
         yield _Product("ffw", "down", choice.layers, choice.neurons)
     if choice.groups is not None:
         attn = layers_with(config, "attn")
@@ -150,7 +150,7 @@ def _around(
         return apply(layer, carry, place)
     product = getattr(owner, names[1])
     setattr(owner, names[1], Tap(product, shown.append))
-    x, routing, sums = apply(layer, carry, place)
+    (x, routing, sums), shared = apply(layer, carry, place)
     slot = slots[place.index]
 
     def add(sums: _Sums) -> _Sums:
@@ -160,7 +160,7 @@ def _around(
         h = h[:, kept[slot]]
         return _Sums(sums.inputs.at[slot].add(h.T @ h), sums.outputs.at[slot].add(h.T @ y))
 
-    return x, routing, jax.lax.cond(slot >= 0, add, lambda sums: sums, sums)
+    return (x, routing, jax.lax.cond(slot >= 0, add, lambda sums: sums, sums)), shared
 
 
 def _solved(model: Pretrained, part: _Product, sums: _Sums) -> list[np.ndarray]:

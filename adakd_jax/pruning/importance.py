@@ -12,7 +12,7 @@ from adakd_jax.axes import TokenBatch
 from adakd_jax.data.progress import track
 from adakd_jax.eval.likelihood import divided
 from adakd_jax.hf.pretrained import Pretrained
-from adakd_jax.pruning.observe import Observed, observe
+from adakd_jax.pruning.observe import Observed, has_neurons_of_experts, observe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ def measure_importance(model: Pretrained, batches: Sequence[TokenBatch]) -> Impo
         total = seen if total is None else jax.tree.map(np.add, total, seen)
     if total is None or not total.tokens:
         raise ValueError("no calibration row has a token; give data.train rows that do")
-    return _finished(total, len(batches), of_experts=model.config.experts is not None)
+    return _finished(total, len(batches), of_experts=has_neurons_of_experts(model.config))
 
 
 def _finished(total: Observed, batches: int, *, of_experts: bool) -> Importance:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from adakd_jax.axes import TokenBatch, replicated
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.experts import ExpertFeedForward
+from adakd_jax.models.experts import ExpertFeedForward, hidden_squares
 from adakd_jax.models.layer_kinds import layers_with
 from adakd_jax.models.layers import Layer
 from adakd_jax.models.stack import LayerPlace
@@ -76,7 +76,8 @@ def observe(graphdef: nnx.GraphDef, params: Any, batch: TokenBatch) -> Observed:
 
 def _nothing(config: DecoderConfig) -> Observed:
     layers, neurons = config.num_layers, (config.ffw_dim,)
-    if config.experts is not None:
+    if has_neurons_of_experts(config):
+        assert config.experts is not None
         neurons = (config.experts.count, config.ffw_dim)
     attn = len(layers_with(config, "attn"))
     return Observed(
@@ -109,15 +110,17 @@ def _around(
     tap(mixer, "query", "channels")
     if layer.block == "attn":
         tap(mixer, "out", "groups")
-    if isinstance(layer.ffw, ExpertFeedForward):
-        squares = _squares_of_experts(layer, there, shown)
+    squares, feed_forward = None, getattr(layer, layer.ffw_block)
+    if isinstance(feed_forward, ExpertFeedForward):
+        squares = _squares_of_experts(feed_forward, there, shown)
     else:
-        squares = None
-        tap(layer.ffw, "up", "channels")
-        tap(layer.ffw, "down", "neurons")
-    after, routing, _ = apply(layer, carry, place)
+        tap(feed_forward, "up", "channels")
+        tap(feed_forward, "down", "neurons")
+    (after, routing, _), shared = apply(layer, carry, place)
     cosine = jnp.sum(_cosine(x, after) * there)
     neurons = _norms(shown["neurons"][0], there) if squares is None else squares()
+    if neurons.shape != seen.neurons.shape[1:]:  # of a wider feed-forward, which stays as it is
+        neurons = jnp.zeros(seen.neurons.shape[1:])
     channels = sum(_norms(each, there) for each in shown["channels"])
     seen = seen._replace(
         cosine=seen.cosine.at[index].set(cosine),
@@ -128,14 +131,19 @@ def _around(
         heads = shown["groups"][0]
         heads = heads.reshape(*heads.shape[:2], config.num_kv_heads, -1)
         seen = seen._replace(groups=seen.groups.at[place.row].set(_norms(heads, there)))
-    return after, routing, seen
+    return (after, routing, seen), shared
+
+
+def has_neurons_of_experts(config: DecoderConfig) -> bool:
+    """Whether the feed-forwards are experts', and not only beside some."""
+    return config.experts is not None and not config.experts.beside_dense
 
 
 def _squares_of_experts(
-    layer: Any, there: Array, shown: dict[str, list[Array]]
+    ffw: Any, there: Array, shown: dict[str, list[Array]]
 ) -> Callable[[], Array]:
     """Has a feed-forward of experts show its input; what it makes of it is computed from that."""
-    ffw, router, inputs = layer.ffw, layer.ffw.router, []
+    router, inputs = ffw.router, []
 
     def show(x: Array) -> None:
         inputs.append(x)
@@ -143,7 +151,7 @@ def _squares_of_experts(
 
     def squares() -> Array:
         ffw.router = router
-        return ffw.hidden_squares(inputs[0], there.astype(jnp.int32)).sum(axis=0)
+        return hidden_squares(ffw, inputs[0], there.astype(jnp.int32)).sum(axis=0)
 
     ffw.router = Tap(router, show)
     return squares

@@ -41,7 +41,12 @@ class Removal(NamedTuple):
     forward_kl: float
 
 
-def greedy_removal(model: Pretrained, batches: Sequence[TokenBatch], count: int) -> list[Removal]:
+def greedy_removal(
+    model: Pretrained,
+    batches: Sequence[TokenBatch],
+    count: int,
+    can_keep: Callable[[Sequence[int]], bool] = lambda layers: True,
+) -> list[Removal]:
     """Leaves out one layer after the other: each time the one without which the model is nearest
     to the whole; of equals, the first.
 
@@ -51,12 +56,14 @@ def greedy_removal(model: Pretrained, batches: Sequence[TokenBatch], count: int)
         model: without adapters.
         batches: NumPy arrays [B, T] of one shape, as `measure_importance` has them.
         count: how many layers are left out; fewer than there are.
+        can_keep: see `most_influential`.
 
     Returns:
         the layers in the order in which they were left out.
 
     Raises:
-        ValueError: `count` leaves no layer, or no row has a response token.
+        ValueError: `count` leaves no layer, or none that makes a model; or no row has a response
+            token.
     """
     total = model.config.num_layers
     if not 0 <= count < total:
@@ -77,13 +84,22 @@ def greedy_removal(model: Pretrained, batches: Sequence[TokenBatch], count: int)
 
     kept, removed = np.ones(total, bool), []
     for done in range(count):
-        left = np.flatnonzero(kept)
+        left = [n for n in np.flatnonzero(kept).tolist() if can_keep(_without(kept, n))]
+        if not left:
+            raise ValueError(
+                f"of the teacher's layers no fewer than {total - done} make a model of its family; "
+                f"valid: {done} to be left out"
+            )
         tried = track(left, f"leaving out layer {done + 1} of {count}", len(left))
         found = [distance(kept & (np.arange(total) != layer)) for layer in tried]
         least = int(np.argmin(found))
-        removed.append(Removal(int(left[least]), found[least]))
+        removed.append(Removal(left[least], found[least]))
         kept[left[least]] = False
     return removed
+
+
+def _without(kept: np.ndarray, layer: int) -> list[int]:
+    return [n for n in np.flatnonzero(kept).tolist() if n != layer]
 
 
 @functools.partial(jax.jit, static_argnames="graphdef")
@@ -120,4 +136,8 @@ def _forward_kl(
 def _if_kept(
     kept: Array, apply: Callable[..., Any], layer: Any, carry: Any, place: LayerPlace
 ) -> Any:
-    return jax.lax.cond(kept[place.index], lambda: apply(layer, carry, place), lambda: carry)
+    # What a layer that is left out would have made for later ones is that of an earlier one.
+    shared = {kind: made for kind, made in place.shared.items() if kind == layer.block}
+    return jax.lax.cond(
+        kept[place.index], lambda: apply(layer, carry, place), lambda: (carry, shared)
+    )

@@ -1,6 +1,7 @@
 """The sizes of a student that is to have some number of parameters, known before any weight is."""
 
 import bisect
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from adakd_jax.config.models import StudentPruned
-from adakd_jax.hf.student_config import chosen_config
+from adakd_jax.hf.student_config import can_keep, chosen_config
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.layer_kinds import layers_with
 from adakd_jax.models.size import parameter_count
-from adakd_jax.pruning.choice import Choice
-from adakd_jax.pruning.sizes import Sizes, asked_sizes, sizes_of, unit_of
+from adakd_jax.pruning.choice import Choice, most_influential
+from adakd_jax.pruning.observe import has_neurons_of_experts
+from adakd_jax.pruning.sizes import Sizes, asked_sizes, fixed_sizes, sizes_of, unit_of
 
 # Neurons or experts are not taken below the first of these shares by themselves, nor layers below
 # the second.
@@ -41,24 +43,26 @@ def pruned_sizes(source: StudentPruned, hf_config: Mapping[str, Any]) -> Sizes:
         return asked
 
     def count(sizes: Sizes) -> int:
-        return parameter_count(decoder_config(chosen_config(hf_config, evenly(config, sizes))))
+        return parameter_count(decoder_config(chosen_config(hf_config, evenly(hf_config, sizes))))
 
     return _of_parameters(source, source.parameters, asked, config, count)
 
 
 def planned_choice(source: StudentPruned, hf_config: Mapping[str, Any]) -> Choice:
     """What a student keeps as far as is known before anything is measured: as much as it will."""
-    return evenly(decoder_config(hf_config), pruned_sizes(source, hf_config))
+    return evenly(hf_config, pruned_sizes(source, hf_config))
 
 
-def evenly(config: DecoderConfig, sizes: Sizes) -> Choice:
+def evenly(hf_config: Mapping[str, Any], sizes: Sizes) -> Choice:
     """What a student of some sizes keeps, as long as nothing is measured: layers from everywhere,
-    and the first of everything else.
+    where these make a model, and the first of everything else.
     """
+    config = decoder_config(hf_config)
     whole = sizes_of(config)
     layers = np.linspace(0, whole.layers - 1, sizes.layers).round().astype(int).tolist()
-    if sizes.layers == 1:
-        layers = [0]
+    makes_a_model = functools.partial(can_keep, hf_config)
+    if not makes_a_model(layers):
+        layers = most_influential(np.zeros(whole.layers), sizes.layers, makes_a_model)
     attn = sum(layer in layers_with(config, "attn") for layer in layers)
 
     def first(name: str, *rows: int) -> Any:
@@ -67,7 +71,9 @@ def evenly(config: DecoderConfig, sizes: Sizes) -> Choice:
             return None
         return np.broadcast_to(np.arange(count, dtype=np.int32), (*rows, count))
 
-    of_each = (len(layers), sizes.experts) if sizes.experts else (len(layers),)
+    of_each = (len(layers),)
+    if has_neurons_of_experts(config):
+        of_each = (*of_each, sizes.experts)
     return Choice(
         tuple(layers),
         neurons=first("ffw", *of_each),
@@ -85,10 +91,11 @@ def _of_parameters(
     count: Callable[[Sizes], int],
 ) -> Sizes:
     whole = sizes_of(config)
-    inner = "ffw" if config.experts is None else "experts"
+    inner = "experts" if has_neurons_of_experts(config) else "ffw"
     unit = unit_of(getattr(whole, inner))
     least = 1 if config.experts is None else config.experts.active
     free = {name for name in ("layers", inner, "width") if getattr(source, name) is None}
+    free -= set(fixed_sizes(config))
     numbers = range(max(unit, least), getattr(whole, inner) + 1, unit)
     step = unit_of(whole.width, config.num_heads)
     ways = {

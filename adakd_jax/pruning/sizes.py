@@ -60,6 +60,13 @@ def asked_sizes(source: StudentPruned, config: DecoderConfig) -> Sizes:
         "experts": _number(source.experts, whole.experts, unit_of(whole.experts)),
     }
     least = 0 if config.experts is None else config.experts.active
+    fixed = fixed_sizes(config)
+    problems += [
+        f"student.{name} is {getattr(source, name)}, but a {config.family} model has {why}, of "
+        "which all are kept; valid: null"
+        for name, why in fixed.items()
+        if getattr(source, name) is not None
+    ]
     if source.experts is not None and config.experts is None:
         problems.append("student.experts is given, but the teacher has none; valid: null")
     elif asked["experts"] < least:
@@ -82,6 +89,18 @@ def asked_sizes(source: StudentPruned, config: DecoderConfig) -> Sizes:
         raise ValueError("\n".join(problems))
     groups = asked.pop("heads") // per_group
     return Sizes(groups=groups, **asked)
+
+
+def fixed_sizes(config: DecoderConfig) -> dict[str, str]:
+    """What cannot be made smaller in some families, and why."""
+    found = {}
+    if config.wide is not None:
+        found["heads"] = "heads of two sizes"
+    if config.reader_ffw_dim is not None:
+        found["ffw"] = "feed-forwards of two sizes"
+    if config.experts is not None and config.experts.beside_dense:
+        found["experts"] = "experts beside a feed-forward"
+    return found
 
 
 def unit_of(size: int, heads: int = 1) -> int:

@@ -12,7 +12,7 @@ from adakd_jax.config import DistillConfig, Latf, OptimizerConfig
 from adakd_jax.distill import latf
 from adakd_jax.training.routers import is_of_router
 
-NOT_DECAYED = ("scale", "bias", "sinks")
+NOT_DECAYED = ("scale", "bias", "sinks", "scalar", "expert_scale")
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -40,8 +40,8 @@ def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.S
 
 
 def decayed(params: optax.Params, *, trains_router: bool = True) -> optax.Params:
-    """Mark the weights that weight decay shrinks: all but norm scales, biases, sinks, and routers
-    that are not trained. Same tree, of bools.
+    """Mark the weights that weight decay shrinks: all but norm scales, biases, sinks, scalars of
+    layers, and routers that are not trained. Same tree, of bools.
     """
 
     def shrinks(path: tuple[Any, ...], _: Any) -> bool:

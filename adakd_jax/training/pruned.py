@@ -1,5 +1,6 @@
 """What of the teacher a pruned student keeps: measured once a run, and written down."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,9 +15,10 @@ from adakd_jax.config import RunConfig, StudentPruned
 from adakd_jax.console import Console
 from adakd_jax.hf.model_files import read_json
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.hf.student_config import can_keep
 from adakd_jax.processes import first_says, is_first
 from adakd_jax.pruning.calibration import calibration_batches
-from adakd_jax.pruning.choice import Choice, choose, in_words, read, written
+from adakd_jax.pruning.choice import Choice, choose, in_words, most_influential, read, written
 from adakd_jax.pruning.fit import fitted_kernels
 from adakd_jax.pruning.importance import Importance, measure_importance
 from adakd_jax.pruning.removal import Removal, greedy_removal
@@ -83,11 +85,14 @@ def measure(source: StudentPruned, teacher: Pretrained, batches: Sequence[TokenB
         ValueError: sizes that it has not, or rows without a token.
     """
     sizes = pruned_sizes(source, teacher.source.hf_config)
-    importance, removed, layers = measure_importance(teacher, batches), [], None
+    importance, removed = measure_importance(teacher, batches), []
     whole = teacher.config.num_layers
+    makes_a_model = functools.partial(can_keep, teacher.source.hf_config)
     if source.layers_by == "kl":
-        removed = greedy_removal(teacher, batches, whole - sizes.layers)
+        removed = greedy_removal(teacher, batches, whole - sizes.layers, makes_a_model)
         layers = sorted(set(range(whole)) - {each.layer for each in removed})
+    else:
+        layers = most_influential(importance.influence, sizes.layers, makes_a_model)
     choice = choose(teacher.config, importance, sizes, layers)
     fitted = fitted_kernels(teacher, batches, choice) if source.fit else {}
     return Measured(importance, removed, Kept(choice, fitted))

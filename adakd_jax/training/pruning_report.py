@@ -1,5 +1,6 @@
 """The command that looks at a run's teacher and tries smaller models."""
 
+import functools
 import json
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from adakd_jax.console import Console
 from adakd_jax.data.progress import track
 from adakd_jax.eval.suite import hold_ready
 from adakd_jax.hf.pretrained import Pretrained
+from adakd_jax.hf.student_config import can_keep
 from adakd_jax.pruning.calibration import calibration_batches
 from adakd_jax.pruning.candidates import Candidate, Trials, seconds_a_token
 from adakd_jax.pruning.importance import Importance, measure_importance
@@ -46,7 +48,10 @@ def report_pruning(config: PruneCommand, console: Console | None = None) -> list
     calibration, held_out = _rows(config, teacher, row_shards(mesh), console)
     with entered(mesh):
         importance = measure_importance(teacher, calibration)
-        removed = greedy_removal(teacher, calibration, config.rounds) if config.rounds else []
+        makes_a_model = functools.partial(can_keep, teacher.source.hf_config)
+        removed = []
+        if config.rounds:
+            removed = greedy_removal(teacher, calibration, config.rounds, makes_a_model)
         _tell_layers(importance, console)
         trials = Trials(
             teacher, importance, calibration, held_out, [each.layer for each in removed]

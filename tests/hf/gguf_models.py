@@ -11,6 +11,17 @@ from tests.hf.tiny import TINY, TINY_LLAMA, hf_tensors, tokenizer_metadata
 
 F32 = gguf.GGMLQuantizationType.F32
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+GEMMA4 = TINY | {
+    "model_type": "gemma4_text",
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    "sliding_window": 8,
+    "global_head_dim": 16,
+    "hidden_size_per_layer_input": 6,
+    "vocab_size_per_layer_input": 320,
+    "num_kv_shared_layers": 1,
+    "use_double_wide_mlp": True,
+    "final_logit_softcapping": 30.0,
+}
 ARCHITECTURES = {
     "llama": (gguf.MODEL_ARCH.LLAMA, TINY_LLAMA | {"attention_bias": False, "mlp_bias": False}),
     "llama_untied": (gguf.MODEL_ARCH.LLAMA, TINY | {"model_type": "llama"}),
@@ -157,16 +168,41 @@ ARCHITECTURES = {
             },
         },
     ),
+    "gemma4": (gguf.MODEL_ARCH.GEMMA4, GEMMA4),
+    "gemma4_experts": (
+        gguf.MODEL_ARCH.GEMMA4,
+        GEMMA4
+        | {
+            "hidden_size_per_layer_input": 0,
+            "num_kv_shared_layers": 0,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "enable_moe_block": True,
+            "num_experts": 4,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 24,
+        },
+    ),
     "olmoe": (gguf.MODEL_ARCH.OLMOE, TINY | EXPERTS | {"model_type": "olmoe"}),
 }
 # llama.cpp stores the queries and keys of these in another order.
 PERMUTED = ("llama", "smollm3", "arcee", "granite", "mistral", "ministral3", "mixtral")
-THETAS = {"olmo3": 5e5, "gpt_oss": 1.5e5}
+THETAS = {"olmo3": 5e5, "gpt_oss": 1.5e5, "gemma4": 1e6, "gemma4_experts": 1e6}
 WINDOWS = {"sliding_window": 8, "sliding_window_pattern": [True, False, True]}
 YARN = {
     "rope.scaling.type": "yarn",
     "rope.scaling.factor": 4.0,
     "rope.scaling.original_context_length": 16,
+}
+_GEMMA4 = {
+    "attention.key_length": 16,
+    "attention.value_length": 16,
+    "attention.key_length_swa": 8,
+    "rope.dimension_count": 16,
+    "rope.freq_base_swa": 1e4,
+    "attention.sliding_window": 8,
+    "attention.sliding_window_pattern": [True, False, False],
+    "final_logit_softcapping": 30.0,
 }
 # Metadata of each, after the architecture's name.
 EXTRA = {
@@ -206,6 +242,20 @@ EXTRA = {
     "gpt_oss": YARN | {"expert_count": 4, "expert_used_count": 2, "attention.sliding_window": 8},
     "olmoe": {"expert_count": 4, "expert_used_count": 2},
     "gemma3": {"attention.sliding_window": 8},
+    "gemma4": _GEMMA4
+    | {
+        "attention.shared_kv_layers": 1,
+        "embedding_length_per_layer_input": 6,
+        "feed_forward_length": [64, 64, 128],
+    },
+    "gemma4_experts": _GEMMA4
+    | {
+        "attention.shared_kv_layers": 0,
+        "attention.head_count_kv": [2, 1, 1],
+        "expert_count": 4,
+        "expert_used_count": 2,
+        "expert_feed_forward_length": 24,
+    },
     "exaone4": {f"attention.{key}": value for key, value in WINDOWS.items()},
     "granite": {
         "embedding_scale": 12.0,
@@ -233,14 +283,35 @@ def as_stored(name: str, tensor: np.ndarray, family: str) -> np.ndarray:
     if family == "gpt_neox" and "query_key_value" in name:
         parts = tensor.reshape(TINY["num_attention_heads"], 3, TINY["head_dim"], -1)
         return np.concatenate([parts[:, n] for n in range(3)]).reshape(tensor.shape)
-    return tensor + 1 if family.startswith("gemma") and name.endswith("norm.weight") else tensor
+    one_plus = family in ("gemma2", "gemma3_text") and name.endswith("norm.weight")
+    return tensor + 1 if one_plus else tensor
+
+
+def as_modules(
+    written: dict[str, np.ndarray], scales: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Gemma 4's tensors as its converter calls them; `scales` gets those that it names itself."""
+    named = {}
+    for name, tensor in written.items():
+        layer = name.split(".")[2]
+        if name.endswith("router.scale"):
+            scales[f"blk.{layer}.ffn_gate_inp.scale"] = tensor
+        elif name.endswith("per_expert_scale"):
+            scales[f"blk.{layer}.ffn_down_exps.scale"] = tensor
+        else:
+            named[name if name.endswith(".weight") else f"{name}.weight"] = tensor
+    return named
 
 
 def gguf_tensors(model, folder: Path, arch) -> dict[str, np.ndarray]:
     """The model's tensors as llama.cpp's converter would write them, names by the gguf library."""
     names = gguf.get_tensor_name_map(arch, model.config.num_layers)
     family, tensors, experts = model.config.family, {}, {}
-    for name, tensor in in_two(hf_tensors(model, folder)).items():
+    written = hf_tensors(model, folder)
+    if family == "gemma4_text":
+        tensors = {"rope_freqs.weight": np.array([1.0] * 2 + [1e30] * 6, np.float32)}
+        written = as_modules(written, tensors)
+    for name, tensor in (in_two(written) if family == "gpt_oss" else written).items():
         of_all, number = re.sub(r"\.experts\.(\d+)\.", ".experts.", name), None
         if of_all != name:
             number = int(re.findall(r"\.experts\.(\d+)\.", name)[0])
@@ -268,6 +339,8 @@ def write_gguf(path: Path, arch, tensors, tokenizer, *, qtypes=None, theta=1e4, 
     writer.add_layer_norm_rms_eps(TINY["rms_norm_eps"])
     writer.add_rope_freq_base(theta)
     writer.add_license("apache-2.0")
+    for key in extra:
+        writer.kv_data[0].pop(key, None)
     metadata = tokenizer_metadata(tokenizer)
     for key, value in (metadata | extra).items():
         if isinstance(value, list):

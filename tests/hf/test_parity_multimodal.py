@@ -58,12 +58,27 @@ MODELS["qwen3_5"] = dict(
     text_config={key: value for key, value in MIXER_CASES["qwen3_5_text"].items()},
     vision_config=dict(_QWEN, num_position_embeddings=16),
 )
+MODELS["gemma4"] = dict(
+    text_config=MIXER_CASES["gemma4_text"] | {"pad_token_id": 0},
+    vision_config=dict(_VIT, num_key_value_heads=2, head_dim=8, position_embedding_size=16),
+    audio_config=dict(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        output_proj_dims=16,
+        subsampling_conv_channels=[4, 4],
+    ),
+    image_token_id=60,
+    video_token_id=59,
+    audio_token_id=58,
+)
 TEXT_FAMILIES = {
     "gemma3": "gemma3_text",
     "mistral3": "mistral",
     "qwen2_5_vl": "qwen2",
     "qwen3_vl": "qwen3",
     "qwen3_5": "qwen3_5_text",
+    "gemma4": "gemma4_text",
 }
 
 

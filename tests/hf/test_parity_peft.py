@@ -32,6 +32,7 @@ SOME = {
     "llama": ("q_proj", "v_proj"),
     "gemma3": ("down_proj",),
     "qwen3_5_text": ("q_proj", "in_proj_qkv", "in_proj_a"),
+    "gemma4_text": ("q_proj", "k_proj", "up_proj", "per_layer_projection"),
     "qwen3_next": ("in_proj_qkvz", "in_proj_ba", "q_proj"),
 }
 # The norm of a head that is nearly 0 would amplify rounding, torch's as much as ours.

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, trainers
 
 from adakd_jax.hf.gguf_tokenizer import gguf_tokenizer
 from adakd_jax.hf.tokenizer import load_tokenizer, save_tokenizer
@@ -160,8 +161,42 @@ def test_gemmas_runs_of_spaces_stay_whole():
     assert tokenizer.decode(ids) == "c   ab"
 
 
+def test_gemma_4_has_merges_of_its_own():
+    """As its tokenizer.json makes a tokenizer of the same vocabulary and merges."""
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", *bytes_]
+    original = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    original.normalizer = normalizers.Replace(" ", "▁")
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=special, show_progress=False)
+    sentences = [text for text in TEXTS if text.isascii()] * 3 + ["the boats and the bays"]
+    original.train_from_iterator(sentences, trainer)
+    content = json.loads(original.to_str())["model"]
+    tokens = sorted(content["vocab"], key=content["vocab"].__getitem__)
+    rebuilt = gguf_tokenizer(
+        {
+            "general.architecture": "gemma4",
+            "gemma4.context_length": 64,
+            "tokenizer.ggml.model": "gemma4",
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.scores": [-1000.0] * len(tokens),
+            "tokenizer.ggml.token_type": [3] * 4 + [6] * 256 + [1] * (len(tokens) - 260),
+            "tokenizer.ggml.merges": [" ".join(merge) for merge in content["merges"]],
+            "tokenizer.ggml.bos_token_id": 2,
+            "tokenizer.ggml.eos_token_id": 1,
+            "tokenizer.ggml.unknown_token_id": 3,
+            "tokenizer.ggml.padding_token_id": 0,
+            "tokenizer.ggml.add_space_prefix": False,
+        }
+    )
+    assert len(content["merges"]) > 20
+    for text in TEXTS:
+        ids = rebuilt(text)["input_ids"]
+        assert ids == [2, *original.encode(text, add_special_tokens=False).ids]
+        assert rebuilt.decode(ids, skip_special_tokens=True) == text
+
+
 def test_what_is_not_supported_is_named(metadata):
-    with pytest.raises(ValueError, match=r"ggml\.model is 't5'; supported: gpt2, llama"):
+    with pytest.raises(ValueError, match=r"ggml\.model is 't5'; supported: gpt2, llama, gemma4"):
         gguf_tokenizer(metadata | {"tokenizer.ggml.model": "t5"})
     with pytest.raises(ValueError, match=r"ggml\.pre is 'viking'; supported: gpt-2, olmo, smollm"):
         gguf_tokenizer(metadata | {"tokenizer.ggml.pre": "viking"})

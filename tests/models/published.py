@@ -2,7 +2,9 @@
 
 A tied embedding counts once, and of a multimodal model the number is the text model's. Sizes and
 numbers were written down from memory of the models' pages and papers, where no hub could be
-reached; the number of Qwen3-Next is what transformers counts for its config.json.
+reached; the number of Qwen3-Next is what transformers counts for its config.json. Sizes of Gemma 4
+are those of the script in transformers' repository that converts it, the numbers what transformers
+counts for them.
 """
 
 from collections.abc import Mapping
@@ -47,6 +49,12 @@ _GRANITE = dict(
     residual_multiplier=0.22,
     attention_multiplier=0.015625,
     logits_scaling=8.0,
+)
+_GEMMA4_LARGE = dict(
+    attention_k_eq_v=True,
+    hidden_size_per_layer_input=0,
+    use_bidirectional_attention="vision",
+    sliding_window=1024,
 )
 PUBLISHED = {
     "GPT-2": Published(124_439_808, "gpt2", (768, 3072, 12, 12, 12, 1024, 50257), True),
@@ -109,6 +117,45 @@ PUBLISHED = {
         "gpt_oss",
         (2880, 2880, 36, 64, 8, 131_072, 201_088),
         others=dict(head_dim=64, num_local_experts=128, num_experts_per_tok=4),
+    ),
+    "Gemma 4 E2B": Published(
+        4_628_569_344,
+        "gemma4_text",
+        (1536, 6144, 35, 8, 1, 131_072, 262_144),
+        True,
+        dict(
+            layer_types=[*["sliding_attention"] * 4, "full_attention"] * 7,
+            num_kv_shared_layers=20,
+            use_double_wide_mlp=True,
+        ),
+    ),
+    "Gemma 4 E4B": Published(
+        7_463_013_376,
+        "gemma4_text",
+        (2560, 10_240, 42, 8, 2, 131_072, 262_144),
+        True,
+        dict(num_kv_shared_layers=18),
+    ),
+    "Gemma 4 31B": Published(
+        30_697_345_280,
+        "gemma4_text",
+        (5376, 21_504, 60, 32, 16, 262_144, 262_144),
+        True,
+        _GEMMA4_LARGE | dict(num_global_key_value_heads=4),
+    ),
+    "Gemma 4 26B-A4B": Published(
+        25_233_141_760,
+        "gemma4_text",
+        (2816, 2112, 30, 16, 8, 262_144, 262_144),
+        True,
+        _GEMMA4_LARGE
+        | dict(
+            num_global_key_value_heads=2,
+            enable_moe_block=True,
+            num_experts=128,
+            top_k_experts=8,
+            moe_intermediate_size=704,
+        ),
     ),
     "Gemma 2 2B": Published(2_614_341_888, "gemma2", (2304, 9216, 26, 8, 4, 8192, 256_000), True),
     "Gemma 2 9B": Published(9_241_705_984, "gemma2", (3584, 14336, 42, 16, 8, 8192, 256_000), True),

@@ -66,12 +66,16 @@ def gradients(config, params):
     [
         ("windows", ("none", "full", "dots"), 1e-5),
         pytest.param("delta_nets", ("none", "full"), 1e-4, marks=pytest.mark.slow),
+        pytest.param("readers", ("none", "full", "dots"), 1e-4, marks=pytest.mark.slow),
     ],
 )
 def test_gradients_are_finite_and_rematerialisation_changes_nothing(name, remats, tolerance):
     config = CONFIGS[name]
     _, params = decoder_and_params(config)
     found = [gradients(dataclasses.replace(config, remat=remat), params) for remat in remats]
+    for each in found:
+        # Constants.
+        assert not np.any(each["layers"].pop("scalar", 0))
     for expected, *others in zip(*map(jax.tree.leaves, found), strict=True):
         assert np.isfinite(expected).all() and np.any(expected)
         for got in others:

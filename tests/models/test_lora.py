@@ -23,6 +23,7 @@ ALL = {
     "learned_positions": tuple(name for name in PLAIN if name != "ffw.gate"),
     "experts": tuple(name for name in PLAIN if name.startswith("attn.")),
     "delta_nets": PROJECTIONS,
+    "readers": PROJECTIONS,
 }
 INPUTS = [jnp.asarray(array, jnp.int32) for array in packed_rows()]
 
@@ -50,7 +51,9 @@ def hidden(graphdef, params, key=None):
     return nnx.merge(graphdef, params)(*INPUTS, dropout_key=key)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "readers")) for name in ALL]
+)
 def test_new_adapters_change_nothing_and_merged_ones_say_the_same(name):
     config, graphdef, base, adapters = model(name)
     plain = abstract_decoder(dataclasses.replace(config, lora=None))[0]

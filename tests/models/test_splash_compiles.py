@@ -9,7 +9,8 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from adakd_jax.models import abstract_decoder, logits
+from adakd_jax.models import Rope, abstract_decoder, logits
+from adakd_jax.models.layer_sizes import WideHeads
 from tests.models.tiny import CONFIGS
 
 
@@ -19,11 +20,19 @@ def tpu(libtpu):
     return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[0]
 
 
+WIDE = WideHeads(512, 1, True, Rope(kind="proportional", share=0.25))
+
+
 @pytest.mark.slow
-def test_training_with_splash_attention_compiles_for_tpu(tpu):
-    """Soft caps, segments, local and global layers picked inside the scan, and the gradient."""
+@pytest.mark.parametrize(
+    "config", [CONFIGS["windows"], dataclasses.replace(CONFIGS["readers"], head_dim=256, wide=WIDE)]
+)
+def test_training_with_splash_attention_compiles_for_tpu(config, tpu):
+    """Soft caps, segments, local and global layers picked inside the scan, and the gradient; and
+    Gemma 4's heads.
+    """
     config = dataclasses.replace(
-        CONFIGS["windows"],
+        config,
         attention_implementation="splash",
         compute_dtype="bfloat16",
     )

@@ -9,6 +9,7 @@ from flax import nnx
 
 from adakd_jax.models import DecoderConfig, Rope, abstract_decoder, logits, random_params
 from adakd_jax.models.config import ClampedSwiglu, DeltaNetSizes, Experts
+from adakd_jax.models.layer_sizes import PerLayerInputs, WideHeads
 
 SIZES = dict(
     vocab_size=23,
@@ -75,6 +76,22 @@ CONFIGS = {
         norm_eps=1e-2,
         qk_norm="head",
         **(SIZES | dict(num_layers=6)),
+    ),
+    # What is peculiar to Gemma 4: the last two layers read the keys and values of the first two.
+    "readers": DecoderConfig(
+        family="gemma4_text",
+        windows=(3, None, 3, None),
+        mixers=("attn", "wide", "reader", "wide_reader"),
+        wide=WideHeads(12, 1, True, Rope(kind="proportional", share=0.5)),
+        reader_ffw_dim=28,
+        per_layer=PerLayerInputs(dim=6, vocab_size=23),
+        layer_scalar=True,
+        value_norm=True,
+        qk_norm="head",
+        norm_eps=1e-2,
+        post_norms=True,
+        tied=True,
+        **(SIZES | dict(num_layers=4, attention_scale=1.0)),
     ),
 }
 

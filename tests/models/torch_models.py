@@ -20,7 +20,9 @@ def torch_model(case: str) -> Any:
 def randomised(model: Any, seed: str) -> Any:
     """The model with weights that are large enough that every part of it matters."""
     torch.manual_seed(zlib.crc32(seed.encode()))
-    one_plus = any(name in model.config.model_type for name in ("gemma", "qwen3_5", "qwen3_next"))
+    kind = model.config.model_type
+    one_plus = any(name in kind for name in ("gemma", "qwen3_5", "qwen3_next"))
+    one_plus = one_plus and "gemma4" not in kind
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Gemma and Qwen3.5 multiply by 1 + weight.
@@ -29,6 +31,14 @@ def randomised(model: Any, seed: str) -> Any:
             parameter.normal_(0.0, 0.15)
             if name.endswith("A_log"):
                 parameter.uniform_(-3.0, 1.0)
+            if "router.scale" in name or "per_expert_scale" in name:
+                parameter.add_(1.0)
+            if "router.proj" in name:
+                # Scores that are nearly the same would be in another order here than there.
+                parameter.mul_(20.0)
             if is_norm and name.endswith("weight") and plain:
                 parameter.add_(1.0)
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.uniform_(0.5, 1.5)
     return model.eval()

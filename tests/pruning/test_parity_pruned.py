@@ -16,6 +16,7 @@ from adakd_jax.models.layer_kinds import layers_with
 from adakd_jax.pruning.choice import choose
 from adakd_jax.pruning.fit import fitted_kernels
 from adakd_jax.pruning.importance import measure_importance
+from adakd_jax.pruning.shape import planned_choice
 from adakd_jax.pruning.sizes import asked_sizes
 from tests.models.family_cases import ONE_EACH
 from tests.models.tiny import forward
@@ -57,6 +58,10 @@ def _all_sizes(config):
     if config.experts is not None:
         # torch's product of experts takes rows of whole 16 bytes alone.
         sizes |= {"ffw": 16, "experts": max(config.experts.active, config.experts.count // 2)}
+    if config.wide is not None:
+        sizes |= {"layers": 4, "heads": None}
+    if config.reader_ffw_dim is not None:
+        sizes["ffw"] = None
     if config.family == "granitemoehybrid":
         # The sizes of its mixers that are not there would have to fit the width.
         sizes["width"] = None
@@ -65,6 +70,8 @@ def _all_sizes(config):
 
 def _layers(teacher):
     """One of each kind: transformers has no cache for a model without any attention."""
+    if teacher.config.wide is not None:
+        return list(planned_choice(StudentPruned(layers=4), teacher.source.hf_config).layers)
     if not teacher.config.mixers:
         return None
     return [layers_with(teacher.config, "delta")[0], layers_with(teacher.config, "attn")[0]]

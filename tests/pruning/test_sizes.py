@@ -1,11 +1,15 @@
 """From what settings ask for to the sizes and the config.json of a student."""
 
+import functools
+
+import numpy as np
 import pytest
 
 from adakd_jax.config.models import StudentPruned
-from adakd_jax.hf.student_config import chosen_config
+from adakd_jax.hf.student_config import can_keep, chosen_config
 from adakd_jax.models.families import decoder_config
 from adakd_jax.models.size import parameter_count
+from adakd_jax.pruning.choice import Choice, most_influential
 from adakd_jax.pruning.shape import evenly, planned_choice, pruned_sizes
 from adakd_jax.pruning.sizes import Sizes, asked_sizes, unit_of, with_sizes
 from tests.models.family_cases import CASES, ONE_EACH
@@ -73,6 +77,11 @@ def test_as_many_experts_as_a_token_has():
 def test_every_family_can_say_other_widths(family):
     hf_config = CASES[ONE_EACH[family]]
     config = decoder_config(hf_config)
+    if config.wide is not None:
+        told = r"student.heads is 0.5, but a gemma4_text model has heads of two sizes"
+        with pytest.raises(ValueError, match=told):
+            asked_sizes(StudentPruned(heads=0.5), config)
+        return
     sizes = asked_sizes(StudentPruned(ffw=0.5, heads=0.5, width=0.5), config)
     found = decoder_config(with_sizes(hf_config, sizes))
     assert (found.ffw_dim, found.num_kv_heads, found.embed_dim) == sizes[1:4]
@@ -91,7 +100,7 @@ def test_what_transformers_refuses_is_told():
 def test_a_number_of_parameters_makes_sizes(wanted):
     source = StudentPruned(parameters=wanted)
     sizes = pruned_sizes(source, SMOLLM2)
-    hf_config = chosen_config(SMOLLM2, evenly(decoder_config(SMOLLM2), sizes))
+    hf_config = chosen_config(SMOLLM2, evenly(SMOLLM2, sizes))
     count = parameter_count(decoder_config(hf_config))
     assert abs(count - source.parameters) < 0.03 * source.parameters
     assert sizes.layers >= 15 and sizes.ffw % 128 == 0
@@ -109,3 +118,16 @@ def test_a_plan_knows_the_shape_before_anything_is_measured():
     assert choice.layers == (0, 10, 19, 29) and choice.neurons.shape == (4, 768)
     moe = planned_choice(StudentPruned(experts=4, ffw=0.5), CASES["qwen3_moe"])
     assert moe.experts.shape == (3, 4) and moe.neurons.shape == (3, 4, 10)
+
+
+def test_layers_that_others_read_are_kept():
+    """In Gemma 4, the last layers read keys and values of an earlier one of their kind."""
+    hf_config = CASES["gemma4_text"]
+    layers = planned_choice(StudentPruned(layers=4), hf_config).layers
+    assert decoder_config(chosen_config(hf_config, Choice(layers))).num_layers == 4
+    count = len(hf_config["layer_types"])
+    influence = np.arange(count)[::-1]  # the last would go first
+    kept = most_influential(influence, 4, functools.partial(can_keep, hf_config))
+    assert can_keep(hf_config, kept) and count - 1 in kept
+    with pytest.raises(ValueError, match=r"no fewer than \d make a model of its family"):
+        most_influential(influence, 1, lambda layers: len(layers) > 2)

@@ -1,6 +1,8 @@
 """SmolLM3 (Hugging Face 2025): Llama in which every fourth layer rotates nothing."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families.llama import halves_from_pairs
@@ -35,6 +37,11 @@ def _rotated(hf: HFConfig) -> list[bool]:
     return [(layer + 1) % every != 0 for layer in range(hf["num_hidden_layers"])]
 
 
+def _select(hf: HFConfig, layers: Sequence[int]) -> dict[str, Any]:
+    rotated = _rotated(hf)
+    return {"no_rope_layers": [int(rotated[layer]) for layer in layers]}
+
+
 FAMILY = Family(
     "smollm3",
     "SmolLM3ForCausalLM",
@@ -45,5 +52,5 @@ FAMILY = Family(
         restore=halves_from_pairs,
     ),
     rope=_ROPE,
-    by_layer=lambda hf: {"no_rope_layers": [int(turns) for turns in _rotated(hf)]},
+    select=_select,
 )

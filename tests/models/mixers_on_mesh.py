@@ -1,4 +1,5 @@
-"""Delta nets on meshes of four devices: `python -m tests.models.delta_on_mesh`.
+"""Mixers on meshes of four devices: `python -m tests.models.mixers_on_mesh delta_nets`, or another
+of `CONFIGS`.
 
 Four devices need a process of their own. Prints for each mesh, as JSON, the largest difference of a
 gradient from that of one device, as a share of its largest number, and how often the compiled
@@ -9,6 +10,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 
 from tests.own_process import with_devices
 
@@ -35,9 +37,13 @@ _MOVED = r"= f32\[\d+(?:,\d+){4,}\]\S* (?:all-gather|all-to-all|collective-permu
 
 
 def main():
-    graphdef, params = decoder_and_params(
-        dataclasses.replace(CONFIGS["delta_nets"], vocab_size=24, remat="full")
-    )
+    config = dataclasses.replace(CONFIGS[sys.argv[1]], vocab_size=24, remat="full")
+    if config.wide is not None:
+        # `tensor` splits heads of keys, and what layers have of their own a vocabulary too.
+        wide = dataclasses.replace(config.wide, num_kv_heads=2)
+        own = dataclasses.replace(config.per_layer, vocab_size=24)
+        config = dataclasses.replace(config, wide=wide, per_layer=own)
+    graphdef, params = decoder_and_params(config)
     tokens = jax.random.randint(jax.random.key(0), (ROWS, LENGTH), 0, 24)
     places = np.broadcast_to(np.arange(LENGTH), tokens.shape)
     inputs = tokens, jnp.asarray(places), jnp.asarray(1 + (places > 30))
