@@ -38,7 +38,8 @@ def cut(config: DecoderConfig, params: Mapping[str, Any], choice: Choice) -> dic
 def _kept(config: DecoderConfig, choice: Choice, name: str, axis: str) -> np.ndarray | None:
     """Numbers along an axis: the same for all, or a row for each layer, or each expert of one."""
     if axis == "embed":
-        return choice.channels
+        # That table is split as embeddings are, but its columns are inputs of layers.
+        return None if name == "per_layer.embedding" else choice.channels
     if axis == "ffw" and name.startswith("layers.ffw."):
         return choice.neurons
     if axis in ("experts", "scores") and name.startswith("layers.ffw."):

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from adakd_jax.axes import TokenBatch
-from adakd_jax.models.experts import ExpertFeedForward, choose
+from adakd_jax.models.experts import ExpertFeedForward, choose, hidden_squares
 from adakd_jax.models.layer_kinds import one_layer
 from adakd_jax.pruning.choice import largest
 from adakd_jax.pruning.importance import measure_importance
@@ -93,7 +93,7 @@ def test_neurons_of_experts_are_what_goes_into_their_last_product():
     np.testing.assert_allclose(found.experts.sum(-1), 1.0, atol=1e-5)
     ffw = ExpertFeedForward(config, config.experts, 0.3, 0.3, rngs=nnx.Rngs(0), dtype=jnp.float32)
     x = np.random.default_rng(1).normal(size=(3, 10, config.embed_dim)).astype(np.float32)
-    got = ffw.hidden_squares(jnp.asarray(x), jnp.asarray(there.astype(np.int32)))
+    got = hidden_squares(ffw, jnp.asarray(x), jnp.asarray(there.astype(np.int32)))
     weights, chosen = choose(ffw.router(jnp.asarray(x)), config.experts)
     kernels = {name: np.asarray(getattr(ffw.experts, name).kernel[...]) for name in ("gate", "up")}
     expected = np.zeros(got.shape)
