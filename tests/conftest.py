@@ -14,7 +14,7 @@ os.environ.setdefault(
 from jaxtyping import install_import_hook
 
 # Not `config`: pydantic checks its own types.
-CHECKED = ("axes", "sharding", "data", "models", "hf", "distill", "training", "eval")
+CHECKED = ("axes", "sharding", "data", "models", "pruning", "hf", "distill", "training", "eval")
 install_import_hook([f"adakd_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 import jax
