@@ -91,7 +91,7 @@ class _Page:
         if facts and lines and len(lines[-1]) + len(facts) + 1 <= room:
             lines[-1] += f" {facts}"
         elif facts:
-            lines.append(facts)
+            lines += textwrap.wrap(facts, room, break_long_words=False, break_on_hyphens=False)
         if len(left) < _COLUMN:
             self.lines.append(left.ljust(_COLUMN) + lines.pop(0))
         else:

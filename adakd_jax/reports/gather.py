@@ -31,6 +31,7 @@ class RunRecord:
         held_out: records of held-out evaluations during training in order.
         evaluations: "teacher", "before" and "after", as far as there are any.
         snapshots: of tokens, by rising step.
+        pruning: what a pruned student keeps of its teacher; empty for others.
     """
 
     name: str
@@ -42,6 +43,7 @@ class RunRecord:
     held_out: Sequence[Mapping[str, Any]] = ()
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     snapshots: Sequence[Mapping[str, Any]] = ()
+    pruning: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def last_step(self) -> int:
@@ -76,7 +78,7 @@ def _read(folder: str, name: str) -> RunRecord:
         raise ValueError(f"{folder} holds the {CONFIG_FILE} of no run; {_valid(path)}")
     records = read_records(str(path))
     snapshots = [_json(file) for file in _listed(path / "tokens", "step_*.json")]
-    story = path / "student" / "training.json"
+    story, pruning = path / "student" / "training.json", path / "pruning.json"
     return RunRecord(
         name=name,
         settings=config.values,
@@ -87,6 +89,7 @@ def _read(folder: str, name: str) -> RunRecord:
         held_out=[record for record in records if record["kind"] == "eval"],
         evaluations=_evaluations(path),
         snapshots=sorted(snapshots, key=lambda snapshot: snapshot["step"]),
+        pruning=_json(pruning) if pruning.exists() else {},
     )
 
 

@@ -14,6 +14,7 @@ from adakd_jax.reports.answers import exchanges
 from adakd_jax.reports.charts import svg
 from adakd_jax.reports.curves import charts_of
 from adakd_jax.reports.gather import RunRecord
+from adakd_jax.reports.sizes import size_charts
 from adakd_jax.reports.tables import differences, evaluation_table, facts, headline
 from adakd_jax.reports.tokens import passages, token_data
 from adakd_jax.user_path import user_path
@@ -49,6 +50,7 @@ def render(runs: Sequence[RunRecord]) -> str:
             ],
             charts=[(chart, svg(chart)) for chart in charts_of(runs)],
             table=evaluation_table(runs),
+            sizes=[(chart, svg(chart)) for chart in size_charts(runs)],
             exchanges=exchanges(runs),
             shown_exchanges=_SHOWN_EXCHANGES,
             differences=differences(runs),

@@ -15,7 +15,9 @@ from adakd_jax.config import RunConfig, StudentPruned
 from adakd_jax.console import Console
 from adakd_jax.hf.model_files import read_json
 from adakd_jax.hf.pretrained import Pretrained
-from adakd_jax.hf.student_config import can_keep
+from adakd_jax.hf.student_config import can_keep, chosen_config
+from adakd_jax.models.families import decoder_config
+from adakd_jax.models.size import parameter_count
 from adakd_jax.processes import first_says, is_first
 from adakd_jax.pruning.calibration import calibration_batches
 from adakd_jax.pruning.choice import Choice, choose, in_words, most_influential, read, written
@@ -74,7 +76,7 @@ def kept_of_teacher(
         soft_wrap=True,
     )
     if is_first():
-        _write(user_path(config.run_dir), source, found)
+        _write(user_path(config.run_dir), source, teacher, found)
     return found.kept
 
 
@@ -122,14 +124,19 @@ def stored(config: RunConfig) -> Kept:
     return Kept(read(found["choice"]), load(kernels.read_bytes()) if found["fitted"] else {})
 
 
-def _write(folder: epath.Path, source: StudentPruned, found: Measured) -> None:
+def _write(folder: epath.Path, source: StudentPruned, teacher: Pretrained, found: Measured) -> None:
     """The choice last: where it is, all is."""
     kept = found.kept
     assert kept.choice is not None
     folder.mkdir(parents=True, exist_ok=True)
     if kept.fitted:
         (folder / FITTED).write_bytes(save(dict(kept.fitted)))
+    student = decoder_config(chosen_config(teacher.source.hf_config, kept.choice))
     values = {
+        "parameters": {
+            "teacher": parameter_count(teacher.config),
+            "student": parameter_count(student),
+        },
         "settings": source.model_dump(mode="json", include=_SETTINGS),
         "tokens": found.importance.tokens,
         "influence": found.importance.influence.tolist(),

@@ -8,7 +8,8 @@ from safetensors.numpy import load_file, save_file
 from adakd_jax.config.models import StudentLayers
 from adakd_jax.hf.export import save_pretrained
 from adakd_jax.hf.load import load_pretrained
-from adakd_jax.hf.student import init_student, select_layers
+from adakd_jax.hf.student import init_student
+from adakd_jax.hf.student_config import select_layers
 from adakd_jax.models import FAMILIES, decoder_config
 from adakd_jax.models.config import Experts
 from adakd_jax.models.layer_sizes import PerLayerInputs

@@ -126,7 +126,7 @@ def test_layers_that_others_read_are_kept():
     layers = planned_choice(StudentPruned(layers=4), hf_config).layers
     assert decoder_config(chosen_config(hf_config, Choice(layers))).num_layers == 4
     count = len(hf_config["layer_types"])
-    influence = np.arange(count)[::-1]  # the last would go first
+    influence = np.arange(float(count))[::-1]  # the last would go first
     kept = most_influential(influence, 4, functools.partial(can_keep, hf_config))
     assert can_keep(hf_config, kept) and len(kept) == 4
     with pytest.raises(ValueError, match=r"no fewer than \d make a model of its family"):

@@ -12,6 +12,8 @@ import pytest
 from adakd_jax.config.prune import PruneCommand
 from adakd_jax.console import Console
 from adakd_jax.hf.load import load_pretrained
+from adakd_jax.reports.gather import read_runs
+from adakd_jax.reports.page import render
 from adakd_jax.training import pruned
 from adakd_jax.training.dry_run import dry_run
 from adakd_jax.training.pruning_report import report_pruning
@@ -30,6 +32,10 @@ def test_a_stopped_run_goes_on_with_what_it_kept(settings, stop_after, monkeypat
     exported = load_pretrained(Path(whole.run_dir) / "export")
     assert (exported.config.num_layers, exported.config.ffw_dim) == (2, 32)
     assert (exported.config.num_heads, exported.config.num_kv_heads) == (2, 1)
+    counts = found["parameters"]
+    assert counts["student"] == sum(leaf.size for leaf in jax.tree.leaves(exported.params))
+    page = render(read_runs([whole.run_dir]))
+    assert "Forward KL to the teacher by size" in page and "as it was cut" in page
     card = (Path(whole.run_dir) / "export" / "README.md").read_text()
     assert "32 neurons and 1 key-value heads of" in card
 
