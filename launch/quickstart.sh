@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a distilled student: makes .venv, has a small teacher answer the prompts in
-# launch/quickstart_prompts.jsonl, distils half of its layers from those answers, exports the result, and writes a page
-# about it, RUN_DIR/report.html.
+# launch/quickstart_prompts.jsonl, keeps the layers that matter most in it, distils them from those answers, exports the
+# result, and writes a page about it, RUN_DIR/report.html.
 # Needs a package registry and Python 3.11 or newer: the newest that is found, or PYTHON=/path/to/python. Time: see the
 # header of configs/quickstart.yaml. Run again to resume.
 set -euo pipefail
