@@ -16,24 +16,23 @@ from adakd_jax.models.hf_config import read_common
 from adakd_jax.models.hf_values import HFConfig
 from adakd_jax.models.rope_keys import RopeKeys, Theta
 
+_PARALLEL = "use_parallel_residual"
 _ROPE = RopeKeys(Theta("rotary_emb_base"), partial=0.25, partial_key="rotary_pct")
 
 
 def _read(hf: HFConfig) -> DecoderConfig:
-    bias = hf.get("attention_bias", True)
-    # transformers takes no head_dim from it.
-    hf = {key: value for key, value in hf.items() if key != "head_dim"}
-    common = read_common(hf, default_activation="gelu", rope=_ROPE)
+    own = dict(hf, head_dim=None)  # a key that transformers does not read here
+    common = read_common(own, default_activation="gelu", rope=_ROPE)
     return dataclasses.replace(
         common,
         num_kv_heads=common.num_heads,
         gated_ffw=False,
         norm="layer",
         norm_eps=hf.get("layer_norm_eps", 1e-5),
-        qkv_bias=bias,
-        out_bias=bias,
+        qkv_bias=hf.get("attention_bias", True),
+        out_bias=hf.get("attention_bias", True),
         ffw_bias=True,
-        parallel="two_norms" if hf.get("use_parallel_residual", True) else None,
+        parallel="two_norms" if hf.get(_PARALLEL, True) else None,
     )
 
 
@@ -46,7 +45,6 @@ def _by_head(name: str, values: np.ndarray, hf: HFConfig) -> np.ndarray:
     return parts.swapaxes(0, 1).reshape(values.shape)
 
 
-_PARALLEL = "gptneox.use_parallel_residual"
 _LAYER = "gpt_neox.layers.{layer}."
 FAMILY = Family(
     "gpt_neox",
@@ -66,7 +64,7 @@ FAMILY = Family(
     gguf=Gguf(
         "gptneox",
         {"hidden_act": "gelu", "attention_bias": True},
-        read=lambda own, _: {"use_parallel_residual": own.get(_PARALLEL, True)},
+        read=lambda own, _: {_PARALLEL: own.get(f"gptneox.{_PARALLEL}", True)},
         sizes=LAYER_NORM_SIZES,
         states_heads=False,
         outside=outside_names("gpt_neox.embed_in", "gpt_neox.final_layer_norm", "embed_out"),
