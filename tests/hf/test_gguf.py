@@ -175,7 +175,7 @@ def test_linear_rotary_scaling(llama):
     [
         ({"llama.rope.scaling.type": "longrope"}, "'longrope'; supported: none, linear, yarn"),
         ({"llama.rope.dimension_count": 4}, "dimension_count is 4; valid: that of a key, 8"),
-        ({"tokenizer.ggml.pre": "tekken"}, "'tekken'; supported: gpt-2, olmo, smollm"),
+        ({"tokenizer.ggml.pre": "viking"}, "'viking'; supported: gpt-2, olmo, smollm"),
     ],
 )
 def test_what_is_not_supported_is_named(llama, extra, message):
