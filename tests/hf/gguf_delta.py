@@ -8,7 +8,7 @@ from adakd_jax.models.config import DeltaNetSizes
 from tests.hf.tiny import TINY_QWEN3_5
 
 # Three heads of values to each of two heads of keys.
-SIX_HEADS = TINY_QWEN3_5 | {"linear_num_value_heads": 6}
+SIX_HEADS = TINY_QWEN3_5 | {"linear_num_value_heads": 6, "partial_rotary_factor": 0.75}
 TINY_QWEN3_NEXT = SIX_HEADS | {
     "model_type": "qwen3_next",
     "num_experts": 4,
@@ -18,7 +18,7 @@ TINY_QWEN3_NEXT = SIX_HEADS | {
 }
 # Metadata after the architecture's name.
 _DELTA = {
-    "rope.dimension_count": 4,
+    "rope.dimension_count": 6,
     "full_attention_interval": 3,
     "ssm.conv_kernel": 4,
     "ssm.state_size": 4,
@@ -26,7 +26,7 @@ _DELTA = {
     "ssm.time_step_rank": 6,
     "ssm.inner_size": 24,
 }
-QWEN3_5_EXTRA: dict[str, Any] = _DELTA | {"rope.dimension_sections": [1, 1, 0, 0]}
+QWEN3_5_EXTRA: dict[str, Any] = _DELTA | {"rope.dimension_sections": [1, 1, 1, 0]}
 QWEN3_NEXT_EXTRA: dict[str, Any] = _DELTA | {
     "expert_count": 4,
     "expert_used_count": 2,
