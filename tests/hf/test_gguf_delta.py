@@ -6,10 +6,11 @@ import pytest
 
 from adakd_jax.hf.gguf_config import gguf_hf_config
 from adakd_jax.hf.load import load_pretrained
-from adakd_jax.models import decoder_config
+from adakd_jax.models import decoder_config, parameter_count
 from tests.hf.gguf_models import ARCHITECTURES, EXTRA, gguf_tensors, write_gguf
 from tests.hf.test_gguf import assert_same_params
 from tests.hf.tiny import hf_tensors, make_pretrained
+from tests.models.published import PUBLISHED
 from tests.models.tiny import forward, packed_rows
 
 ROUNDED = 5e-7
@@ -30,6 +31,33 @@ METADATA = {
             }
         ).items()
     },
+}
+
+
+NEXT_80B = {
+    "general.architecture": "qwen3next",
+    "tokenizer.ggml.tokens": ["a"] * 151_936,
+    "qwen3next.embedding_length": 2048,
+    "qwen3next.feed_forward_length": 5120,
+    "qwen3next.block_count": 48,
+    "qwen3next.context_length": 262_144,
+    "qwen3next.attention.head_count": 16,
+    "qwen3next.attention.head_count_kv": 2,
+    "qwen3next.attention.key_length": 256,
+    "qwen3next.attention.value_length": 256,
+    "qwen3next.attention.layer_norm_rms_epsilon": 1e-6,
+    "qwen3next.rope.freq_base": 1e7,
+    "qwen3next.rope.dimension_count": 64,
+    "qwen3next.expert_count": 512,
+    "qwen3next.expert_used_count": 10,
+    "qwen3next.expert_feed_forward_length": 512,
+    "qwen3next.expert_shared_feed_forward_length": 512,
+    "qwen3next.ssm.conv_kernel": 4,
+    "qwen3next.ssm.state_size": 128,
+    "qwen3next.ssm.group_count": 16,
+    "qwen3next.ssm.time_step_rank": 32,
+    "qwen3next.ssm.inner_size": 4096,
+    "qwen3next.full_attention_interval": 4,
 }
 
 
@@ -110,6 +138,14 @@ def test_without_a_rule_every_fourth_layer_attends():
     metadata = {key: own for key, own in METADATA.items() if "full_attention" not in key}
     mixers = decoder_config(gguf_hf_config(metadata, {})).mixers
     assert mixers == ("delta", "delta", "delta", "attn", "delta", "delta")
+
+
+def test_metadata_of_the_published_size_are_its_config_json():
+    config = decoder_config(gguf_hf_config(NEXT_80B, {"output.weight": (151_936, 2048)}))
+    published = PUBLISHED["Qwen3-Next-80B-A3B"]
+    hf_config = published.hf_config | {"rope_theta": 1e7}
+    assert config == decoder_config(hf_config)
+    assert parameter_count(config) == published.parameters
 
 
 def test_what_does_not_fit_is_named():
