@@ -25,19 +25,19 @@ _QWEN35_WORDS = _QWEN2_WORDS.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(
 )
 # Line breaks do not go with the signs before them.
 _SEED_WORDS = _QWEN2_WORDS.replace(r"\p{N}]+[\r\n]*", r"\p{N}]+")
-# A word begins at a capital letter after a small one.
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-_AFTER_LETTERS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_TEKKEN_WORDS = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
-    rf"|\p{{N}}|{_AFTER_LETTERS}"
-)
-_O200K_WORDS = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_ENDING}"
-    rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_ENDING}"
-    rf"|\p{{N}}{{1,3}}|{_AFTER_LETTERS}"
-)
+
+
+def _cased_words(digits: str, ending: str = "") -> str:
+    """A word begins at a capital letter after a small one."""
+    upper, lower = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+    before = r"[^\r\n\p{L}\p{N}]?"
+    others = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    words = f"{before}{upper}*{lower}+{ending}|{before}{upper}+{lower}*{ending}"
+    return f"{words}|{digits}|{others}"
+
+
+_TEKKEN_WORDS = _cased_words(r"\p{N}")
+_O200K_WORDS = _cased_words(r"\p{N}{1,3}", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?")
 
 
 class _Splitting(NamedTuple):
