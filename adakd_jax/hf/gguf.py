@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from adakd_jax.hf.gguf_config import RopeFactors, gguf_family, gguf_hf_config
+from adakd_jax.hf.gguf_config import RopeFactors, gguf_family, gguf_hf_config, left_out_layers
 from adakd_jax.hf.gguf_file import naming, open_parts
-from adakd_jax.hf.gguf_tensors import Stored, by_turns, hf_shape, stored_tensors
+from adakd_jax.hf.gguf_tensors import Stored, hf_shape, stored_tensors
 from adakd_jax.hf.gguf_tokenizer import gguf_tokenizer
+from adakd_jax.hf.keymap import is_left_out
 from adakd_jax.hf.pretrained import ModelSource, Pretrained
 from adakd_jax.hf.weights import params_from_tensors
 from adakd_jax.models.config import Remat
@@ -60,6 +62,11 @@ def load_gguf(
             tokenizer = gguf_tokenizer(file.metadata)
         graphdef, params = abstract_decoder(config, dtype)
         if weights:
+            if any(map(is_left_out, file.shapes)):
+                warnings.warn(
+                    f"{path}: left out is mtp, which guesses the tokens after the next",
+                    stacklevel=2,
+                )
             # Every part of a tensor that is asked for comes out of one dequantisation.
             whole = functools.lru_cache(maxsize=1)(file.read)
             params = params_from_tensors(
@@ -68,7 +75,7 @@ def load_gguf(
                 lambda name, index: (
                     # Of all experts, those that are asked for are dequantised.
                     file.read(name, index[0])[(slice(None), *index[1:])]
-                    if len(index) == 3
+                    if file.holds_experts(name)
                     else whole(name)[index]
                 ),
                 dtype=dtype,
@@ -114,6 +121,10 @@ class GgufFile:
     _gguf: Gguf
     _tensors: Mapping[str, tuple[Stored, ...]]
 
+    def holds_experts(self, name: str) -> bool:
+        """Whether a tensor is of all experts, some of which can be read by themselves."""
+        return self._tensors[name][0].of_experts
+
     def read(self, name: str, experts: slice | None = None) -> np.ndarray:
         """One tensor, dequantised to float32 and in Hugging Face's layout.
 
@@ -126,7 +137,8 @@ class GgufFile:
             values = stored.dequantised(name, experts)
             values = self._gguf.restore(name, values, self.hf_config)
             parts.append(values.swapaxes(-1, -2) if stored.transposed else values)
-        return parts[0] if len(parts) == 1 else by_turns(parts)
+        join = self._gguf.join
+        return parts[0] if join is None or len(parts) == 1 else join.values(parts, self.hf_config)
 
 
 @contextmanager
@@ -148,8 +160,8 @@ def open_gguf(path: str | Path) -> Iterator[GgufFile]:
         hf_config = gguf_hf_config(metadata, shapes, factors)
         decoder_config(hf_config)
         gguf = gguf_family(metadata)[1]
-    stored = stored_tensors(tensors, shapes, gguf)
-    hf_shapes = {name: hf_shape(parts) for name, parts in stored.items()}
+    stored = stored_tensors(tensors, shapes, gguf, left_out_layers(metadata, gguf))
+    hf_shapes = {name: hf_shape(parts, gguf) for name, parts in stored.items()}
     try:
         yield GgufFile(metadata, hf_config, hf_shapes, gguf, stored)
     finally:

@@ -48,6 +48,12 @@ def gguf_family(metadata: Mapping[str, Any]) -> tuple[Family, Gguf]:
     raise ValueError(f"general.architecture is {architecture!r}; supported: {', '.join(names)}")
 
 
+def left_out_layers(metadata: Mapping[str, Any], gguf: Gguf) -> range:
+    """Numbers of the layers, after the others, that guess the tokens after the next."""
+    count = metadata[f"{gguf.architecture}.block_count"]
+    return range(count - metadata.get(f"{gguf.architecture}.nextn_predict_layers", 0), count)
+
+
 def gguf_hf_config(
     metadata: Mapping[str, Any],
     shapes: Mapping[str, tuple[int, ...]],
@@ -94,6 +100,7 @@ def _sizes(metadata: Mapping[str, Any], family: Family, gguf: Gguf) -> dict[str,
     missing = [f"{architecture}.{key}" for key in gguf.sizes.values() if key not in own]
     if missing:
         raise ValueError(f"the metadata lack {', '.join(missing)}")
+    own["block_count"] = left_out_layers(metadata, gguf).start
     sizes = {name: _of_all_layers(own, key) for name, key in gguf.sizes.items()}
     heads = _of_all_layers(own, "attention.head_count")
     own.setdefault("attention.head_count_kv", heads)

@@ -16,7 +16,7 @@ class Stored(NamedTuple):
     """Where a tensor is: a whole one of the file, or that of one expert in it.
 
     `transposed`: its last two dimensions are the other way around on Hugging Face. Of several that
-    are one there, by turns, `turn` says which comes first.
+    are one there, `turn` says which comes first.
     """
 
     tensor: ReaderTensor
@@ -24,6 +24,11 @@ class Stored(NamedTuple):
     expert: int | None = None
     transposed: bool = False
     turn: int = 0
+
+    @property
+    def of_experts(self) -> bool:
+        """Whether it holds all experts, which can be dequantised one by one."""
+        return self.expert is None and len(self.tensor.shape) == 3
 
     def dequantised(self, name: str, experts: slice | None) -> np.ndarray:
         """The values, float32; of some experts, where the tensor is of all of them.
@@ -47,34 +52,42 @@ class Stored(NamedTuple):
         return np.array(dequantised, dtype=np.float32).reshape(shape)
 
 
-def by_turns(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """One number of each along the last dimension, and so on."""
-    joined = np.stack(parts, axis=-1)
-    return joined.reshape(*joined.shape[:-2], -1)
-
-
-def hf_shape(parts: Sequence[Stored]) -> tuple[int, ...]:
+def hf_shape(parts: Sequence[Stored], gguf: Gguf) -> tuple[int, ...]:
     """Of the tensor on Hugging Face."""
-    shape = list(parts[0].shape)
-    if parts[0].transposed:
-        shape[-2:] = shape[:-3:-1]
-    shape[-1] *= len(parts)
-    return tuple(shape)
+    shapes = [list(part.shape) for part in parts]
+    for shape, part in zip(shapes, parts, strict=True):
+        if part.transposed:
+            shape[-2:] = shape[:-3:-1]
+    if len(parts) > 1:
+        # Of two that should not both be there, the sum is a wrong shape.
+        axis = -1 if gguf.join is None else gguf.join.axis
+        shapes[0][axis] = sum(shape[axis] for shape in shapes)
+    return tuple(shapes[0])
 
 
 def stored_tensors(
-    tensors: Mapping[str, ReaderTensor], shapes: Mapping[str, tuple[int, ...]], gguf: Gguf
+    tensors: Mapping[str, ReaderTensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    gguf: Gguf,
+    left_out: range,
 ) -> dict[str, tuple[Stored, ...]]:
-    """All tensors, by their Hugging Face names."""
+    """All tensors, by their Hugging Face names.
+
+    Args:
+        tensors: by llama.cpp's names.
+        shapes: theirs, rows first.
+        gguf: the family.
+        left_out: numbers of the layers that guess later tokens.
+    """
     found: dict[str, list[Stored]] = {}
     for name, tensor in tensors.items():
-        for hf_name, stored in _named(name, tensor, shapes[name], gguf):
+        for hf_name, stored in _named(name, tensor, shapes[name], gguf, left_out):
             found.setdefault(hf_name, []).append(stored)
     return {name: tuple(sorted(parts, key=lambda part: part.turn)) for name, parts in found.items()}
 
 
 def _named(
-    name: str, tensor: ReaderTensor, shape: tuple[int, ...], gguf: Gguf
+    name: str, tensor: ReaderTensor, shape: tuple[int, ...], gguf: Gguf, left_out: range
 ) -> Iterator[tuple[str, Stored]]:
     """A tensor under its Hugging Face name, or those of its experts under theirs; one that has none
     keeps its own, and is reported as extra.
@@ -83,17 +96,24 @@ def _named(
     if stem in gguf.outside:
         yield f"{gguf.outside[stem]}.{kind}", Stored(tensor, shape)
         return
-    match = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    match = re.fullmatch(r"blk\.(\d+)\.([\w.]+?)(?:\.(\w+))?", name)
+    if match is not None and int(match[1]) in left_out:
+        yield f"mtp.{name}", Stored(tensor, shape)
+        return
     if match is None or match[2] not in gguf.names:
         yield name, Stored(tensor, shape)
         return
     own = match[2]
-    hf_name = gguf.full_name(f"{gguf.layer.format(layer=match[1])}{gguf.names[own]}", kind)
+    hf_name = gguf.layer.format(layer=match[1]) + gguf.names[own]
+    if match[3] is not None:
+        hf_name = gguf.full_name(hf_name, match[3])
     if "{expert}" in hf_name:
         for expert in range(shape[0]):
             yield hf_name.format(expert=expert), Stored(tensor, shape[1:], expert)
         return
     transposed = gguf.transposes_experts if len(shape) == 3 else gguf.transposes
     transposed = transposed and len(shape) > 1
-    turn = gguf.by_turns.index(own) if own in gguf.by_turns else 0
+    if own in gguf.ranks and len(shape) == gguf.ranks[own] - 1:
+        shape = (*shape[:-1], 1, *shape[-1:])
+    turn = gguf.join.names.index(own) if gguf.join and own in gguf.join.names else 0
     yield hf_name, Stored(tensor, shape, transposed=transposed, turn=turn)

@@ -19,6 +19,25 @@ _LLAMA3_WORDS = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2_WORDS = _LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")
+# Marks go with the letters that they are on.
+_QWEN35_WORDS = _QWEN2_WORDS.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(
+    r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]"
+)
+# Line breaks do not go with the signs before them.
+_SEED_WORDS = _QWEN2_WORDS.replace(r"\p{N}]+[\r\n]*", r"\p{N}]+")
+
+
+def _cased_words(digits: str, ending: str = "") -> str:
+    """A word begins at a capital letter after a small one."""
+    upper, lower = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+    before = r"[^\r\n\p{L}\p{N}]?"
+    others = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    words = f"{before}{upper}*{lower}+{ending}|{before}{upper}+{lower}*{ending}"
+    return f"{words}|{digits}|{others}"
+
+
+_TEKKEN_WORDS = _cased_words(r"\p{N}")
+_O200K_WORDS = _cased_words(r"\p{N}{1,3}", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?")
 
 
 class _Splitting(NamedTuple):
@@ -36,6 +55,8 @@ class _Splitting(NamedTuple):
 
 _LLAMA3 = _Splitting(words=_LLAMA3_WORDS, ignore_merges=True, add_bos=True)
 _QWEN2 = _Splitting(words=_QWEN2_WORDS, compose_unicode=True)
+_GLM4 = _Splitting(words=_LLAMA3_WORDS)
+_O200K = _Splitting(words=_O200K_WORDS)
 _SPLITTINGS = {
     "gpt-2": _Splitting(),
     "olmo": _Splitting(),
@@ -51,6 +72,14 @@ _SPLITTINGS = {
     "llama-v3": _LLAMA3,
     "qwen2": _QWEN2,
     "deepseek-r1-qwen": _QWEN2,
+    "qwen35": _Splitting(words=_QWEN35_WORDS, compose_unicode=True),
+    "seed-coder": _Splitting(words=_SEED_WORDS),
+    "exaone4": _Splitting(),
+    "glm4": _GLM4,
+    "chatglm-bpe": _GLM4,
+    "tekken": _Splitting(words=_TEKKEN_WORDS, ignore_merges=True, add_bos=True),
+    "gpt-4o": _O200K,
+    "llama4": _O200K,
 }
 
 

@@ -1,9 +1,9 @@
 """How llama.cpp's files write a family down."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,6 +66,25 @@ def _any(metadata: Metadata) -> bool:
     return True
 
 
+class Join(NamedTuple):
+    """Tensors there that are one on Hugging Face.
+
+    `names` are theirs, in order; `axis` is the dimension that is as long as all of theirs together.
+    `values` makes the one, from theirs in that order and config.json; a tensor that is alone in a
+    file is the one already.
+    """
+
+    names: tuple[str, ...]
+    axis: int
+    values: Callable[[Sequence[np.ndarray], HFConfig], np.ndarray]
+
+
+def by_turns(parts: Sequence[np.ndarray], config: HFConfig) -> np.ndarray:
+    """One number of each along the last dimension, and so on."""
+    joined = np.stack(parts, axis=-1)
+    return joined.reshape(*joined.shape[:-2], -1)
+
+
 @dataclass(frozen=True)
 class Gguf:
     """A family in llama.cpp's files.
@@ -86,7 +105,9 @@ class Gguf:
             experts.
         full_name: from a tensor's name on Hugging Face and its kind, `weight` or `bias`, to its
             full name there.
-        by_turns: the tensors, in order, whose outputs are those of one on Hugging Face by turns.
+        join: the tensors that are one on Hugging Face; None: there are none.
+        ranks: of tensors that llama.cpp stores without a dimension of 1 before the last, how many
+            dimensions they have with it.
         transposes: whether the matrices of layers are the other way around on Hugging Face.
         transposes_experts: whether those of all experts are.
         restore: from a tensor's Hugging Face name, its values and config.json to the values that
@@ -107,7 +128,8 @@ class Gguf:
     layer: str = "model.layers.{layer}."
     names: Mapping[str, str] = dataclasses.field(default_factory=lambda: GGUF_NAMES)
     full_name: Callable[[str, str], str] = "{}.{}".format
-    by_turns: tuple[str, ...] = ()
+    join: Join | None = None
+    ranks: Mapping[str, int] = dataclasses.field(default_factory=dict)
     transposes: bool = False
     transposes_experts: bool = True
     restore: Callable[[str, np.ndarray, HFConfig], np.ndarray] = _as_it_is

@@ -6,6 +6,13 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from tests.hf.gguf_delta import (
+    QWEN3_5_EXTRA,
+    QWEN3_NEXT_EXTRA,
+    SIX_HEADS,
+    TINY_QWEN3_NEXT,
+    as_converted,
+)
 from tests.hf.gpt_oss_experts import in_two
 from tests.hf.tiny import TINY, TINY_LLAMA, hf_tensors, tokenizer_metadata
 
@@ -183,6 +190,8 @@ ARCHITECTURES = {
             "moe_intermediate_size": 24,
         },
     ),
+    "qwen3_5": (gguf.MODEL_ARCH.QWEN35, SIX_HEADS),
+    "qwen3_next": (gguf.MODEL_ARCH.QWEN3NEXT, TINY_QWEN3_NEXT),
     "olmoe": (gguf.MODEL_ARCH.OLMOE, TINY | EXPERTS | {"model_type": "olmoe"}),
 }
 # llama.cpp stores the queries and keys of these in another order.
@@ -241,6 +250,8 @@ EXTRA = {
     "qwen3_moe": {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 16},
     "gpt_oss": YARN | {"expert_count": 4, "expert_used_count": 2, "attention.sliding_window": 8},
     "olmoe": {"expert_count": 4, "expert_used_count": 2},
+    "qwen3_5": QWEN3_5_EXTRA,
+    "qwen3_next": QWEN3_NEXT_EXTRA,
     "gemma3": {"attention.sliding_window": 8},
     "gemma4": _GEMMA4
     | {
@@ -311,6 +322,8 @@ def gguf_tensors(model, folder: Path, arch) -> dict[str, np.ndarray]:
     if family == "gemma4_text":
         tensors = {"rope_freqs.weight": np.array([1.0] * 2 + [1e30] * 6, np.float32)}
         written = as_modules(written, tensors)
+    if model.config.delta_net is not None:
+        written = as_converted(written, family, model.config.delta_net)
     for name, tensor in (in_two(written) if family == "gpt_oss" else written).items():
         of_all, number = re.sub(r"\.experts\.(\d+)\.", ".experts.", name), None
         if of_all != name:

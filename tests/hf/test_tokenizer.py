@@ -85,6 +85,14 @@ def test_bos_goes_first_where_the_file_asks_for_it(metadata, rebuilt):
         ("smollm", "in 2024", ["in", " ", "2", "0", "2", "4"]),
         ("llama-bpe", "IT'S 20245(x)", ["IT", "'S", " ", "202", "45", "(x", ")"]),
         ("qwen2", "IT'S 24(x)", ["IT", "'S", " ", "2", "4", "(x", ")"]),
+        ("qwen2", "किया 24", ["क", "िय", "ा", " ", "2", "4"]),
+        ("qwen35", "किया 24", ["किया", " ", "2", "4"]),
+        ("qwen2", "a: 2;\n\nb", ["a", ":", " ", "2", ";\n\n", "b"]),
+        ("seed-coder", "a: 2;\n\nb", ["a", ":", " ", "2", ";", "\n\n", "b"]),
+        ("exaone4", "in 2024 we're", ["in", " 2024", " we", "'re"]),
+        ("glm4", "IT'S 20245(x)", ["IT", "'S", " ", "202", "45", "(x", ")"]),
+        ("gpt-4o", "HelloWorld's 2024//\n", ["Hello", "World's", " ", "202", "4", "//\n"]),
+        ("tekken", "HelloWorld's 24//\n", ["Hello", "World", "'s", " ", "2", "4", "//\n"]),
     ],
 )
 def test_words_are_cut_as_each_family_cuts_them(metadata, pre, text, words):
@@ -93,10 +101,11 @@ def test_words_are_cut_as_each_family_cuts_them(metadata, pre, text, words):
     assert [text[start:end] for _, (start, end) in pieces] == words
 
 
-def test_llama3_adds_bos_by_default(metadata):
+def test_llama3_and_tekken_add_bos_by_default(metadata):
     silent = {k: v for k, v in metadata.items() if k != "tokenizer.ggml.add_bos_token"}
-    assert gguf_tokenizer(silent | {"tokenizer.ggml.pre": "llama-bpe"})("a")["input_ids"][0] == 1
-    assert gguf_tokenizer(silent)("a")["input_ids"][0] != 1
+    for pre, adds in {"llama-bpe": True, "tekken": True, "glm4": False, "smollm": False}.items():
+        tokenizer = gguf_tokenizer(silent | {"tokenizer.ggml.pre": pre})
+        assert (tokenizer("a")["input_ids"][0] == 1) == adds, pre
 
 
 def sentencepiece_metadata(**changes):

@@ -8,7 +8,7 @@ from typing import Any
 from adakd_jax.models.config import ClampedSwiglu, DecoderConfig
 from adakd_jax.models.families._gpt_oss import GATE_UP, NAMES, full_name, keys
 from adakd_jax.models.family import Family
-from adakd_jax.models.gguf_family import GGUF_SIZES, Gguf, Metadata
+from adakd_jax.models.gguf_family import GGUF_SIZES, Gguf, Join, Metadata, by_turns
 from adakd_jax.models.hf_config import every, read_common, read_windows
 from adakd_jax.models.hf_experts import read_experts
 from adakd_jax.models.hf_values import HFConfig, shortest_decimal
@@ -69,7 +69,7 @@ FAMILY = Family(
         | {"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
         names=NAMES,
         full_name=full_name,
-        by_turns=GATE_UP,
+        join=Join(GATE_UP, -1, by_turns),
     ),
     rope=_ROPE,
 )

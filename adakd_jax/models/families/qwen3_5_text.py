@@ -8,6 +8,7 @@ from adakd_jax.models.families._delta import (
     ROPE,
     read_mixed,
 )
+from adakd_jax.models.families._delta_gguf import QWEN3_5
 from adakd_jax.models.family import LLAMA_KEYS, Family, fused, linear
 from adakd_jax.models.hf_values import HFConfig
 
@@ -28,5 +29,6 @@ FAMILY = Family(
         *linear("layers.delta.write", DELTA + "in_proj_b"),
         *linear("layers.delta.decay", DELTA + "in_proj_a"),
     ),
+    gguf=QWEN3_5,
     rope=ROPE,
 )

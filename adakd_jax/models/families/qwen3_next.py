@@ -4,6 +4,7 @@ import dataclasses
 
 from adakd_jax.models.config import DecoderConfig
 from adakd_jax.models.families._delta import DELTA, MIXER_KEYS, ROPE, read_mixed
+from adakd_jax.models.families._delta_gguf import QWEN3_NEXT
 from adakd_jax.models.family import LAYER, Entry, Family, expert_keys, fused, linear
 from adakd_jax.models.hf_experts import read_experts
 from adakd_jax.models.hf_values import HFConfig
@@ -42,5 +43,6 @@ FAMILY = Family(
         *linear("layers.shared.down", _SHARED + ".down_proj"),
         Entry("layers.shared.share", _SHARED + "_gate.weight", transpose=True),
     ),
+    gguf=QWEN3_NEXT,
     rope=ROPE,
 )
