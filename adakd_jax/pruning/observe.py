@@ -1,5 +1,6 @@
 """What the parts of a model do on some rows, all in one forward pass."""
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,10 +12,11 @@ from jaxtyping import Array, Float
 
 from adakd_jax.axes import TokenBatch, replicated
 from adakd_jax.models.config import DecoderConfig
-from adakd_jax.models.experts import ExpertFeedForward, hidden_squares
+from adakd_jax.models.experts import ExpertFeedForward
 from adakd_jax.models.layer_kinds import layers_with
 from adakd_jax.models.layers import Layer
 from adakd_jax.models.stack import LayerPlace
+from adakd_jax.pruning.expert_neurons import hidden_squares
 
 _TINY = 1e-30  # added to squared lengths
 
@@ -99,12 +101,10 @@ def _around(
     place: LayerPlace,
 ) -> Any:
     """One layer, whose parts show what goes into them."""
-    (x, _, seen), index = carry, place.index
-    shown: dict[str, list[Array]] = {}
+    (x, _, seen), index, shown = carry, place.index, collections.defaultdict(list)
 
     def tap(owner: Any, part: str, name: str) -> None:
-        show = shown.setdefault(name, []).append
-        setattr(owner, part, Tap(getattr(owner, part), show))
+        setattr(owner, part, Tap(getattr(owner, part), shown[name].append))
 
     mixer = getattr(layer, layer.block or "attn")
     tap(mixer, "query", "channels")

@@ -51,14 +51,7 @@ def asked_sizes(source: StudentPruned, config: DecoderConfig) -> Sizes:
     """
     whole, problems = sizes_of(config), []
     per_group = config.num_heads // config.num_kv_heads
-    heads = _number(source.heads, config.num_heads, per_group)
-    asked = {
-        "layers": _number(source.layers, whole.layers, 1),
-        "ffw": _number(source.ffw, whole.ffw, unit_of(whole.ffw)),
-        "heads": heads,
-        "width": _number(source.width, whole.width, unit_of(whole.width, heads)),
-        "experts": _number(source.experts, whole.experts, unit_of(whole.experts)),
-    }
+    asked = _asked(source, config)
     least = 0 if config.experts is None else config.experts.active
     fixed = fixed_sizes(config)
     problems += [
@@ -89,6 +82,19 @@ def asked_sizes(source: StudentPruned, config: DecoderConfig) -> Sizes:
         raise ValueError("\n".join(problems))
     groups = asked.pop("heads") // per_group
     return Sizes(groups=groups, **asked)
+
+
+def _asked(source: StudentPruned, config: DecoderConfig) -> dict[str, int]:
+    """Numbers by the names of the settings."""
+    whole, per_group = sizes_of(config), config.num_heads // config.num_kv_heads
+    heads = _number(source.heads, config.num_heads, per_group)
+    return {
+        "layers": _number(source.layers, whole.layers, 1),
+        "ffw": _number(source.ffw, whole.ffw, unit_of(whole.ffw)),
+        "heads": heads,
+        "width": _number(source.width, whole.width, unit_of(whole.width, heads)),
+        "experts": _number(source.experts, whole.experts, unit_of(whole.experts)),
+    }
 
 
 def fixed_sizes(config: DecoderConfig) -> dict[str, str]:

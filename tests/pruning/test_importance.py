@@ -9,9 +9,10 @@ import pytest
 from flax import nnx
 
 from adakd_jax.axes import TokenBatch
-from adakd_jax.models.experts import ExpertFeedForward, choose, hidden_squares
+from adakd_jax.models.experts import ExpertFeedForward, choose
 from adakd_jax.models.layer_kinds import one_layer
 from adakd_jax.pruning.choice import largest
+from adakd_jax.pruning.expert_neurons import hidden_squares
 from adakd_jax.pruning.importance import measure_importance
 from tests.pruning.tiny import rows, whole
 
