@@ -3,11 +3,10 @@
 import copy
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adakd_jax.config.models import StudentPruned
+from adakd_jax.config.models import StudentLayers, StudentPruned
 from adakd_jax.hf.student import init_student
 from adakd_jax.models.decoder import abstract_decoder
 from adakd_jax.models.layer_kinds import layers_with
@@ -103,11 +102,7 @@ def test_every_size_at_once_is_a_model_of_that_size(measured):
 
 def test_layers_alone_are_those_of_kind_layers(measured):
     model, _ = measured
-    some = init_student(StudentPruned(layers=2), model, KEY, choice=Choice((0, 2)))
-    expected = jax.tree.map(
-        lambda leaf: leaf if leaf.shape[0] != model.config.num_layers else leaf[jnp.array([0, 2])],
-        model.params["layers"]["attn_norm"] if model.config.pre_norms else {},
-    )
-    if expected:
-        jax.tree.map(np.testing.assert_array_equal, some.params["layers"]["attn_norm"], expected)
-    assert some.config.num_layers == 2
+    pruned = init_student(StudentPruned(layers=2), model, KEY, choice=Choice((0, 2)))
+    named = init_student(StudentLayers(layers=(0, 2)), model, KEY)
+    assert pruned.config == named.config and pruned.source == named.source
+    jax.tree.map(np.testing.assert_array_equal, pruned.params, named.params)
